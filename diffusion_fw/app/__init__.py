@@ -1,0 +1,1 @@
+"""The programs: train, sample, evaluate."""

@@ -1,0 +1,1 @@
+"""Data sets: embedded, read from standard files, or generated."""

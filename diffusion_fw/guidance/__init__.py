@@ -1,0 +1,1 @@
+"""Denoisers that wrap a denoiser: guidance, clipping, rescheduling, conditioning on measurements."""

@@ -1,0 +1,1 @@
+"""Metrics of samples against held-out data, on named features."""

@@ -1,0 +1,1 @@
+"""Networks: maps from (x, time label, cond) to F that know nothing of the process."""

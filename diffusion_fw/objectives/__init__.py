@@ -1,0 +1,1 @@
+"""Objectives, their weightings and how they draw times."""

@@ -1,0 +1,27 @@
+"""What an objective is: the loss of each example at given times and noise."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from diffusion_fw.denoiser import NetworkDenoiser
+from diffusion_fw.objectives.weighting import Weighting
+from diffusion_fw.process.level import NoiseLevel
+from diffusion_fw.registry import Runtime
+
+
+@dataclass(frozen=True)
+class Objective(ABC):
+    """Returns the loss per example; the mean, its logging and its curve over log-SNR are the caller's."""
+
+    weighting: Runtime[Weighting]
+
+    @abstractmethod
+    def __call__(
+        self, denoiser: NetworkDenoiser, x0: Tensor, level: NoiseLevel, eps: Tensor, cond: Any = None
+    ) -> Tensor:
+        """Loss (B,) of clean x0 (B, ...) at levels (B,) with the noise eps of x0's shape."""

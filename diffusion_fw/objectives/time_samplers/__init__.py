@@ -1,0 +1,1 @@
+"""The registered time samplers, one small file each."""

@@ -1,0 +1,1 @@
+"""The registered weightings, one small file each."""

@@ -1,0 +1,1 @@
+"""The registered parameterizations, one small file each."""

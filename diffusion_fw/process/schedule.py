@@ -1,0 +1,155 @@
+"""What a schedule is: the map from time t in [0, 1] (0 = data, 1 = noise) to a noise level."""
+
+from __future__ import annotations
+
+import functools
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from diffusion_fw.process.level import NoiseLevel, variance_preserving
+from diffusion_fw.registry import ConfigError, PositiveInt
+
+
+class Schedule(ABC):
+    """The path x_t = alpha(t) x_0 + sigma(t) eps; level(0) is clean data: alpha = 1, sigma = 0."""
+
+    @abstractmethod
+    def __call__(self, t: Tensor) -> NoiseLevel:
+        """The level at times t in [0, 1], of any shape; float64."""
+
+    @property
+    def t_min(self) -> float:
+        """The smallest time that counts as noisy: 1e-5 for a continuous schedule (Song et al. 2021, appendix C)."""
+        return 1e-5
+
+    def snap(self, t: Tensor) -> Tensor:
+        """The nearest times that the schedule has: t itself, unless it is a table."""
+        return t
+
+    def fraction(self, u: Tensor) -> Tensor:
+        """The time below which a fraction u in [0, 1] of the noisy times lies: uniform u gives uniform noisy times."""
+        return self.t_min + (1 - self.t_min) * u
+
+    def time(self, log_snr: Tensor) -> Tensor:
+        """The inverse, t with log_snr(t) = log_snr, in [0, 1]: by bisection in float64 unless overridden."""
+        target = torch.as_tensor(log_snr, dtype=torch.float64)
+        low, high = torch.zeros_like(target), torch.ones_like(target)
+        for _ in range(64):
+            middle = (low + high) / 2
+            above = self(middle).log_snr > target
+            low, high = torch.where(above, middle, low), torch.where(above, high, middle)
+        return torch.where(torch.isposinf(target), 0.0, high)
+
+    def rates(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """f = d log alpha / dt and g^2 = -sigma^2 d log_snr / dt of the SDE dx = f x dt + g dw (Song et al. 2021)."""
+        t = torch.as_tensor(t, dtype=torch.float64)
+
+        def curve(time: Tensor) -> tuple[Tensor, Tensor]:
+            level = self(time)
+            return level.alpha.log(), level.log_snr
+
+        _, (f, slope) = torch.func.jvp(curve, (t,), (torch.ones_like(t),))
+        return f, -self(t).sigma.square() * slope
+
+
+@dataclass(frozen=True)
+class DiscreteSchedule(Schedule):
+    """A table of num_steps noise levels at t = k / num_steps, k = 1 .. num_steps, below a clean row k = 0.
+
+    DDPM's index i is k = i + 1. Between two noisy rows log_snr is interpolated linearly; below the first noisy row the
+    table says nothing, and asking is a ConfigError.
+    """
+
+    num_steps: PositiveInt = 1000
+
+    path: ClassVar[Callable[[Tensor], tuple[Tensor, Tensor]]] = staticmethod(variance_preserving)
+
+    @abstractmethod
+    def log_snrs(self) -> Tensor:
+        """log_snr of the noisy rows k = 1 .. num_steps, float64, decreasing."""
+
+    @functools.cached_property
+    def table(self) -> NoiseLevel:
+        """The num_steps + 1 rows, row 0 clean."""
+        log_snr = torch.cat([torch.tensor([torch.inf], dtype=torch.float64), self.log_snrs()])
+        if not bool((log_snr.diff() < 0).all()):
+            raise ConfigError("schedule: the noise does not grow from row to row; change the schedule's own keys")
+        t = torch.arange(self.num_steps + 1, dtype=torch.float64) / self.num_steps
+        alpha, sigma = type(self).path(log_snr)
+        return NoiseLevel(t, alpha, sigma, log_snr)
+
+    @property
+    def t_min(self) -> float:
+        return 1 / self.num_steps
+
+    def snap(self, t: Tensor) -> Tensor:
+        return (torch.as_tensor(t, dtype=torch.float64) * self.num_steps).round() / self.num_steps
+
+    def fraction(self, u: Tensor) -> Tensor:
+        return ((u * self.num_steps).floor() + 1).clamp(max=self.num_steps) / self.num_steps
+
+    def __call__(self, t: Tensor) -> NoiseLevel:
+        t = torch.as_tensor(t, dtype=torch.float64)
+        position = t * self.num_steps
+        row = position.round().long()
+        table = NoiseLevel(*(value.to(t.device) for value in self.table))
+        if bool(((position - row).abs() < 1e-6).all()):
+            return NoiseLevel(t, *(value[row] for value in table[1:]))
+        lower = position.floor().long().clamp(0, self.num_steps - 1)
+        if bool(((lower == 0) & (position > 1e-6)).any()):
+            raise ConfigError(
+                f"schedule is a table of {self.num_steps} rows and has no time between 0 and {self.t_min:g}; "
+                "choose a grid whose times are larger, or a continuous schedule such as schedule=vp"
+            )
+        log_snr = torch.lerp(table.log_snr[lower], table.log_snr[lower + 1], position - lower)
+        log_snr = torch.where((position - row).abs() < 1e-6, table.log_snr[row], log_snr)
+        return NoiseLevel(t, *type(self).path(log_snr), log_snr)
+
+    def time(self, log_snr: Tensor) -> Tensor:
+        """The inverse of the interpolated table: clean for +inf, clamped to the noisy rows otherwise."""
+        target = torch.as_tensor(log_snr, dtype=torch.float64)
+        noisy = self.table.log_snr[1:].to(target.device)
+        if self.num_steps == 1:
+            return torch.where(torch.isposinf(target), 0.0, torch.ones_like(target))
+        upper = torch.searchsorted(-noisy, -target.contiguous()).clamp(1, self.num_steps - 1)
+        fraction = ((noisy[upper - 1] - target) / (noisy[upper - 1] - noisy[upper])).nan_to_num(1.0).clamp(0, 1)
+        return torch.where(torch.isposinf(target), 0.0, (upper + fraction) / self.num_steps)
+
+    def rates(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        raise ConfigError(
+            "schedule is a table and has no derivative in time, which this sampler needs; "
+            "choose a continuous schedule such as schedule=vp, or a sampler made for tables such as sampler=ddim"
+        )
+
+
+@dataclass(frozen=True)
+class BetaSchedule(DiscreteSchedule):
+    """A variance-preserving table from DDPM's betas: alpha_k^2 = prod_{j <= k} (1 - beta_j), sigma_k^2 = 1 - alpha_k^2.
+
+    zero_terminal_snr rescales it so that alpha is 0 at the last row (Lin et al. 2024, algorithm 1).
+    """
+
+    zero_terminal_snr: bool = False
+
+    @abstractmethod
+    def betas(self) -> Tensor:
+        """beta_1 .. beta_T in (0, 1), float64."""
+
+    def log_snrs(self) -> Tensor:
+        betas = self.betas()
+        if not bool(((betas > 0) & (betas < 1)).all()):
+            raise ConfigError(
+                f"schedule: betas reach from {betas.min().item():.3g} to {betas.max().item():.3g} but must lie in "
+                f"(0, 1); change the betas or schedule.num_steps={self.num_steps}"
+            )
+        log_alpha_bar = torch.log1p(-betas).cumsum(0)
+        if self.zero_terminal_snr:
+            alpha = torch.exp(log_alpha_bar / 2)
+            alpha = (alpha - alpha[-1]) * (alpha[0] / (alpha[0] - alpha[-1]))
+            log_alpha_bar = 2 * alpha.log()
+        return log_alpha_bar - torch.log(-torch.expm1(log_alpha_bar))

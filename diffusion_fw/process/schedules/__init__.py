@@ -1,0 +1,1 @@
+"""The registered schedules, one small file each."""

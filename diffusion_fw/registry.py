@@ -1,0 +1,476 @@
+"""One decorator registers every component, built in or plugin; its signature is its config schema.
+
+Standard library only, so that the name of a component can be looked up without importing Lightning or Hydra.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import functools
+import hashlib
+import importlib
+import importlib.metadata
+import importlib.util
+import inspect
+import math
+import os
+import pkgutil
+import sys
+import types
+import typing
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+T = TypeVar("T")
+
+PLUGIN_VARIABLE = "DIFFUSION_FW_PLUGINS"
+PLUGIN_ENTRY_POINTS = "diffusion_fw.plugins"
+PLUGIN_PACKAGE = "diffusion_fw.plugins"
+
+# The package whose modules register the built-in components of a group. A dropped-in module is found by itself.
+GROUPS: dict[str, str] = {
+    "schedule": "diffusion_fw.process.schedules",
+    "parameterization": "diffusion_fw.process.parameterizations",
+    "network": "diffusion_fw.networks",
+    "objective": "diffusion_fw.objectives",
+    "weighting": "diffusion_fw.objectives.weightings",
+    "time_sampler": "diffusion_fw.objectives.time_samplers",
+    "sampler": "diffusion_fw.samplers",
+    "grid": "diffusion_fw.samplers.grids",
+    "guidance": "diffusion_fw.guidance",
+    "data": "diffusion_fw.data",
+    "features": "diffusion_fw.metrics.features",
+    "metric": "diffusion_fw.metrics",
+    "ema": "diffusion_fw.training.ema",
+    "optimizer": "diffusion_fw.training.optimizers",
+    "lr_schedule": "diffusion_fw.training.lr_schedules",
+    "logger": "diffusion_fw.training.loggers",
+}
+
+
+class ConfigError(ValueError):
+    """A choice of the user's that cannot work: says what was given, what is allowed and which key to change."""
+
+
+class RegistrationError(TypeError):
+    """A component that cannot be registered: its name is taken, or its signature cannot be checked."""
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Annotations of a signature
+# --------------------------------------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class Range:
+    """Bounds of a number, for use in ``Annotated[float, Range(0, 1)]``; each end is included unless it is open."""
+
+    low: float = -math.inf
+    high: float = math.inf
+    low_open: bool = False
+    high_open: bool = False
+
+    def __contains__(self, value: float) -> bool:
+        above = value > self.low if self.low_open else value >= self.low
+        below = value < self.high if self.high_open else value <= self.high
+        return above and below
+
+    def __str__(self) -> str:
+        return f"{'(' if self.low_open else '['}{self.low:g}, {self.high:g}{')' if self.high_open else ']'}"
+
+
+class _Runtime:
+    def __repr__(self) -> str:
+        return "Runtime"
+
+
+RUNTIME = _Runtime()
+Runtime = Annotated[T, RUNTIME]
+"""A parameter that the composition root passes (channels, a schedule, ...): not a key of the config."""
+
+PositiveInt = Annotated[int, Range(1)]
+NonNegativeInt = Annotated[int, Range(0)]
+Positive = Annotated[float, Range(0, low_open=True)]
+NonNegative = Annotated[float, Range(0)]
+Fraction = Annotated[float, Range(0, 1)]
+OpenFraction = Annotated[float, Range(0, 1, high_open=True)]
+
+_SCALARS: tuple[type, ...] = (bool, int, float, str)
+
+
+def _metadata(annotation: Any) -> tuple[Any, tuple[Any, ...]]:
+    if typing.get_origin(annotation) is Annotated:
+        base, *extra = typing.get_args(annotation)
+        return base, tuple(extra)
+    return annotation, ()
+
+
+def is_runtime(annotation: Any) -> bool:
+    """Whether the composition root, not the config, gives this parameter."""
+    return RUNTIME in _metadata(annotation)[1]
+
+
+def _is_union(annotation: Any) -> bool:
+    return typing.get_origin(annotation) in (typing.Union, types.UnionType)
+
+
+def _is_checkable(annotation: Any) -> bool:
+    base, _ = _metadata(annotation)
+    origin, args = typing.get_origin(base), typing.get_args(base)
+    if base in _SCALARS or base is types.NoneType:
+        return True
+    if origin is Literal:
+        return all(isinstance(value, _SCALARS) for value in args)
+    if _is_union(base):
+        return all(_is_checkable(option) for option in args)
+    if origin in (list, tuple):
+        return bool(args) and all(option is Ellipsis or _is_checkable(option) for option in args)
+    if origin is dict:
+        return len(args) == 2 and args[0] is str and _is_checkable(args[1])
+    return False
+
+
+def describe(annotation: Any) -> str:
+    """The allowed values of an annotation, in words that a user can read."""
+    base, extra = _metadata(annotation)
+    origin, args = typing.get_origin(base), typing.get_args(base)
+    bounds = "".join(f" in {item}" for item in extra if isinstance(item, Range))
+    if origin is Literal:
+        return "one of " + ", ".join(map(str, args))
+    if _is_union(base):
+        return " or ".join(describe(option) for option in args)
+    if origin is tuple and args[-1] is not Ellipsis:
+        return f"a list of {len(args)} ({', '.join(describe(option) for option in args)})"
+    if origin in (list, tuple):
+        return f"a list of {describe(args[0])}"
+    if origin is dict:
+        return f"a mapping to {describe(args[1])}"
+    return ("null" if base is types.NoneType else base.__name__) + bounds
+
+
+def _convert_scalar(base: type, value: Any) -> Any:
+    if base is float and type(value) in (int, float):
+        return float(value)
+    if type(value) is base:
+        return value
+    raise ValueError
+
+
+def _convert_sequence(origin: type, args: tuple[Any, ...], value: Any) -> Any:
+    if not isinstance(value, (list, tuple)):
+        raise ValueError
+    if origin is tuple and args[-1] is not Ellipsis:
+        if len(value) != len(args):
+            raise ValueError
+        return tuple(convert(option, item) for option, item in zip(args, value, strict=True))
+    return origin(convert(args[0], item) for item in value)
+
+
+def _convert_union(options: tuple[Any, ...], value: Any) -> Any:
+    for option in options:
+        try:
+            return convert(option, value)
+        except ValueError:
+            continue
+    raise ValueError
+
+
+def convert(annotation: Any, value: Any) -> Any:
+    """The value as its annotation wants it (an int for a float, a list for a tuple); ValueError where it does not fit."""
+    base, extra = _metadata(annotation)
+    origin, args = typing.get_origin(base), typing.get_args(base)
+    if base is types.NoneType:
+        if value is not None:
+            raise ValueError
+        return None
+    if origin is Literal:
+        if value not in args:
+            raise ValueError
+        return value
+    if _is_union(base):
+        return _convert_union(args, value)
+    if origin in (list, tuple):
+        return _convert_sequence(origin, args, value)
+    if origin is dict:
+        if not isinstance(value, Mapping):
+            raise ValueError
+        return {key: convert(args[1], item) for key, item in value.items()}
+    result = _convert_scalar(base, value)
+    if any(isinstance(item, Range) and result not in item for item in extra):
+        raise ValueError
+    return result
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Entries
+# --------------------------------------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class Parameter:
+    """One knob of a component; ``default`` is ``inspect.Parameter.empty`` where the user must give a value."""
+
+    name: str
+    annotation: Any
+    default: Any
+
+    @property
+    def required(self) -> bool:
+        return self.default is inspect.Parameter.empty
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """A registered component and where it was defined."""
+
+    group: str
+    name: str
+    factory: Callable[..., Any]
+    source: str
+
+    @property
+    def summary(self) -> str:
+        """The first line of the component's docstring."""
+        return (inspect.getdoc(self.factory) or "").partition("\n")[0]
+
+    @functools.cached_property
+    def parameters(self) -> dict[str, Parameter]:
+        """Every parameter of the signature, those that the composition root passes included."""
+        target = self.factory.__init__ if inspect.isclass(self.factory) else self.factory
+        hints = typing.get_type_hints(self.factory, include_extras=True) if dataclasses.is_dataclass(
+            self.factory
+        ) else typing.get_type_hints(target, include_extras=True)
+        signature = inspect.signature(self.factory)
+        return {
+            name: Parameter(name, hints.get(name, inspect.Parameter.empty), _default(self.factory, parameter))
+            for name, parameter in signature.parameters.items()
+        }
+
+    @property
+    def knobs(self) -> dict[str, Parameter]:
+        """The parameters that are keys of the config."""
+        return {name: item for name, item in self.parameters.items() if not is_runtime(item.annotation)}
+
+
+def _default(factory: Callable[..., Any], parameter: inspect.Parameter) -> Any:
+    for field in dataclasses.fields(factory) if dataclasses.is_dataclass(factory) else ():
+        if field.name == parameter.name and field.default_factory is not dataclasses.MISSING:
+            return field.default_factory()
+    return parameter.default
+
+
+_entries: dict[str, dict[str, Entry]] = {}
+_loaded: set[str] = set()
+
+
+def nearest(name: str, allowed: Iterable[str]) -> str:
+    """`` - did you mean 'x'?`` for the closest of the allowed names, or nothing."""
+
+    def similarity(candidate: str) -> float:
+        # Half for the order of the letters, half for the letters alone, so that swapped letters count as close.
+        pairs = ((name, candidate), ("".join(sorted(name)), "".join(sorted(candidate))))
+        return sum(difflib.SequenceMatcher(None, *pair).ratio() for pair in pairs) / 2
+
+    best = max(allowed, key=similarity, default="")
+    return f" - did you mean '{best}'?" if best and similarity(best) >= 0.6 else ""
+
+
+def _require_group(group: str) -> None:
+    if group not in GROUPS:
+        raise ConfigError(f"no group '{group}'{nearest(group, GROUPS)}; groups: {', '.join(sorted(GROUPS))}")
+
+
+def _source(factory: Callable[..., Any]) -> str:
+    try:
+        return f"{inspect.getsourcefile(factory)}:{inspect.getsourcelines(factory)[1]}"
+    except (OSError, TypeError):
+        return f"{factory.__module__}.{factory.__qualname__}"
+
+
+def _check_signature(entry: Entry) -> None:
+    try:
+        parameters = entry.parameters
+    except Exception as error:
+        raise RegistrationError(f"{entry.group}={entry.name} ({entry.source}): {error}") from error
+    for parameter in parameters.values():
+        if is_runtime(parameter.annotation):
+            continue
+        where = f"{entry.group}={entry.name}: parameter '{parameter.name}' ({entry.source})"
+        if parameter.name == "name":
+            raise RegistrationError(f"{where}: 'name' is taken by the config; call it something else")
+        if not _is_checkable(parameter.annotation):
+            raise RegistrationError(
+                f"{where} has the annotation {parameter.annotation!r}, which cannot be checked; use int, float, bool, "
+                "str, Literal, Optional, list, tuple, dict[str, ...] or Annotated[..., Range(...)] of these, "
+                "or Runtime[...] for what build.py passes"
+            )
+        if not parameter.required:
+            try:
+                convert(parameter.annotation, parameter.default)
+            except ValueError:
+                raise RegistrationError(
+                    f"{where}: the default {parameter.default!r} is not {describe(parameter.annotation)}"
+                ) from None
+
+
+def register(group: str, name: str) -> Callable[[Callable[..., T]], Callable[..., T]]:
+    """Decorator: make a class or function the choice ``name`` of ``group``.
+
+    Raises RegistrationError where the name is taken (both sources are named) or a parameter's annotation cannot be
+    checked. The factory itself is returned unchanged.
+    """
+
+    def decorate(factory: Callable[..., T]) -> Callable[..., T]:
+        _require_group(group)
+        entry = Entry(group, name, factory, _source(factory))
+        known = _entries.setdefault(group, {}).get(name)
+        if known is not None and known.source != entry.source:
+            raise RegistrationError(f"{group}={name} is registered twice: {known.source} and {entry.source}")
+        _check_signature(entry)
+        _entries[group][name] = entry
+        return factory
+
+    return decorate
+
+
+def _load_builtins(group: str) -> None:
+    if group in _loaded:
+        return
+    _loaded.add(group)
+    package = importlib.import_module(GROUPS[group])
+    for module in pkgutil.iter_modules(getattr(package, "__path__", ())):
+        if not module.name.startswith("_"):
+            importlib.import_module(f"{package.__name__}.{module.name}")
+
+
+def entries(group: str) -> dict[str, Entry]:
+    """Every entry of a group, by name, sorted."""
+    _require_group(group)
+    _load_builtins(group)
+    return dict(sorted(_entries.get(group, {}).items()))
+
+
+def names(group: str) -> list[str]:
+    """The registered names of a group, sorted."""
+    return list(entries(group))
+
+
+def entry(group: str, name: str) -> Entry:
+    """One entry; ConfigError with the nearest name where there is none."""
+    known = entries(group)
+    if name not in known:
+        raise ConfigError(f"{group}={name}: no such {group}{nearest(name, known)}; choose from: {', '.join(known)}")
+    return known[name]
+
+
+def validate(group: str, name: str, values: Mapping[str, Any], path: str | None = None) -> dict[str, Any]:
+    """The knobs of a component, converted to their annotated types.
+
+    Raises ConfigError for an unknown key (with the nearest valid one), a missing one, a wrong type, a value out of
+    range. Parameters that the composition root passes are let through as they are. ``path`` is where the component
+    stands in the config, if not under the name of its group.
+    """
+    path = path or group
+    component = entry(group, name)
+    parameters = component.parameters
+    result = {}
+    for key, value in values.items():
+        if key not in parameters:
+            raise ConfigError(
+                f"{path}.{key}: {group}={name} has no such key{nearest(key, component.knobs)}; "
+                f"its keys: {', '.join(component.knobs) or '(none)'}"
+            )
+        if is_runtime(parameters[key].annotation):
+            result[key] = value
+            continue
+        try:
+            result[key] = convert(parameters[key].annotation, value)
+        except ValueError:
+            raise ConfigError(
+                f"{path}.{key}={value!r}: must be {describe(parameters[key].annotation)} (of {group}={name})"
+            ) from None
+    for key, parameter in component.knobs.items():
+        if parameter.required and key not in values:
+            raise ConfigError(
+                f"{path}.{key} is missing: {group}={name} needs {describe(parameter.annotation)}; "
+                f"give {path}.{key}=..."
+            )
+    return result
+
+
+def build(group: str, name: str, **kwargs: Any) -> Any:
+    """A component by its config name, e.g. ``build("schedule", "linear", num_steps=1000)``.
+
+    Raises ConfigError for an unknown group, name or key, and for a value of the wrong type or out of range.
+    """
+    component = entry(group, name)
+    values = validate(group, name, kwargs)
+    try:
+        return component.factory(**values)
+    except ConfigError as error:
+        raise ConfigError(f"{group}={name}: {error}") from None
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Plugins
+# --------------------------------------------------------------------------------------------------------------------
+
+
+def plugin_folders() -> list[str]:
+    """The folders that hold plugins, from the environment, which child processes inherit."""
+    return [folder for folder in os.environ.get(PLUGIN_VARIABLE, "").split(os.pathsep) if folder]
+
+
+def plugin_files() -> dict[str, Path]:
+    """Every plugin file by its module name, in sorted order; two files of one name are an error."""
+    files: dict[str, Path] = {}
+    for folder in plugin_folders():
+        if not Path(folder).is_dir():
+            raise ConfigError(f"plugin folder {folder} does not exist; change {PLUGIN_VARIABLE} or the folder given")
+        for path in sorted(Path(folder).glob("*.py")):
+            if path.stem.startswith("_"):
+                continue
+            if path.stem in files:
+                raise ConfigError(f"two plugins are called '{path.stem}': {files[path.stem]} and {path}; rename one")
+            files[path.stem] = path
+    return dict(sorted(files.items()))
+
+
+def _import_plugin(module: str, origin: str) -> None:
+    try:
+        importlib.import_module(module)
+    except Exception as error:
+        raise ConfigError(f"plugin {origin} could not be imported: {type(error).__name__}: {error}") from error
+
+
+def load_plugins(*folders: str | os.PathLike[str]) -> list[str]:
+    """Import every plugin: ``*.py`` of the folders given, of those in ``DIFFUSION_FW_PLUGINS``, and entry points.
+
+    The folders are added to the environment variable, and plugin ``x.py`` is the module ``diffusion_fw.plugins.x``, so
+    that every child process (DDP rank, data worker, sweep job) imports the same module under the same name.
+    Returns the names of the modules. Raises ConfigError that names the file of a failing import.
+    """
+    known = plugin_folders()
+    added = [os.path.abspath(folder) for folder in folders]
+    os.environ[PLUGIN_VARIABLE] = os.pathsep.join(known + [path for path in dict.fromkeys(added) if path not in known])
+    package = importlib.import_module(PLUGIN_PACKAGE)
+    package.__path__ = plugin_folders()
+    modules = []
+    for stem, path in plugin_files().items():
+        modules.append(f"{PLUGIN_PACKAGE}.{stem}")
+        _import_plugin(modules[-1], str(path))
+    for point in sorted(importlib.metadata.entry_points(group=PLUGIN_ENTRY_POINTS), key=lambda item: item.name):
+        modules.append(point.module)
+        _import_plugin(point.module, f"{point.name} (entry point {point.value})")
+    return modules
+
+
+def plugin_hashes() -> dict[str, str]:
+    """SHA-256 of every plugin file that is loaded, by module name: recorded in checkpoints."""
+    return {
+        stem: hashlib.sha256(path.read_bytes()).hexdigest()
+        for stem, path in plugin_files().items()
+        if f"{PLUGIN_PACKAGE}.{stem}" in sys.modules
+    }

@@ -1,0 +1,1 @@
+"""Samplers: from noise to data through any denoiser, on any grid of times."""

@@ -1,0 +1,1 @@
+"""The registered grids, one small file each."""

@@ -1,0 +1,1 @@
+"""Training: the LightningModule, EMA, the order of the data, callbacks, loggers."""
