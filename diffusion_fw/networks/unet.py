@@ -1,0 +1,217 @@
+"""The U-Net of DDPM, with improved DDPM's options."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from diffusion_fw.networks.class_embedding import class_embedding
+from diffusion_fw.networks.time_embedding import TimeEmbedding
+from diffusion_fw.networks.zeroed import zeroed
+from diffusion_fw.registry import Annotated, ConfigError, OpenFraction, PositiveInt, Range, Runtime, register
+
+
+def group_norm(channels: int) -> nn.GroupNorm:
+    """GroupNorm with the paper's 32 groups, fewer in narrow layers: at least 4 channels to a group where C >= 4.
+
+    With one channel to a group the norm would subtract what the time embedding adds to each channel.
+    """
+    most = max(1, min(32, channels // 4))
+    groups = next(count for count in range(most, 0, -1) if channels % count == 0)
+    return nn.GroupNorm(groups, channels, eps=1e-6)
+
+
+class ResidualBlock(nn.Module):
+    """skip(h) + conv(silu(norm(conv(silu(norm(h))) + W e))) with e = silu(time embedding); the last conv starts at 0.
+
+    Ho et al. 2020, appendix B. With scale_shift_norm: norm(.) (1 + scale) + shift, (scale, shift) = W e, in place of
+    the sum (Nichol & Dhariwal 2021, appendix A). h (B, channels, H, W), e (B, features) -> (B, out_channels, H, W).
+    """
+
+    def __init__(self, channels: int, out_channels: int, features: int, dropout: float, scale_shift_norm: bool) -> None:
+        super().__init__()
+        self.scale_shift_norm = scale_shift_norm
+        self.norm1 = group_norm(channels)
+        self.conv1 = nn.Conv2d(channels, out_channels, 3, padding=1)
+        self.embedding = nn.Linear(features, out_channels * (2 if scale_shift_norm else 1))
+        self.norm2 = group_norm(out_channels)
+        self.dropout = nn.Dropout(dropout) if dropout else nn.Identity()
+        self.conv2 = zeroed(nn.Conv2d(out_channels, out_channels, 3, padding=1))
+        self.skip = nn.Identity() if channels == out_channels else nn.Conv2d(channels, out_channels, 1)
+
+    def forward(self, h: Tensor, embedding: Tensor) -> Tensor:
+        residual = self.conv1(nn.functional.silu(self.norm1(h)))
+        modulation = self.embedding(embedding)[:, :, None, None]
+        if self.scale_shift_norm:
+            scale, shift = modulation.chunk(2, dim=1)
+            residual = torch.addcmul(shift, self.norm2(residual), 1 + scale)
+        else:
+            residual = self.norm2(residual + modulation)
+        return self.skip(h) + self.conv2(self.dropout(nn.functional.silu(residual)))
+
+
+class Attention(nn.Module):
+    """h + W_o softmax(Q K^T / sqrt(d)) V over the H W positions of norm(h), in num_heads heads; W_o starts at 0.
+
+    Ho et al. 2020, appendix B (one head); Nichol & Dhariwal 2021, appendix A (several). h (B, C, H, W) keeps its shape.
+    """
+
+    def __init__(self, channels: int, num_heads: int) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.norm = group_norm(channels)
+        self.qkv = nn.Linear(channels, 3 * channels)
+        self.out = zeroed(nn.Linear(channels, channels))
+
+    def forward(self, h: Tensor) -> Tensor:
+        tokens = self.norm(h).flatten(2).transpose(1, 2)
+        query, key, value = self.qkv(tokens).unflatten(2, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
+        mixed = nn.functional.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2)
+        return h + self.out(mixed).transpose(1, 2).unflatten(2, h.shape[2:])
+
+
+class Stage(nn.Module):
+    """A residual block and what follows it at its resolution; recomputed in the backward pass when checkpointing."""
+
+    def __init__(self, block: ResidualBlock, after: nn.Module, checkpointing: bool) -> None:
+        super().__init__()
+        self.block = block
+        self.after = after
+        self.checkpointing = checkpointing
+
+    def _run(self, h: Tensor, embedding: Tensor) -> Tensor:
+        return self.after(self.block(h, embedding))
+
+    def forward(self, h: Tensor, embedding: Tensor) -> Tensor:
+        if self.checkpointing and torch.is_grad_enabled():
+            return cast(Tensor, checkpoint(self._run, h, embedding, use_reentrant=False))
+        return self._run(h, embedding)
+
+
+@register("network", "unet")
+class UNet(nn.Module):
+    """The U-Net of DDPM (Ho et al. 2020, appendix B), with improved DDPM's options (Nichol & Dhariwal 2021).
+
+    Level i has channels * channel_mult[i] channels and num_res_blocks residual blocks on the way down, one more on the
+    way up; each level halves height and width, rounding up, so that 28 becomes 14, 7, 4. Attention stands at the levels
+    whose longer side is in attention_resolutions, and always in the middle. network(x, label, cond): x (B, C, H, W),
+    label (B,), cond (B,) classes or None -> (B, outputs C, H, W), which is 0 before training.
+
+    Raises ConfigError for data that are no images, more levels than the image has sizes, an attention resolution that
+    no level has, heads that do not divide the channels, and class_conditional on data without classes.
+    """
+
+    def __init__(
+        self,
+        shape: Runtime[tuple[int, ...]],
+        num_classes: Runtime[int] = 0,
+        outputs: Runtime[int] = 1,
+        channels: Annotated[int, Range(4)] = 64,
+        channel_mult: tuple[PositiveInt, ...] = (1, 2),
+        num_res_blocks: PositiveInt = 1,
+        attention_resolutions: tuple[PositiveInt, ...] = (),
+        num_heads: PositiveInt = 1,
+        dropout: OpenFraction = 0.0,
+        scale_shift_norm: bool = False,
+        class_conditional: bool = False,
+        checkpointing: bool = False,
+    ) -> None:
+        super().__init__()
+        sizes = _sizes(shape, channel_mult, attention_resolutions)
+        widths = [channels * mult for mult in channel_mult]
+        features = 4 * channels
+        attended = [size in attention_resolutions for size in sizes]
+        _check_heads(num_heads, [width for width, has in zip(widths, attended, strict=True) if has] + widths[-1:])
+
+        def stage(width_in: int, width: int, attention: bool) -> Stage:
+            block = ResidualBlock(width_in, width, features, dropout, scale_shift_norm)
+            return Stage(block, Attention(width, num_heads) if attention else nn.Identity(), checkpointing)
+
+        self.time = TimeEmbedding(channels, features)
+        self.classes = class_embedding(class_conditional, num_classes, features)
+        self.enter = nn.Conv2d(shape[0], channels, 3, padding=1)
+        width = channels
+        skips = [channels]
+        self.down = nn.ModuleList()
+        self.downsample = nn.ModuleList()
+        for i, level_width in enumerate(widths):
+            if i > 0:
+                self.downsample.append(nn.Conv2d(width, width, 3, stride=2, padding=1))
+                skips.append(width)
+            level = nn.ModuleList()
+            for _ in range(num_res_blocks):
+                level.append(stage(width, level_width, attended[i]))
+                width = level_width
+                skips.append(width)
+            self.down.append(level)
+        self.middle = nn.ModuleList([stage(width, width, True), stage(width, width, False)])
+        self.up = nn.ModuleList()
+        self.upsample = nn.ModuleList()
+        for i, level_width in reversed(list(enumerate(widths))):
+            level = nn.ModuleList()
+            for _ in range(num_res_blocks + 1):
+                level.append(stage(width + skips.pop(), level_width, attended[i]))
+                width = level_width
+            self.up.append(level)
+            if i > 0:
+                self.upsample.append(nn.Conv2d(width, width, 3, padding=1))
+        self.norm = group_norm(width)
+        self.leave = zeroed(nn.Conv2d(width, outputs * shape[0], 3, padding=1))
+
+    def forward(self, x: Tensor, label: Tensor, cond: Tensor | None = None) -> Tensor:
+        embedding = nn.functional.silu(self.classes(self.time(label), cond))
+        h = self.enter(x)
+        skips = [h]
+        for i, level in enumerate(self.down):
+            if i > 0:
+                h = self.downsample[i - 1](h)
+                skips.append(h)
+            for stage in cast(nn.ModuleList, level):
+                h = stage(h, embedding)
+                skips.append(h)
+        for stage in self.middle:
+            h = stage(h, embedding)
+        for i, level in enumerate(self.up):
+            if i > 0:
+                h = self.upsample[i - 1](nn.functional.interpolate(h, size=skips[-1].shape[2:], mode="nearest"))
+            for stage in cast(nn.ModuleList, level):
+                h = stage(torch.cat([h, skips.pop()], dim=1), embedding)
+        # Contiguous, so that noise drawn like the output does not depend on the layout of the weights.
+        return self.leave(nn.functional.silu(self.norm(h))).contiguous()
+
+
+def _sizes(shape: tuple[int, ...], channel_mult: tuple[int, ...], attention_resolutions: tuple[int, ...]) -> list[int]:
+    """The longer side of the image at every level."""
+    if len(shape) != 3:
+        raise ConfigError(f"network=unet needs images (C, H, W); data gives shape {tuple(shape)}; use network=mlp")
+    if not channel_mult:
+        raise ConfigError("network.channel_mult=(): must have one factor a level, at least one")
+    sizes = [max(shape[1:])]
+    while sizes[-1] > 1:
+        sizes.append((sizes[-1] + 1) // 2)
+    image = f"an image of {shape[1]}x{shape[2]}"
+    if len(channel_mult) > len(sizes):
+        raise ConfigError(
+            f"network.channel_mult={tuple(channel_mult)}: {len(channel_mult)} levels, but {image} has at most "
+            f"{len(sizes)} (sizes {', '.join(map(str, sizes))}); give network.channel_mult fewer factors"
+        )
+    sizes = sizes[: len(channel_mult)]
+    absent = [str(size) for size in attention_resolutions if size not in sizes]
+    if absent:
+        raise ConfigError(
+            f"network.attention_resolutions={tuple(attention_resolutions)}: no level has size {', '.join(absent)}; "
+            f"{image} and {len(channel_mult)} levels give sizes {', '.join(map(str, sizes))}"
+        )
+    return sizes
+
+
+def _check_heads(num_heads: int, widths: list[int]) -> None:
+    odd = [str(width) for width in widths if width % num_heads]
+    if odd:
+        raise ConfigError(
+            f"network.num_heads={num_heads}: does not divide the {odd[0]} channels of an attention layer; "
+            "change network.num_heads or network.channels"
+        )
