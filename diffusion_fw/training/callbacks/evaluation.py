@@ -1,0 +1,38 @@
+"""Samples, their distance and pictures during training."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from diffusion_fw.registry import PositiveInt, Runtime, register
+
+
+@register("callbacks", "evaluation")
+def evaluation(
+    history: Runtime[Any],
+    data: Runtime[Any],
+    sampler: Runtime[Any],
+    wrap: Runtime[Any],
+    metric: Runtime[Any],
+    folder: Runtime[Path],
+    seed: Runtime[int],
+    every: PositiveInt = 500,
+    batch_size: PositiveInt = 256,
+    grid_images: PositiveInt = 64,
+) -> Any:
+    """Draw samples from the averaged weights, measure their distance to held-out data, draw pictures."""
+    from diffusion_fw.training.evaluation import Evaluation
+
+    return Evaluation(
+        history=history,
+        data=data,
+        sampler=sampler,
+        wrap=wrap,
+        metric=metric,
+        folder=folder,
+        every=every,
+        batch_size=batch_size,
+        grid_images=grid_images,
+        seed=seed,
+    )

@@ -1,0 +1,1 @@
+"""How the weights that samples are drawn with follow the weights that are trained."""

@@ -1,0 +1,155 @@
+"""Looking at a model while it trains: samples of the averaged weights, their distance to held-out data, pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import lightning
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from diffusion_fw.data.source import Data, to_model, to_pixels
+from diffusion_fw.denoiser import Denoiser
+from diffusion_fw.noise import batch_noise, generator
+from diffusion_fw.pictures.view import view_for
+from diffusion_fw.samplers.base import Sampler
+from diffusion_fw.sampling import draw, frames
+from diffusion_fw.training.history import History, log
+
+BINS = 20
+HELDOUT_STREAM = 7
+
+
+class Evaluation(lightning.Callback):
+    """Every ``every`` steps and at the end: samples with their distance, a grid, the held-out loss by log-SNR.
+
+    Each process draws its share of the ``metric.num_samples`` samples; sample i is the same for any number of them.
+    """
+
+    def __init__(
+        self,
+        *,
+        history: History,
+        data: Data,
+        sampler: Sampler,
+        wrap: Callable[[Denoiser], Denoiser],
+        metric: Any,
+        folder: Path,
+        every: int,
+        batch_size: int,
+        grid_images: int,
+        seed: int,
+    ) -> None:
+        self.history, self.data, self.sampler, self.wrap, self.metric = history, data, sampler, wrap, metric
+        self.folder, self.every, self.batch_size, self.grid_images = folder, every, batch_size, grid_images
+        self.seed = seed
+        self.view = view_for(data.shape)
+        self.curve: tuple[list[float], list[float]] = ([], [])
+        self._evaluated = -1
+
+    def on_train_batch_end(
+        self,
+        trainer: lightning.Trainer,
+        pl_module: Any,
+        outputs: Any,  # noqa: ARG002
+        batch: Any,  # noqa: ARG002
+        batch_idx: int,  # noqa: ARG002
+    ) -> None:
+        step = trainer.global_step
+        due = step % self.every == 0 or step == trainer.max_steps
+        if due and step != self._evaluated and step > 0:
+            self._evaluated = step
+            with self.history.paused():
+                self.evaluate(trainer, pl_module, step)
+
+    def evaluate(self, trainer: lightning.Trainer, module: Any, step: int) -> None:
+        """One evaluation: recorded in the history, sent to the loggers, drawn in the folder."""
+        first = self._samples(trainer, module)
+        distance = float(self.metric.compute())
+        name = self.metric.name("ema")
+        self.history.distances.append([step, distance])
+        module.log(name, distance, logger=False)
+        heldout = self._heldout(module)
+        self.history.heldout.append([step, heldout])
+        log(trainer, {name: distance, "heldout/loss": heldout}, step)
+        if trainer.is_global_zero:
+            path = self.view.samples(self.folder / f"samples_{step:07d}.png", first)
+            self._log_picture(trainer, "samples", path, step)
+            if step == trainer.max_steps:
+                path = self._draw_trajectory(module)
+                self._log_picture(trainer, "trajectory", path, step)
+
+    def _samples(self, trainer: lightning.Trainer, module: Any) -> Tensor:
+        """Update the metric with this process's samples; returns the first of them as the data holds them."""
+        self.metric.reset()
+        self.metric.to(module.device)
+        indices = range(trainer.global_rank, self.metric.num_samples, trainer.world_size)
+        chunks = draw(
+            self.sampler,
+            self.wrap(module.averaged),
+            self.data.shape,
+            indices,
+            seed=self.seed,
+            num_classes=module.num_classes if module.conditional else 0,
+            batch_size=self.batch_size,
+            device=module.device,
+        )
+        kept: list[Tensor] = []
+        with tqdm(total=len(indices), desc="sampling", leave=False, disable=not trainer.is_global_zero) as bar:
+            for chunk, x in chunks:
+                values = as_data(self.data, x)
+                self.metric.update(values)
+                kept.append(values[: self.grid_images].cpu())
+                bar.update(len(chunk))
+        return torch.cat(kept)[: self.grid_images]
+
+    @torch.no_grad()
+    def _heldout(self, module: Any) -> float:
+        """The averaged weights' loss on up to 1,000 held-out examples, with the same times and noise each time."""
+        denoiser, schedule = module.averaged, module.denoiser.schedule
+        count = min(1000, len(self.data.test))
+        values, labels = self.data.test.__getitems__(range(count))
+        t = schedule.fraction((torch.randperm(count, generator=generator(self.seed, HELDOUT_STREAM)) + 0.5) / count)
+        level = schedule(t.double())
+        x0 = to_model(values)
+        eps = batch_noise(x0, (self.seed, HELDOUT_STREAM))
+        losses = []
+        for first in range(0, count, self.batch_size):
+            part = slice(first, first + self.batch_size)
+            keep = torch.ones(len(x0[part]), dtype=torch.bool)
+            cond = module.labels(None if labels is None else labels[part].to(module.device), keep)
+            clean, noise = x0[part].to(module.device), eps[part].to(module.device)
+            losses.append(module.objective(denoiser, clean, level.at(part), noise, cond))
+        loss = torch.cat(losses).double().cpu()
+        # The extremes of log-SNR are infinite for zero terminal SNR; bins of equal count are always finite.
+        order = level.log_snr.argsort()
+        bins = [part for part in order.tensor_split(min(BINS, count)) if len(part)]
+        finite = level.log_snr.clamp(-30, 30)
+        self.curve = ([float(finite[part].mean()) for part in bins], [float(loss[part].mean()) for part in bins])
+        return float(loss.mean())
+
+    def _draw_trajectory(self, module: Any) -> Path:
+        classes = module.num_classes if module.conditional else 0
+        times, states = frames(
+            self.sampler,
+            self.wrap(module.averaged),
+            self.data.shape,
+            range(8 if len(self.data.shape) > 1 else 500),
+            seed=self.seed,
+            num_classes=classes,
+            device=module.device,
+        )
+        return self.view.trajectory(self.folder / "trajectory.png", as_data(self.data, states.cpu()), times)
+
+    def _log_picture(self, trainer: lightning.Trainer, name: str, path: Path, step: int) -> None:
+        for logger in trainer.loggers:
+            if hasattr(logger, "log_picture"):
+                logger.log_picture(name, path, step)
+
+
+def as_data(data: Data, x: Tensor) -> Tensor:
+    """Model values as the data holds them: pixels for images, unchanged for values without bounds."""
+    return x if data.value_range is None else to_pixels(x)

@@ -1,0 +1,90 @@
+"""What happened in a run, step by step: kept in the checkpoint, so that a resumed run's curves are whole."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import lightning
+import torch
+from torch import Tensor
+
+MAX_RECORDS = 20_000
+
+
+class History(lightning.Callback):
+    """Collects losses on the device and reads them every ``every`` steps: mean loss, gradient norm, rate, speed.
+
+    ``records`` holds one dict an interval and ``distances`` one (step, value) an evaluation. Logs train/*.
+    """
+
+    def __init__(self, every: int) -> None:
+        self.every = every
+        self.records: list[dict[str, float]] = []
+        self.distances: list[list[float]] = []
+        self.heldout: list[list[float]] = []
+        self.images_per_second = 0.0
+        self._losses: list[Tensor] = []
+        self._seen_step = 0
+        self._images = 0
+        self._since = time.perf_counter()
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"records": self.records, "distances": self.distances, "heldout": self.heldout}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.records, self.distances = state_dict["records"], state_dict["distances"]
+        self.heldout = state_dict["heldout"]
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """The time spent inside doesn't count for images/s."""
+        before = time.perf_counter()
+        yield
+        self._since += time.perf_counter() - before
+
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:  # noqa: ARG002
+        self._seen_step = trainer.global_step
+        self._since = time.perf_counter()
+
+    def on_train_batch_end(
+        self,
+        trainer: lightning.Trainer,
+        pl_module: Any,
+        outputs: Any,
+        batch: Any,  # noqa: ARG002
+        batch_idx: int,  # noqa: ARG002
+    ) -> None:
+        self._losses.append(outputs["losses"])
+        self._images += len(outputs["losses"]) * trainer.world_size
+        step = trainer.global_step
+        if step == self._seen_step:
+            return
+        self._seen_step = step
+        if step % self.every == 0 or step == trainer.max_steps:
+            self._flush(trainer, pl_module, step)
+
+    def _flush(self, trainer: lightning.Trainer, pl_module: Any, step: int) -> None:
+        loss = trainer.strategy.reduce(torch.cat(self._losses).mean(), reduce_op="mean")
+        self.images_per_second = self._images / max(1e-9, time.perf_counter() - self._since)
+        record = {
+            "loss": float(loss),
+            "gradient_norm": float(pl_module.gradient_norm),
+            "lr": trainer.optimizers[0].param_groups[0]["lr"],
+            "images_per_second": self.images_per_second,
+        }
+        self.records.append({"step": step, **record})
+        if len(self.records) > MAX_RECORDS:
+            self.records = self.records[::2]
+        log(trainer, {f"train/{name}": value for name, value in record.items()}, step)
+        pl_module.log("train/loss", record["loss"], logger=False)
+        self._since = time.perf_counter()
+
+
+def log(trainer: lightning.Trainer, metrics: dict[str, float], step: int) -> None:
+    """Send numbers to every logger, from the first process."""
+    if trainer.is_global_zero:
+        for logger in trainer.loggers:
+            logger.log_metrics(metrics, step)

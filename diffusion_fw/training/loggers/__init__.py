@@ -1,0 +1,1 @@
+"""The registered loggers; each builder imports its library only when it is called."""

@@ -1,0 +1,133 @@
+"""The LightningModule: one training step of any combination of components, with an averaged copy of the network."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import lightning
+import torch
+from torch import Tensor
+
+from diffusion_fw.data.source import Batch, Examples, to_model
+from diffusion_fw.denoiser import NetworkDenoiser
+from diffusion_fw.noise import batch_noise, generator
+from diffusion_fw.objectives.objective import Objective
+from diffusion_fw.objectives.time_sampler import TimeSampler
+from diffusion_fw.training.average import Average
+from diffusion_fw.training.stream import ShuffledBatches
+
+CHECKPOINT_KEY = "diffusion_fw"
+DATA_STREAM, TIME_STREAM, NOISE_STREAM, NETWORK_STREAM = range(4)
+
+
+class DiffusionModule(lightning.LightningModule):
+    """Trains ``denoiser`` and keeps ``averaged``, the same denoiser with the moving average of its weights.
+
+    All randomness of a step is a function of (seed, step, process), so that a run which is stopped and resumed equals
+    one that was not. ``record`` is what every checkpoint says of itself: the resolved config, facts of the data,
+    plugins.
+    """
+
+    def __init__(
+        self,
+        denoiser: NetworkDenoiser,
+        objective: Objective,
+        time_sampler: TimeSampler,
+        average: Average,
+        *,
+        optimizer: Callable[[Any], torch.optim.Optimizer],
+        lr_schedule: Callable[[int], float],
+        examples: Examples,
+        batch_size: int,
+        seed: int,
+        conditional: bool = False,
+        label_dropout: float = 0.0,
+        num_classes: int = 0,
+        num_workers: int = 0,
+        record: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        self.denoiser = denoiser
+        self.averaged = copy.deepcopy(denoiser).requires_grad_(False).eval()
+        self.objective, self.time_sampler, self.average = objective, time_sampler, average
+        self.optimizer_factory, self.lr_schedule = optimizer, lr_schedule
+        self.examples, self.batch_size, self.seed, self.num_workers = examples, batch_size, seed, num_workers
+        self.conditional, self.label_dropout, self.num_classes = conditional, label_dropout, num_classes
+        self.record = record or {}
+        self.gradient_norm = torch.zeros(())
+        # Dropout takes its numbers from the global state, which is then set at every step.
+        self.draws_in_network = any(getattr(layer, "p", 0) > 0 for layer in denoiser.modules() if _is_dropout(layer))
+
+    def configure_optimizers(self) -> Any:
+        optimizer = self.optimizer_factory(self.denoiser.parameters())
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, self.lr_schedule)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def train_dataloader(self) -> Any:
+        accumulate = self.trainer.accumulate_grad_batches
+        batches = ShuffledBatches(
+            len(self.examples),
+            self.batch_size // accumulate,
+            self.seed,
+            start=self.trainer.global_step * accumulate,
+            stop=self.trainer.max_steps * accumulate,
+            rank=self.trainer.global_rank,
+            world_size=self.trainer.world_size,
+        )
+        return torch.utils.data.DataLoader(
+            self.examples,  # type: ignore[arg-type]
+            batch_sampler=batches,
+            collate_fn=_unchanged,
+            num_workers=self.num_workers,
+            persistent_workers=self.num_workers > 0,
+            pin_memory=self.device.type == "cuda",
+        )
+
+    def labels(self, labels: Tensor | None, keep: Tensor) -> Tensor | None:
+        """The network's cond: the labels, replaced by "no class" where not kept; None for an unconditional network."""
+        if not self.conditional or labels is None:
+            return None
+        return torch.where(keep.to(labels.device), labels, self.num_classes)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+        values, labels = batch
+        rank, world_size = self.trainer.global_rank, self.trainer.world_size
+        accumulate = self.trainer.accumulate_grad_batches
+        micro_step = self.trainer.global_step * accumulate + batch_idx % accumulate
+        x0 = to_model(values)
+        source = generator(self.seed, TIME_STREAM, micro_step)
+        count = len(x0) * world_size
+        t = self.time_sampler(count, self.denoiser.schedule, source)[rank::world_size]
+        keep = (torch.rand(count, generator=source) >= self.label_dropout)[rank::world_size]
+        eps = batch_noise(x0, (self.seed, NOISE_STREAM, micro_step), rank, world_size)
+        if self.draws_in_network:
+            torch.manual_seed(generator(self.seed, NETWORK_STREAM, micro_step, rank).initial_seed())
+        level = self.denoiser.schedule(t)
+        loss = self.objective(self.denoiser, x0, level, eps, self.labels(labels, keep))
+        return {"loss": loss.mean(), "losses": loss.detach(), "log_snr": level.log_snr}
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: Any,  # noqa: ARG002
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,  # noqa: ARG002
+    ) -> None:
+        limit = gradient_clip_val or float("inf")
+        self.gradient_norm = torch.nn.utils.clip_grad_norm_(self.denoiser.parameters(), limit, foreach=True)
+
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        super().optimizer_step(*args, **kwargs)
+        self.average.update(self.averaged, self.denoiser, self.trainer.global_step)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint[CHECKPOINT_KEY] = self.record
+
+
+def _is_dropout(layer: torch.nn.Module) -> bool:
+    return isinstance(layer, torch.nn.modules.dropout._DropoutNd)
+
+
+def _unchanged(batch: Batch) -> Batch:
+    return batch

@@ -1,0 +1,31 @@
+"""The progress bar of training: step, loss, images per second."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import lightning
+from lightning.pytorch.callbacks import TQDMProgressBar
+
+from diffusion_fw.training.history import History
+
+
+class Progress(TQDMProgressBar):
+    """Lightning's bar over the steps of the whole run, with the loss and speed of the last interval."""
+
+    def __init__(self, *, history: History, refresh_rate: int) -> None:
+        super().__init__(refresh_rate=refresh_rate)
+        self.history = history
+
+    def get_metrics(self, trainer: lightning.Trainer, pl_module: Any) -> dict[str, Any]:  # noqa: ARG002
+        shown: dict[str, Any] = {}
+        if self.history.records:
+            record = self.history.records[-1]
+            shown = {"loss": f"{record['loss']:.4f}", "images/s": f"{record['images_per_second']:.0f}"}
+        if self.history.distances:
+            shown["distance"] = f"{self.history.distances[-1][1]:.1f}"
+        return shown
+
+    def on_train_epoch_start(self, trainer: lightning.Trainer, *args: Any) -> None:
+        super().on_train_epoch_start(trainer, *args)
+        self.train_progress_bar.set_description("training")

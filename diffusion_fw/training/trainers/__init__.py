@@ -1,0 +1,1 @@
+"""The registered trainers: how Lightning runs the loop."""
