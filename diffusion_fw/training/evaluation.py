@@ -47,6 +47,7 @@ class Evaluation(lightning.Callback):
         self.folder, self.every, self.batch_size, self.grid_images = folder, every, batch_size, grid_images
         self.seed = seed
         self.view = view_for(data.shape)
+        self.last_samples: Tensor | None = None
         self.curve: tuple[list[float], list[float]] = ([], [])
         self._evaluated = -1
 
@@ -75,8 +76,10 @@ class Evaluation(lightning.Callback):
         heldout = self._heldout(module)
         self.history.heldout.append([step, heldout])
         log(trainer, {name: distance, "heldout/loss": heldout}, step)
+        self.last_samples = first
         if trainer.is_global_zero:
-            path = self.view.samples(self.folder / f"samples_{step:07d}.png", first)
+            self.folder.mkdir(parents=True, exist_ok=True)
+            path = self.view.samples(self.folder / f"step_{step:07d}.png", first)
             self._log_picture(trainer, "samples", path, step)
             if step == trainer.max_steps:
                 path = self._draw_trajectory(module)

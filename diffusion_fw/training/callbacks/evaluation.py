@@ -30,7 +30,7 @@ def evaluation(
         sampler=sampler,
         wrap=wrap,
         metric=metric,
-        folder=folder,
+        folder=folder / "samples",
         every=every,
         batch_size=batch_size,
         grid_images=grid_images,

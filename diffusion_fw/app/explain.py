@@ -1,0 +1,142 @@
+"""explain=true: what a run would be, without running it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+import yaml
+from rich.console import Console
+from rich.table import Table
+
+from diffusion_fw import registry
+from diffusion_fw.build import Facts, build_data, build_denoiser, build_sampler, check_fit
+from diffusion_fw.config import STACKED, conf_dir
+
+
+def flatten(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Every leaf of a config with its dotted key."""
+    for key, value in config.items():
+        if isinstance(value, Mapping) and value:
+            yield from flatten(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def origins(config: Mapping[str, Any], arguments: Sequence[str]) -> dict[str, str]:
+    """Where each leaf's value came from: command line, an experiment's or preset's file, train.yaml, a signature."""
+    given = dict(argument.lstrip("+~").split("=", 1) for argument in arguments if "=" in argument)
+    files = [("train.yaml", "")]
+    files += [(f"{group}/{choice}.yaml", "" if group == "experiment" else f"{group}.") for group, choice in given.items()]
+    stated: dict[str, str] = {}
+    for name, prefix in files:
+        path = conf_dir() / name
+        if path.is_file():
+            content = {key: value for key, value in yaml.safe_load(path.read_text()).items() if key != "defaults"}
+            stated.update({prefix + key: f"conf/{name}" for key, _ in flatten(content)})
+    result = {}
+    for key, _ in flatten(config):
+        group = key.partition(".")[0]
+        if key in given or (key.endswith(".name") and group in given):
+            result[key] = "command line"
+        elif key in stated:
+            result[key] = stated[key]
+        elif key.endswith(".name"):
+            result[key] = "conf/train.yaml"
+        else:
+            result[key] = f"signature of {_signature(config, key)}"
+    return result
+
+
+def _signature(config: Mapping[str, Any], key: str) -> str:
+    group, *rest = key.split(".")
+    section = config[group][rest[0]] if group in STACKED else config[group]
+    entry = registry.entry(group, section["name"])
+    return f"{entry.factory.__module__}.{entry.factory.__name__}"
+
+
+def parameters(config: Mapping[str, Any], facts: Facts) -> int:
+    """The number of the network's trained parameters, counted without memory for them."""
+    with torch.device("meta"):
+        return sum(item.numel() for item in build_denoiser(config, facts).network.parameters())
+
+
+def activation_bytes(config: Mapping[str, Any], facts: Facts, count: int = 2) -> int:
+    """Bytes that autograd keeps for one example's backward pass, measured on a forward pass of a small batch."""
+    denoiser = build_denoiser(config, facts)
+    held: dict[int, int] = {}
+    owned = {item.untyped_storage().data_ptr() for item in denoiser.parameters()}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in owned:
+            held[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    t = torch.full((count,), 1.0, dtype=torch.float64)
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        output, _ = denoiser.output(torch.randn(count, *facts.shape), denoiser.schedule(t))
+        loss = output.square().mean()
+    del loss
+    return sum(held.values()) // count
+
+
+def explain(config: dict[str, Any], arguments: Sequence[str]) -> None:
+    """Print the resolved config with where each value came from, and what the run would cost."""
+    console = Console()
+    table = Table(title="resolved config", header_style="bold")
+    for column in ("key", "value", "from"):
+        table.add_column(column, overflow="fold")
+    source = origins(config, arguments)
+    previous = ""
+    for key, value in flatten(config):
+        group = key.partition(".")[0]
+        if previous and group != previous:
+            table.add_section()
+        previous = group
+        table.add_row(key, str(value), source[key])
+    console.print(table)
+
+    data = build_data(config)
+    facts = Facts.of(data)
+    sampler = build_sampler(config)
+    denoiser = build_denoiser(config, facts)
+    check_fit(config, denoiser, sampler)
+    count = parameters(config, facts)
+    trainer = config["trainer"]
+    accumulate = trainer.get("accumulate_grad_batches", 1)
+    processes = trainer.get("num_nodes", 1) * _devices(trainer.get("devices", 1))
+    local = config["batch_size"] // max(1, accumulate * processes)
+    weights = 4 * count
+    activations = activation_bytes(config, facts) * local
+    cost = Table(title="the run", show_header=False)
+    images = trainer["max_steps"] * config["batch_size"]
+    for name, value in (
+        ("data", f"{config['data']['name']}: {len(data.train)} training, {len(data.test)} held-out, shape {data.shape}"),
+        ("global batch", f"{config['batch_size']} = {processes} processes x {accumulate} accumulated x {local}"),
+        ("examples seen", f"{images:,} = {images / len(data.train):.1f} epochs"),
+        ("parameters", f"{count:,}"),
+        (
+            "memory per process, estimated",
+            f"{(5 * weights + activations) / 2**20:,.0f} MiB = weights, gradients, two Adam moments and average "
+            f"({5 * weights / 2**20:,.0f}) + activations ({activations / 2**20:,.0f})",
+        ),
+        ("network evaluations per sample", f"{evaluations(sampler)}"),
+    ):
+        cost.add_row(name, value)
+    console.print(cost)
+
+
+def evaluations(sampler: Any) -> int:
+    """How often a sampler asks the network for one sample."""
+    return int(sampler.steps * sampler.evaluations_per_step)
+
+
+def _devices(devices: int | str | list[int]) -> int:
+    if isinstance(devices, list):
+        return len(devices)
+    if isinstance(devices, int) and devices > 0:
+        return devices
+    return max(1, torch.cuda.device_count())
+

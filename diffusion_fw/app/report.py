@@ -1,0 +1,67 @@
+"""What a training run leaves for people: pictures and one table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from diffusion_fw.build import Experiment
+from diffusion_fw.pictures import curves
+from diffusion_fw.pictures.schedules import schedule as draw_schedule
+
+
+def draw_report(experiment: Experiment, config: Mapping[str, Any], folder: Path, floor: float) -> None:
+    """Draw the curves of the loss, of the distance and of the schedule, and real examples beside generated ones."""
+    history, evaluation = experiment.history, experiment.evaluation
+    draw_schedule(folder / "schedule.png", experiment.denoiser.schedule, config["schedule"]["name"])
+    if history.records:
+        curves.loss_curve(
+            folder / "loss.png",
+            [record["step"] for record in history.records],
+            [record["loss"] for record in history.records],
+            heldout=history.heldout,
+        )
+    if evaluation is None or evaluation.last_samples is None:
+        return
+    curves.loss_by_log_snr(folder / "loss_by_log_snr.png", *evaluation.curve)
+    name = experiment.metric.name("ema")
+    curves.distance_curve(folder / "distance.png", {name: history.distances}, floor=floor)
+    generated = evaluation.last_samples
+    real, _ = experiment.data.test.__getitems__(range(min(len(generated), len(experiment.data.test))))
+    evaluation.view.samples(folder / "samples.png", generated)
+    evaluation.view.comparison(folder / "real_and_generated.png", real, generated)
+
+
+def print_summary(experiment: Experiment, folder: Path, floor: float) -> None:
+    """Print the table that ends a run."""
+    history, trainer = experiment.history, experiment.trainer
+    table = Table(title=f"run of {trainer.global_step or history.records[-1]['step']} steps", show_header=False)
+    name = experiment.metric.name("ema")
+    for step, value in history.distances:
+        table.add_row(f"{name} at step {step:,}", f"{value:.2f}")
+    count = getattr(experiment.metric, "floor_samples", experiment.metric.num_samples)
+    table.add_row(f"floor: {count} training against {len(experiment.data.test)} held-out examples", f"{floor:.2f}")
+    table.add_section()
+    if history.records:
+        table.add_row("loss, last interval", f"{history.records[-1]['loss']:.4f}")
+        rates = sorted(record["images_per_second"] for record in history.records)
+        table.add_row("examples/s, median", f"{rates[len(rates) // 2]:,.0f}")
+    parameters = sum(item.numel() for item in experiment.denoiser.network.parameters())
+    table.add_row("parameters", f"{parameters:,}")
+    table.add_section()
+    for what, path in (
+        ("real and generated", "real_and_generated.png"),
+        ("samples over training", "samples/"),
+        ("trajectory from noise to data", "samples/trajectory.png"),
+        ("curves", "loss.png, loss_by_log_snr.png, distance.png, schedule.png"),
+        ("checkpoints", "checkpoints/last.ckpt, checkpoints/best.ckpt"),
+        ("numbers, config", "metrics.csv, config.yaml"),
+    ):
+        table.add_row(what, path)
+    console = Console()
+    console.print(table)
+    console.print(f"everything is in [bold]{folder}[/bold]", soft_wrap=True)

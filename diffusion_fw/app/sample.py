@@ -1,0 +1,62 @@
+"""Sample: draw images from a checkpoint with any sampler."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from diffusion_fw.app.program import run
+
+
+def sample(config: dict[str, Any], folder: Path) -> None:
+    """Draw config["num_samples"] samples into ``folder``: a PNG each for images, a grid, and samples.npz on request."""
+    import numpy as np
+    import torch
+    from PIL import Image
+    from tqdm import tqdm
+
+    from diffusion_fw.app.device import choose
+    from diffusion_fw.app.load import load_with_record
+    from diffusion_fw.build import Facts, build_sampler, build_wrappers, check_fit
+    from diffusion_fw.data.source import to_pixels
+    from diffusion_fw.pictures.view import view_for
+    from diffusion_fw.sampling import draw
+
+    denoiser, record = load_with_record(config["checkpoint"], raw_weights=config["raw_weights"])
+    facts = Facts.from_record(record["facts"])
+    sampler = build_sampler(config)
+    check_fit({**record["config"], **{key: config[key] for key in ("sampler", "grid")}}, denoiser, sampler)
+    device = choose(config["device"])
+    wrapped = build_wrappers(config, facts)(denoiser.to(device))
+    conditional = getattr(denoiser.network, "class_conditional", False)
+    chunks = draw(
+        sampler,
+        wrapped,
+        facts.shape,
+        range(config["num_samples"]),
+        seed=config["seed"],
+        num_classes=facts.num_classes if conditional else 0,
+        batch_size=config["batch_size"],
+        device=device,
+    )
+    values = []
+    with tqdm(total=config["num_samples"], desc="sampling") as bar:
+        for chunk, x in chunks:
+            values.append((to_pixels(x) if facts.data_range else x).cpu())
+            bar.update(len(chunk))
+    result = torch.cat(values)
+    if facts.data_range:
+        (folder / "images").mkdir()
+        for index, image in enumerate(result.permute(0, 2, 3, 1).numpy()):
+            Image.fromarray(image.squeeze(-1) if image.shape[-1] == 1 else image).save(
+                folder / "images" / f"{index:06d}.png"
+            )
+    if config["npz"]:
+        np.savez(folder / "samples.npz", samples=result.numpy())
+    path = view_for(facts.shape).samples(folder / "grid.png", result[:256])
+    print(f"{len(result)} samples by sampler={config['sampler']['name']} in {folder}; all at a glance: {path}")
+
+
+def main(plugins: Path | None = None) -> None:
+    """The program `python sample.py`."""
+    run("sample", sample, plugins=plugins)

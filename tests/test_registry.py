@@ -1,0 +1,228 @@
+"""The registry: names, signatures as schemas, plugins."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import textwrap
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+import pytest
+
+import diffusion_fw as dfw
+from diffusion_fw import registry
+from diffusion_fw.registry import ConfigError, Range, RegistrationError, Runtime, convert
+
+
+@pytest.fixture
+def scratch(monkeypatch):
+    """A registry whose changes are undone."""
+    monkeypatch.setattr(registry, "_entries", {group: dict(known) for group, known in registry._entries.items()})
+
+
+def test_a_registered_class_is_built_with_its_knobs_and_runtime_facts(scratch):
+    @dfw.register("schedule", "scratch")
+    @dataclass(frozen=True)
+    class Scratch:
+        fact: Runtime[int]
+        knob: float = 1.0
+
+    built = dfw.build("schedule", "scratch", knob=3, fact=7)
+    assert built == Scratch(fact=7, knob=3.0)
+    assert isinstance(built.knob, float)
+    assert list(registry.entry("schedule", "scratch").knobs) == ["knob"]
+
+
+@pytest.mark.parametrize(("given", "meant"), [("ddmi", "ddim"), ("dpdm", "ddpm"), ("DDIM", "ddim")])
+def test_an_unknown_name_is_answered_with_the_nearest_one(given, meant):
+    if given.islower():
+        with pytest.raises(ConfigError, match=f"did you mean '{meant}'"):
+            dfw.build("sampler", given)
+    else:
+        with pytest.raises(ConfigError, match=f"choose from: .*{meant}"):
+            dfw.build("sampler", given)
+
+
+def test_an_unknown_key_is_answered_with_the_nearest_one():
+    with pytest.raises(ConfigError, match=r"sampler\.stpes.*did you mean 'steps'"):
+        dfw.build("sampler", "ddim", stpes=3)
+
+
+@pytest.mark.parametrize(
+    ("knob", "value", "allowed"),
+    [("steps", 0, r"\[1"), ("steps", 2.5, "int"), ("steps", True, "int"), ("eta", 1.5, r"\[0, 1\]"), ("eta", "x", "float")],
+)
+def test_a_value_of_the_wrong_type_or_range_names_the_key_and_what_is_allowed(knob, value, allowed):
+    with pytest.raises(ConfigError, match=rf"sampler\.{knob}=.*{allowed}"):
+        dfw.build("sampler", "ddim", **{knob: value})
+
+
+def test_a_missing_value_is_named(scratch):
+    @dfw.register("schedule", "needy")
+    def needy(path: str) -> str:
+        return path
+
+    with pytest.raises(ConfigError, match=r"schedule\.path is missing"):
+        dfw.build("schedule", "needy")
+
+
+def test_the_same_name_twice_names_both_sources(scratch):
+    @dfw.register("schedule", "twice")
+    def first() -> None: ...
+
+    with pytest.raises(RegistrationError, match=r"test_registry\.py:\d+ and .*test_registry\.py:\d+"):
+
+        @dfw.register("schedule", "twice")
+        def second() -> None: ...
+
+
+@pytest.mark.parametrize("annotation", [Any, "Any", object, list, dict, tuple, bytes])
+def test_an_annotation_that_cannot_be_checked_is_refused_at_registration(scratch, annotation):
+    def factory(knob=1): ...
+
+    factory.__annotations__["knob"] = annotation
+    with pytest.raises(RegistrationError, match="knob"):
+        dfw.register("schedule", "unchecked")(factory)
+
+
+def test_a_default_outside_its_own_range_is_refused_at_registration(scratch):
+    def factory(knob: Annotated[int, Range(1, 5)] = 9): ...
+
+    factory.__annotations__["knob"] = Annotated[int, Range(1, 5)]
+    with pytest.raises(RegistrationError, match="default 9"):
+        dfw.register("schedule", "outside")(factory)
+
+
+@pytest.mark.parametrize(
+    ("annotation", "value", "expected"),
+    [
+        (float, 1, 1.0),
+        (tuple[int, int], [1, 2], (1, 2)),
+        (tuple[float, ...], [1, 2, 3], (1.0, 2.0, 3.0)),
+        (float | Literal["auto"], "auto", "auto"),
+        (float | Literal["auto"], 2, 2.0),
+        (int | None, None, None),
+        (dict[str, float], {"a": 1}, {"a": 1.0}),
+    ],
+)
+def test_values_are_converted_to_their_annotation(annotation, value, expected):
+    result = convert(annotation, value)
+    assert result == expected
+    assert type(result) is type(expected)
+
+
+@pytest.mark.parametrize(
+    ("annotation", "value"),
+    [
+        (int, True),
+        (int, 1.0),
+        (bool, 1),
+        (str, 3),
+        (tuple[int, int], [1, 2, 3]),
+        (tuple[int, ...], 5),
+        (Literal["a", "b"], "c"),
+        (Annotated[float, Range(0, 1, low_open=True)], 0),
+        (Annotated[float, Range(0, 1)], float("nan")),
+    ],
+)
+def test_values_that_do_not_fit_are_refused(annotation, value):
+    with pytest.raises(ValueError):
+        convert(annotation, value)
+
+
+def _python(code: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    import os
+
+    environment = {**os.environ, **variables}
+    return subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, env=environment, check=False
+    )
+
+
+PLUGIN = """
+from dataclasses import dataclass
+import torch
+from diffusion_fw import register
+from diffusion_fw.process.schedule import DiscreteSchedule
+
+@register("schedule", "{name}")
+@dataclass(frozen=True)
+class Mine(DiscreteSchedule):
+    '''Mine.'''
+    high: float = 10.0
+    def log_snrs(self):
+        return torch.linspace(self.high, -10, self.num_steps, dtype=torch.float64)
+"""
+
+
+def test_a_plugin_folder_in_the_environment_is_loaded_under_a_stable_module_name(tmp_path):
+    (tmp_path / "mine.py").write_text(PLUGIN.format(name="mine"))
+    result = _python(
+        """
+        import diffusion_fw as dfw, pickle
+        dfw.load_plugins()
+        schedule = dfw.build("schedule", "mine", num_steps=10, high=5)
+        print(type(schedule).__module__, pickle.loads(pickle.dumps(schedule)) == schedule)
+        """,
+        DIFFUSION_FW_PLUGINS=str(tmp_path),
+    )
+    assert result.stdout.split() == ["diffusion_fw.plugins.mine", "True"], result.stderr
+
+
+def test_a_child_process_imports_a_plugin_by_its_name_alone(tmp_path):
+    (tmp_path / "mine.py").write_text(PLUGIN.format(name="mine"))
+    result = _python(
+        "import diffusion_fw.plugins.mine as module; print(module.Mine(num_steps=4).table.t.tolist())",
+        DIFFUSION_FW_PLUGINS=str(tmp_path),
+    )
+    assert result.stdout.strip() == "[0.0, 0.25, 0.5, 0.75, 1.0]", result.stderr
+
+
+def test_a_plugin_that_fails_to_import_names_its_file(tmp_path):
+    (tmp_path / "broken.py").write_text("import nothing_of_this_name")
+    result = _python("import diffusion_fw as dfw; dfw.load_plugins()", DIFFUSION_FW_PLUGINS=str(tmp_path))
+    assert "broken.py could not be imported" in result.stderr
+
+
+def test_a_plugin_that_takes_a_name_in_use_names_both_sources(tmp_path):
+    (tmp_path / "mine.py").write_text(PLUGIN.format(name="linear"))
+    result = _python(
+        "import diffusion_fw as dfw; dfw.load_plugins(); dfw.names('schedule')", DIFFUSION_FW_PLUGINS=str(tmp_path)
+    )
+    assert "registered twice" in result.stderr
+    assert "mine.py" in result.stderr
+    assert "linear.py" in result.stderr
+
+
+def test_two_plugins_of_one_name_are_refused(tmp_path):
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "mine.py").write_text(PLUGIN.format(name="mine"))
+    result = _python(
+        f"import diffusion_fw as dfw; dfw.load_plugins({str(tmp_path / 'a')!r}, {str(tmp_path / 'b')!r})"
+    )
+    assert "two plugins are called 'mine'" in result.stderr
+
+
+@pytest.mark.parametrize("room", ["samplers.ddim", "guidance", "oracles", "likelihood"])
+def test_the_core_brings_in_neither_lightning_nor_hydra_nor_wandb(room):
+    result = _python(
+        f"""
+        import sys, importlib
+        import diffusion_fw as dfw
+        dfw.names("sampler"), dfw.names("schedule"), dfw.names("guidance")
+        importlib.import_module("diffusion_fw.{room}")
+        heavy = ["lightning", "hydra", "wandb", "torchmetrics", "matplotlib", "omegaconf"]
+        print([name for name in heavy if name in sys.modules])
+        """
+    )
+    assert result.stdout.strip() == "[]", result.stderr
+
+
+def test_every_component_has_a_summary_and_a_checkable_signature():
+    for group in registry.GROUPS:
+        for entry in registry.entries(group).values():
+            assert entry.summary, f"{group}={entry.name} has no docstring"
+            for key, knob in entry.knobs.items():
+                assert registry.describe(knob.annotation), key
