@@ -37,12 +37,13 @@ class Accumulator(FrechetInceptionDistance):
 
     def enter(self, reference: Statistics | None) -> None:
         """Set the reference's sums; None on every rank but one, because the ranks' sums are added up."""
-        for state, value in (
-            (self.real_features_num_samples, reference and reference.count),
-            (self.real_features_sum, reference and reference.total),
-            (self.real_features_cov_sum, reference and reference.outer),
-        ):
-            state.zero_() if value is None else state.copy_(value)
+        self.real_features_num_samples.zero_()
+        self.real_features_sum.zero_()
+        self.real_features_cov_sum.zero_()
+        if reference is not None:
+            self.real_features_num_samples.copy_(reference.count)
+            self.real_features_sum.copy_(reference.total)
+            self.real_features_cov_sum.copy_(reference.outer)
 
     def add(self, generated: Statistics) -> None:
         """Generated examples by their sums instead of one by one."""

@@ -54,6 +54,6 @@ def require_images(features: str, shape: tuple[int, ...], channels: tuple[int, .
         )
     if channels is not None and shape[0] not in channels:
         raise ConfigError(
-            f"these features are of images with {' or '.join(map(str, channels))} channels, but data=... has {shape[0]}; "
-            f"choose features=pixels or features=efficientnet_lite0 instead of features={features}"
+            f"these features are of images with {' or '.join(map(str, channels))} channels, but those of data=... have "
+            f"{shape[0]}; choose features=pixels or features=efficientnet_lite0 instead of features={features}"
         )

