@@ -1,4 +1,4 @@
-"""Draw samples from a checkpoint: `python sample.py checkpoint=RUN/checkpoints/best.ckpt sampler=ddpm sampler.steps=250`."""
+"""Draw samples: `python sample.py checkpoint=RUN/checkpoints/best.ckpt sampler=ddpm sampler.steps=250`."""
 
 from pathlib import Path
 

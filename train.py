@@ -1,4 +1,4 @@
-"""Train a diffusion model: `python train.py`, `python train.py schedule=linear sampler=ddpm`, `python train.py --help`."""
+"""Train a diffusion model: `python train.py`, `python train.py schedule=linear sampler=ddpm`."""
 
 from pathlib import Path
 

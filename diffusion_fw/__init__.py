@@ -27,7 +27,24 @@ _HOMES = {
 }
 _ROOMS = ("checking", "likelihood", "oracles")
 
-__all__ = ["ConfigError", "Runtime", "build", "load_plugins", "names", "register", *_HOMES, *_ROOMS]
+__all__ = [
+    "ConfigError",
+    "Denoiser",
+    "NetworkDenoiser",
+    "Prediction",
+    "Runtime",
+    "Transition",
+    "build",
+    "checking",
+    "likelihood",
+    "load",
+    "load_plugins",
+    "names",
+    "oracles",
+    "posterior",
+    "prior",
+    "register",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -35,7 +35,7 @@ class Facts:
 
     @staticmethod
     def from_record(record: Mapping[str, Any]) -> Facts:
-        values = {key: tuple(value) if isinstance(value, list) else value for key, value in record.items()}
+        values: dict[str, Any] = {key: tuple(item) if isinstance(item, list) else item for key, item in record.items()}
         return Facts(**values)
 
 
@@ -71,9 +71,7 @@ def build_wrappers(config: Config, facts: Facts) -> Callable[[Denoiser], Denoise
 
     def wrap(denoiser: Denoiser) -> Denoiser:
         for section in config["guidance"].values():
-            denoiser = assemble(
-                "guidance", section, denoiser=denoiser, schedule=denoiser.schedule, **asdict(facts)
-            )
+            denoiser = assemble("guidance", section, denoiser=denoiser, schedule=denoiser.schedule, **asdict(facts))
         return denoiser
 
     return wrap

@@ -139,7 +139,8 @@ def _compose(program: str, overrides: Sequence[str]) -> dict[str, Any]:
 
 
 def _check_key(base: Any, key: str, known: Sequence[str]) -> None:
-    place, walked = base, []
+    place: Any = base
+    walked: list[str] = []
     for part in key.split("."):
         if not isinstance(place, Mapping) or (walked and not place):
             return

@@ -181,7 +181,7 @@ def _convert_union(options: tuple[Any, ...], value: Any) -> Any:
 
 
 def convert(annotation: Any, value: Any) -> Any:
-    """The value as its annotation wants it (an int for a float, a list for a tuple); ValueError where it does not fit."""
+    """The value as its annotation wants it (1 for 1.0, a list for a tuple); ValueError where it does not fit."""
     base, extra = _metadata(annotation)
     origin, args = typing.get_origin(base), typing.get_args(base)
     if base is types.NoneType:
@@ -242,9 +242,11 @@ class Entry:
     def parameters(self) -> dict[str, Parameter]:
         """Every parameter of the signature, those that the composition root passes included."""
         target = self.factory.__init__ if inspect.isclass(self.factory) else self.factory
-        hints = typing.get_type_hints(self.factory, include_extras=True) if dataclasses.is_dataclass(
-            self.factory
-        ) else typing.get_type_hints(target, include_extras=True)
+        hints = (
+            typing.get_type_hints(self.factory, include_extras=True)
+            if dataclasses.is_dataclass(self.factory)
+            else typing.get_type_hints(target, include_extras=True)
+        )
         signature = inspect.signature(self.factory)
         return {
             name: Parameter(name, hints.get(name, inspect.Parameter.empty), _default(self.factory, parameter))
@@ -397,8 +399,7 @@ def validate(group: str, name: str, values: Mapping[str, Any], path: str | None 
     for key, parameter in component.knobs.items():
         if parameter.required and key not in values:
             raise ConfigError(
-                f"{path}.{key} is missing: {group}={name} needs {describe(parameter.annotation)}; "
-                f"give {path}.{key}=..."
+                f"{path}.{key} is missing: {group}={name} needs {describe(parameter.annotation)}; give {path}.{key}=..."
             )
     return result
 

@@ -36,7 +36,7 @@ def draw(
     batch_size: int = 256,
     device: torch.device | str = "cpu",
 ) -> Iterator[tuple[Sequence[int], Tensor]]:
-    """Yields chunks (indices, x_0 (B, *shape)); sample i depends on (seed, i) alone. num_classes > 0: class i mod it."""
+    """Yields (indices, x_0) in chunks; sample i depends on (seed, i) alone, its class is i mod num_classes if any."""
     for first in range(0, len(indices), batch_size):
         chunk = indices[first : first + batch_size]
         x, noise = start(denoiser, shape, chunk, seed, device)
@@ -55,7 +55,7 @@ def frames(
     count: int = 10,
     device: torch.device | str = "cpu",
 ) -> tuple[list[float], Tensor]:
-    """About ``count`` moments of the way from noise to data, the first and the last included: times and (S, B, *shape)."""
+    """The times and states (S, B, *shape) of about ``count`` moments from noise to data, both ends included."""
     x, noise = start(denoiser, shape, indices, seed, device)
     cond = cycle_labels(indices, num_classes, device)
     first = float(sampler.levels(denoiser.schedule).t[0])

@@ -17,7 +17,7 @@ from diffusion_fw.samplers.base import Sampler, Step
 @register("sampler", "gradient_estimation")
 @dataclass(frozen=True)
 class GradientEstimation(Sampler):
-    """x_s / alpha_s = x_t / alpha_t + (sigma_s / alpha_s - sigma_t / alpha_t) e with e = gamma eps + (1 - gamma) eps_last.
+    """x_s / alpha_s = x_t / alpha_t + (r_s - r_t) e, r = sigma / alpha, e = gamma eps + (1 - gamma) eps_last.
 
     Permenter & Yuan 2024, algorithm 2: DDIM (gamma = 1) whose noise estimate leans away from the last one.
     """
@@ -30,7 +30,7 @@ class GradientEstimation(Sampler):
         x: Tensor,
         *,
         cond: Any = None,
-        noise: Noise = torch.randn_like,  # noqa: ARG002
+        noise: Noise = torch.randn_like,
     ) -> Iterator[Step]:
         levels = self.levels(denoiser.schedule)
         alpha, ratio = levels.alpha.tolist(), (levels.sigma / levels.alpha).tolist()

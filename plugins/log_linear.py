@@ -1,4 +1,4 @@
-"""A schedule as a plugin: this one file is all there is to it. `python train.py schedule=log_linear schedule.high=12`."""
+"""A schedule as a plugin, whole. `python train.py schedule=log_linear schedule.high=12`."""
 
 from __future__ import annotations
 

@@ -51,7 +51,13 @@ def test_an_unknown_key_is_answered_with_the_nearest_one():
 
 @pytest.mark.parametrize(
     ("knob", "value", "allowed"),
-    [("steps", 0, r"\[1"), ("steps", 2.5, "int"), ("steps", True, "int"), ("eta", 1.5, r"\[0, 1\]"), ("eta", "x", "float")],
+    [
+        ("steps", 0, r"\[1"),
+        ("steps", 2.5, "int"),
+        ("steps", True, "int"),
+        ("eta", 1.5, r"\[0, 1\]"),
+        ("eta", "x", "float"),
+    ],
 )
 def test_a_value_of_the_wrong_type_or_range_names_the_key_and_what_is_allowed(knob, value, allowed):
     with pytest.raises(ConfigError, match=rf"sampler\.{knob}=.*{allowed}"):
@@ -199,9 +205,7 @@ def test_two_plugins_of_one_name_are_refused(tmp_path):
     for folder in ("a", "b"):
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "mine.py").write_text(PLUGIN.format(name="mine"))
-    result = _python(
-        f"import diffusion_fw as dfw; dfw.load_plugins({str(tmp_path / 'a')!r}, {str(tmp_path / 'b')!r})"
-    )
+    result = _python(f"import diffusion_fw as dfw; dfw.load_plugins({str(tmp_path / 'a')!r}, {str(tmp_path / 'b')!r})")
     assert "two plugins are called 'mine'" in result.stderr
 
 

@@ -28,7 +28,9 @@ def origins(config: Mapping[str, Any], arguments: Sequence[str]) -> dict[str, st
     """Where each leaf's value came from: command line, an experiment's or preset's file, train.yaml, a signature."""
     given = dict(argument.lstrip("+~").split("=", 1) for argument in arguments if "=" in argument)
     files = [("train.yaml", "")]
-    files += [(f"{group}/{choice}.yaml", "" if group == "experiment" else f"{group}.") for group, choice in given.items()]
+    files += [
+        (f"{group}/{choice}.yaml", "" if group == "experiment" else f"{group}.") for group, choice in given.items()
+    ]
     stated: dict[str, str] = {}
     for name, prefix in files:
         path = conf_dir() / name
@@ -113,7 +115,10 @@ def explain(config: dict[str, Any], arguments: Sequence[str]) -> None:
     cost = Table(title="the run", show_header=False)
     images = trainer["max_steps"] * config["batch_size"]
     for name, value in (
-        ("data", f"{config['data']['name']}: {len(data.train)} training, {len(data.test)} held-out, shape {data.shape}"),
+        (
+            "data",
+            f"{config['data']['name']}: {len(data.train)} training, {len(data.test)} held-out, shape {data.shape}",
+        ),
         ("global batch", f"{config['batch_size']} = {processes} processes x {accumulate} accumulated x {local}"),
         ("examples seen", f"{images:,} = {images / len(data.train):.1f} epochs"),
         ("parameters", f"{count:,}"),
@@ -139,4 +144,3 @@ def _devices(devices: int | str | list[int]) -> int:
     if isinstance(devices, int) and devices > 0:
         return devices
     return max(1, torch.cuda.device_count())
-

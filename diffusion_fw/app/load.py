@@ -61,7 +61,9 @@ def load_with_record(
     _check_plugins(record, checkpoint)
     denoiser = build_denoiser(record["config"], Facts.from_record(record["facts"]))
     prefix = "denoiser." if raw_weights else "averaged."
-    weights = {key.removeprefix(prefix): value for key, value in content["state_dict"].items() if key.startswith(prefix)}
+    weights = {
+        key.removeprefix(prefix): value for key, value in content["state_dict"].items() if key.startswith(prefix)
+    }
     try:
         denoiser.load_state_dict(weights)
     except RuntimeError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -27,7 +28,8 @@ class _Float64(nn.Module):
 class Accumulator(FrechetInceptionDistance):
     """Sums of generated features, and those of the reference, which enter as a whole; torchmetrics adds up all ranks.
 
-    ``compute`` raises ValueError unless ``num_samples`` examples were generated over all ranks.
+    ``compute`` raises ValueError unless ``num_samples`` examples were generated over all ranks, and is NaN where one of
+    them has a feature that is not finite.
     """
 
     def __init__(self, features: FeatureExtractor, num_samples: int, **kwargs: Any):
@@ -56,4 +58,6 @@ class Accumulator(FrechetInceptionDistance):
         count = int(self.fake_features_num_samples)
         if count != self.num_samples:
             raise ValueError(f"{count} samples were given for a distance of {self.num_samples}")
+        if not self.fake_features_cov_sum.isfinite().all():
+            return self.fake_features_sum.new_tensor(math.nan)
         return super().compute()

@@ -29,7 +29,7 @@ class FeatureExtractor(nn.Module, ABC):
         self.requires_grad_(False)
         self.eval()
 
-    def train(self, mode: bool = True) -> FeatureExtractor:  # noqa: ARG002
+    def train(self, mode: bool = True) -> FeatureExtractor:
         return super().train(False)
 
     @abstractmethod

@@ -89,7 +89,7 @@ class FrechetDistance(nn.Module):
     def compute(self) -> float:
         """The distance of the examples of all processes, each of which must call it.
 
-        Raises ValueError unless num_samples examples were given in all.
+        NaN where an example's features are not finite. Raises ValueError unless num_samples examples were given in all.
         """
         with torch.inference_mode(False):
             self.accumulator.enter(self._reference() if _rank() == 0 else None)

@@ -26,7 +26,7 @@ class ClassEmbedding(nn.Module):
 class Unconditional(nn.Module):
     """Leaves the time embedding as it is, whatever the class."""
 
-    def forward(self, embedding: Tensor, cond: Tensor | None) -> Tensor:  # noqa: ARG002
+    def forward(self, embedding: Tensor, cond: Tensor | None) -> Tensor:
         return embedding
 
 

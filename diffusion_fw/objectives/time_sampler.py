@@ -15,4 +15,4 @@ class TimeSampler(ABC):
 
     @abstractmethod
     def __call__(self, count: int, schedule: Schedule, generator: torch.Generator | None = None) -> Tensor:
-        """(count,) float64 times in [schedule.t_min, 1] for the global batch; ConfigError where the schedule has none."""
+        """(count,) float64 times in [schedule.t_min, 1] for the global batch; ConfigError where it can't."""

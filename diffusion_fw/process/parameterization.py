@@ -13,7 +13,7 @@ from diffusion_fw.process.level import NoiseLevel, expand
 
 @dataclass(frozen=True)
 class Prediction:
-    """Both ends of the path as seen from x_t = alpha x0 + sigma eps, of the shape of x_t; the raw variance if learned."""
+    """Both ends of the path as seen from x_t = alpha x0 + sigma eps, and the raw variance if learned; each like x_t."""
 
     x0: Tensor
     eps: Tensor

@@ -55,9 +55,9 @@ class Evaluation(lightning.Callback):
         self,
         trainer: lightning.Trainer,
         pl_module: Any,
-        outputs: Any,  # noqa: ARG002
-        batch: Any,  # noqa: ARG002
-        batch_idx: int,  # noqa: ARG002
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
     ) -> None:
         step = trainer.global_step
         due = step % self.every == 0 or step == trainer.max_steps

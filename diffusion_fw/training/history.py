@@ -45,7 +45,7 @@ class History(lightning.Callback):
         yield
         self._since += time.perf_counter() - before
 
-    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:  # noqa: ARG002
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         self._seen_step = trainer.global_step
         self._since = time.perf_counter()
 
@@ -54,8 +54,8 @@ class History(lightning.Callback):
         trainer: lightning.Trainer,
         pl_module: Any,
         outputs: Any,
-        batch: Any,  # noqa: ARG002
-        batch_idx: int,  # noqa: ARG002
+        batch: Any,
+        batch_idx: int,
     ) -> None:
         self._losses.append(outputs["losses"])
         self._images += len(outputs["losses"]) * trainer.world_size

@@ -79,7 +79,7 @@ class DiffusionModule(lightning.LightningModule):
         return torch.utils.data.DataLoader(
             self.examples,  # type: ignore[arg-type]
             batch_sampler=batches,
-            collate_fn=_unchanged,
+            collate_fn=_unchanged,  # type: ignore[arg-type]
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
             pin_memory=self.device.type == "cuda",
@@ -110,9 +110,9 @@ class DiffusionModule(lightning.LightningModule):
 
     def configure_gradient_clipping(
         self,
-        optimizer: Any,  # noqa: ARG002
+        optimizer: Any,
         gradient_clip_val: float | None = None,
-        gradient_clip_algorithm: str | None = None,  # noqa: ARG002
+        gradient_clip_algorithm: str | None = None,
     ) -> None:
         limit = gradient_clip_val or float("inf")
         self.gradient_norm = torch.nn.utils.clip_grad_norm_(self.denoiser.parameters(), limit, foreach=True)

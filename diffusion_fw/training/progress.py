@@ -17,7 +17,7 @@ class Progress(TQDMProgressBar):
         super().__init__(refresh_rate=refresh_rate)
         self.history = history
 
-    def get_metrics(self, trainer: lightning.Trainer, pl_module: Any) -> dict[str, Any]:  # noqa: ARG002
+    def get_metrics(self, trainer: lightning.Trainer, pl_module: Any) -> dict[str, Any]:
         shown: dict[str, Any] = {}
         if self.history.records:
             record = self.history.records[-1]

@@ -121,6 +121,13 @@ def test_a_number_of_samples_other_than_the_one_in_the_name_is_refused(tmp_path:
         fid.compute()
 
 
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_diverged_samples_have_the_distance_nan(tmp_path: Path, value: float) -> None:
+    x = points(50, 3, 1)
+    x[7, 1] = value
+    assert math.isnan(distance(tmp_path, x, points(50, 3, 0)))
+
+
 def test_an_empty_split_is_refused_when_built(tmp_path: Path) -> None:
     with pytest.raises(dfw.ConfigError, match="two examples of each split"):
         metric(tmp_path, points(1, 3, 0), 40)

@@ -1,0 +1,62 @@
+"""A residual multilayer perceptron, for points in the plane and other small vectors."""
+
+from __future__ import annotations
+
+import math
+
+from torch import Tensor, nn
+
+from diffusion_fw.networks.class_embedding import class_embedding
+from diffusion_fw.networks.time_embedding import TimeEmbedding
+from diffusion_fw.networks.zeroed import zeroed
+from diffusion_fw.registry import Annotated, PositiveInt, Range, Runtime, register
+
+
+class ResidualLayer(nn.Module):
+    """h + W_2 silu(W_1 silu(h) + W_e e), for h and e of (B, width); W_2 starts at 0."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.first = nn.Linear(width, width)
+        self.embedding = nn.Linear(width, width)
+        self.second = zeroed(nn.Linear(width, width))
+
+    def forward(self, h: Tensor, embedding: Tensor) -> Tensor:
+        hidden = self.first(nn.functional.silu(h)) + self.embedding(embedding)
+        return h + self.second(nn.functional.silu(hidden))
+
+
+@register("network", "mlp")
+class MLP(nn.Module):
+    """W_out silu(h_depth), h_0 = W_in x, h_k a residual layer of h_(k-1) and the time embedding; W_out starts at 0.
+
+    A fully connected twin of DDPM's residual blocks (Ho et al. 2020, appendix B). network(x, label, cond): x (B, *shape),
+    flattened, label (B,), cond (B,) classes or None -> (B, outputs shape[0], *shape[1:]), which is 0 before training.
+
+    Raises ConfigError for class_conditional on data without classes.
+    """
+
+    def __init__(
+        self,
+        shape: Runtime[tuple[int, ...]],
+        num_classes: Runtime[int] = 0,
+        outputs: Runtime[int] = 1,
+        width: Annotated[int, Range(4)] = 96,
+        depth: PositiveInt = 3,
+        class_conditional: bool = False,
+    ) -> None:
+        super().__init__()
+        dimension = math.prod(shape)
+        self.output_shape = (outputs * shape[0], *shape[1:])
+        self.time = TimeEmbedding(width, width)
+        self.classes = class_embedding(class_conditional, num_classes, width)
+        self.enter = nn.Linear(dimension, width)
+        self.layers = nn.ModuleList(ResidualLayer(width) for _ in range(depth))
+        self.leave = zeroed(nn.Linear(width, outputs * dimension))
+
+    def forward(self, x: Tensor, label: Tensor, cond: Tensor | None = None) -> Tensor:
+        embedding = nn.functional.silu(self.classes(self.time(label), cond))
+        h = self.enter(x.flatten(1))
+        for layer in self.layers:
+            h = layer(h, embedding)
+        return self.leave(nn.functional.silu(h)).unflatten(1, self.output_shape)

@@ -1,0 +1,1 @@
+"""Everything that the program shows a person, as PNG files."""

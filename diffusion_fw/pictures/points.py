@@ -1,0 +1,83 @@
+"""Points in the plane: the data beside the samples, and the way from noise to data."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from matplotlib.axes import Axes
+from torch import Tensor
+
+from diffusion_fw.pictures.style import INK, PAGE, PALETTE, page
+
+PANELS_IN_A_ROW = 5
+MOST_POINTS = 5000
+"""More points than this hide one another; the first ones are shown."""
+
+Window = tuple[float, float, float]
+"""A square of the plane: centre x, centre y, half of its side."""
+
+
+def points(path: Path, values: Tensor, title: str = "Samples") -> Path:
+    """Points (N, D >= 2) by their first two coordinates."""
+    with page(path, PAGE * 2 // 3) as figure:
+        _scatter(figure.add_subplot(), values, _window(values), title, PALETTE[1])
+    return path
+
+
+def points_comparison(path: Path, real: Tensor, generated: Tensor, title: str | None = None) -> Path:
+    """Real (N, D) and generated (M, D) points in one window, the real ones'; says how many lie outside."""
+    with page(path, PAGE // 2 + 20) as figure:
+        left, right = figure.subplots(1, 2)
+        window = _window(real)
+        outside = int((~_inside(generated, window)).sum())
+        said = f", {outside:,} outside" if outside else ""
+        _scatter(left, real, window, f"Real  (n = {len(real):,})", PALETTE[0])
+        _scatter(right, generated, window, f"Generated  (n = {len(generated):,}{said})", PALETTE[1])
+        if title:
+            figure.suptitle(title, x=0.012, ha="left")
+    return path
+
+
+def points_trajectory(path: Path, frames: Tensor, times: Sequence[float]) -> Path:
+    """Frames (S, N, D) at S times from noise to data, in one window: the last frame's with room around it."""
+    x, y, half = _window(frames[-1])
+    columns = min(PANELS_IN_A_ROW, len(frames))
+    rows = math.ceil(len(frames) / columns)
+    with page(path, rows * (PAGE // columns + 20) + 10) as figure:
+        panels = figure.subplots(rows, columns, squeeze=False).flatten()
+        for axes in panels[len(frames) :]:
+            axes.set_axis_off()
+        for axes, frame, time in zip(panels, frames, times, strict=False):
+            _scatter(axes, frame, (x, y, 1.5 * half), f"t = {time:.2f}", PALETTE[1])
+            axes.tick_params(length=0, labelbottom=False, labelleft=False)
+    return path
+
+
+def _window(values: Tensor) -> Window:
+    """The square around all finite points, with a little room."""
+    plane = values[:, :2].double().cpu()
+    plane = plane[plane.isfinite().all(1)]
+    if not len(plane):
+        return 0.0, 0.0, 1.0
+    low, high = plane.amin(0), plane.amax(0)
+    x, y = ((low + high) / 2).tolist()
+    return x, y, 0.54 * float((high - low).max()) or 1.0
+
+
+def _inside(values: Tensor, window: Window) -> Tensor:
+    x, y, half = window
+    centre = torch.tensor([x, y], dtype=torch.float64)
+    return ((values[:, :2].double().cpu() - centre).abs() <= half).all(1)
+
+
+def _scatter(axes: Axes, values: Tensor, window: Window, title: str, colour: str) -> None:
+    x, y, half = window
+    shown = values[:MOST_POINTS, :2].double().cpu()
+    horizontal, vertical = shown[_inside(shown, window)].T.numpy()
+    axes.scatter(horizontal, vertical, s=7, color=colour, alpha=0.55, linewidths=0)
+    axes.set(xlim=(x - half, x + half), ylim=(y - half, y + half), aspect="equal")
+    axes.set_title(title, color=INK)
+    axes.spines[["top", "right"]].set_visible(True)

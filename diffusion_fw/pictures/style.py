@@ -1,0 +1,89 @@
+"""The look that all pictures share: one font, one width, colours that the colour-blind can tell apart."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+from cycler import cycler
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+from diffusion_fw.pictures.files import replacing
+
+PAGE = 900
+"""The width in pixels at which a README shows a picture unscaled."""
+DPI = 100
+
+INK = "#22272E"
+QUIET = "#6B7480"
+FAINT = "#E4E8EC"
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+"""Okabe and Ito 2008, "Color Universal Design"."""
+
+STYLE: Any = {
+    "font.family": "DejaVu Sans",
+    "font.size": 10,
+    "axes.titlesize": 11,
+    "axes.titlelocation": "left",
+    "axes.titlepad": 8,
+    "axes.labelsize": 10,
+    "axes.labelcolor": INK,
+    "axes.edgecolor": QUIET,
+    "axes.linewidth": 0.8,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "axes.prop_cycle": cycler(color=PALETTE),
+    "grid.color": FAINT,
+    "grid.linewidth": 0.8,
+    "lines.linewidth": 2,
+    "lines.markersize": 5,
+    "lines.solid_capstyle": "round",
+    "legend.frameon": False,
+    "legend.fontsize": 10,
+    "text.color": INK,
+    "xtick.color": QUIET,
+    "ytick.color": QUIET,
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
+    "xtick.labelsize": 9,
+    "ytick.labelsize": 9,
+}
+
+
+@contextmanager
+def page(path: Path, height: int) -> Iterator[Figure]:
+    """A figure PAGE pixels wide to draw on, written to ``path`` at the end; the process's own style is untouched."""
+    with matplotlib.rc_context(STYLE), replacing(path) as file:
+        layout = ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.1)
+        figure = Figure(figsize=(PAGE / DPI, height / DPI), dpi=DPI, layout=layout)
+        yield figure
+        figure.savefig(file, format="png", dpi=DPI)
+
+
+def scale_y(axes: Axes, values: Iterable[float], ratio: float = 3.0) -> None:
+    """A logarithmic y, with plain numbers as ticks, where the finite values are positive and differ by more than ratio."""
+    finite = [value for value in values if math.isfinite(value)]
+    if not finite or min(finite) <= 0 or max(finite) <= ratio * min(finite):
+        return
+    narrow = max(finite) < 100 * min(finite)
+    axes.set_yscale("log")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if narrow else (1.0,)))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.yaxis.set_minor_formatter(NullFormatter())
+
+
+def legend_above(axes: Axes) -> None:
+    """The legend in one line above the axes, where it hides nothing."""
+    handles, labels = axes.get_legend_handles_labels()
+    axes.legend(
+        handles, labels, loc="lower left", bbox_to_anchor=(-0.01, 1.0), ncols=max(1, len(labels)), borderaxespad=0.2
+    )
