@@ -30,8 +30,9 @@ class ResidualLayer(nn.Module):
 class MLP(nn.Module):
     """W_out silu(h_depth), h_0 = W_in x, h_k a residual layer of h_(k-1) and the time embedding; W_out starts at 0.
 
-    A fully connected twin of DDPM's residual blocks (Ho et al. 2020, appendix B). network(x, label, cond): x (B, *shape),
-    flattened, label (B,), cond (B,) classes or None -> (B, outputs shape[0], *shape[1:]), which is 0 before training.
+    A fully connected twin of DDPM's residual blocks (Ho et al. 2020, appendix B). network(x, label, cond): x is
+    (B, *shape), flattened, label (B,), cond (B,) classes or None -> (B, outputs shape[0], *shape[1:]), which is 0
+    before training.
 
     Raises ConfigError for class_conditional on data without classes.
     """
