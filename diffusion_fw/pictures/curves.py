@@ -21,12 +21,12 @@ def loss_curve(
     heldout: Sequence[Sequence[float]] = (),
     smoothing: float = 0.02,
 ) -> Path:
-    """The recorded losses, faint, and their Gaussian average of standard deviation ``smoothing`` times the run.
+    """The recorded losses, faint, and their mean over windows that reach ``smoothing`` times the run to either side.
 
     ``heldout`` holds (step, loss) pairs. Losses that aren't finite are left out.
     """
     x, y = _finite(steps, losses)
-    smooth = _smooth(y, smoothing * len(y))
+    smooth = _smooth(y, round(smoothing * len(y)))
     others_x, others_y = _finite([row[0] for row in heldout], [row[1] for row in heldout])
     with page(path, HEIGHT) as figure:
         axes = figure.add_subplot()
@@ -93,11 +93,15 @@ def _finite(x: Sequence[float], y: Sequence[float]) -> tuple[np.ndarray, np.ndar
     return kept[0], kept[1]
 
 
-def _smooth(values: np.ndarray, deviation: float) -> np.ndarray:
-    """A Gaussian average over neighbours; near the ends over those that there are."""
-    reach = min(int(3 * deviation), len(values) - 1)
-    if reach < 1:
-        return values
-    kernel = np.exp(-0.5 * (np.arange(-reach, reach + 1) / deviation) ** 2)
-    weight = np.convolve(np.ones_like(values), kernel)[reach:-reach]
-    return np.convolve(values, kernel)[reach:-reach] / weight
+def _smooth(values: np.ndarray, reach: int) -> np.ndarray:
+    """The mean of each value with ``reach`` values before and after, taken twice; near the beginning with fewer.
+
+    A window there is as short after the value as before it, so that it doesn't flatten the steep first losses.
+    """
+    index = np.arange(len(values))
+    before = np.minimum(index, reach)
+    after = np.minimum(index[::-1], before)
+    for _ in range(2):
+        total = np.concatenate([[0.0], values.cumsum()])
+        values = (total[index + after + 1] - total[index - before]) / (before + after + 1)
+    return values

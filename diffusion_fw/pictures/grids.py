@@ -43,9 +43,10 @@ def panel(images: Tensor, columns: int) -> Tensor:
     cells = rgb.repeat_interleave(scale, -2).repeat_interleave(scale, -1).permute(0, 2, 3, 1)
     down, right = scale * height + GAP, scale * width + GAP
     between = torch.tensor(BETWEEN, dtype=torch.uint8)
-    canvas = between.expand(GAP + math.ceil(count / columns) * down, GAP + columns * right, 3).clone()
+    canvas = torch.full((GAP + math.ceil(count / columns) * down, GAP + columns * right, 3), 255, dtype=torch.uint8)
     for i, cell in enumerate(cells):
         top, left = GAP + i // columns * down, GAP + i % columns * right
+        canvas[top - GAP : top + down, left - GAP : left + right] = between
         canvas[top : top + down - GAP, left : left + right - GAP] = cell
     return canvas
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from diffusion_fw.pictures.style import INK, PAGE, PALETTE, page
 
+SQUARE = 560
 PANELS_IN_A_ROW = 5
 MOST_POINTS = 5000
 """More points than this hide one another; the first ones are shown."""
@@ -22,7 +23,7 @@ Window = tuple[float, float, float]
 
 def points(path: Path, values: Tensor, title: str = "Samples") -> Path:
     """Points (N, D >= 2) by their first two coordinates."""
-    with page(path, PAGE * 2 // 3) as figure:
+    with page(path, SQUARE, SQUARE) as figure:
         _scatter(figure.add_subplot(), values, _window(values), title, PALETTE[1])
     return path
 
@@ -51,7 +52,7 @@ def points_trajectory(path: Path, frames: Tensor, times: Sequence[float]) -> Pat
         for axes in panels[len(frames) :]:
             axes.set_axis_off()
         for axes, frame, time in zip(panels, frames, times, strict=False):
-            _scatter(axes, frame, (x, y, 1.5 * half), f"t = {time:.2f}", PALETTE[1])
+            _scatter(axes, frame, (x, y, 1.5 * half), f"t = {time:.2f}", PALETTE[1], size=3)
             axes.tick_params(length=0, labelbottom=False, labelleft=False)
     return path
 
@@ -73,11 +74,11 @@ def _inside(values: Tensor, window: Window) -> Tensor:
     return ((values[:, :2].double().cpu() - centre).abs() <= half).all(1)
 
 
-def _scatter(axes: Axes, values: Tensor, window: Window, title: str, colour: str) -> None:
+def _scatter(axes: Axes, values: Tensor, window: Window, title: str, colour: str, size: float = 7) -> None:
     x, y, half = window
     shown = values[:MOST_POINTS, :2].double().cpu()
     horizontal, vertical = shown[_inside(shown, window)].T.numpy()
-    axes.scatter(horizontal, vertical, s=7, color=colour, alpha=0.55, linewidths=0)
+    axes.scatter(horizontal, vertical, s=size, color=colour, alpha=0.55, linewidths=0)
     axes.set(xlim=(x - half, x + half), ylim=(y - half, y + half), aspect="equal")
     axes.set_title(title, color=INK)
     axes.spines[["top", "right"]].set_visible(True)

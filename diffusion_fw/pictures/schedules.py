@@ -27,16 +27,9 @@ def schedule(path: Path, schedule: Schedule, name: str) -> Path:
         legend_above(left)
         right.plot(t, log_snr.masked_fill(log_snr.isinf(), torch.nan).numpy(), color=PALETTE[2])
         for infinity, marker, height in ((torch.inf, "^", 1), (-torch.inf, "v", 0)):
-            ends = t[(log_snr == infinity).numpy()]
-            right.plot(
-                ends,
-                [height] * len(ends),
-                marker,
-                color=PALETTE[2],
-                transform=right.get_xaxis_transform(),
-                clip_on=False,
-                zorder=3,
-            )
+            for end in t[(log_snr == infinity).numpy()]:
+                (mark,) = right.plot(end, height, marker, color=PALETTE[2], transform=right.get_xaxis_transform())
+                mark.set(clip_on=False, zorder=3)
         right.axhline(0, color=QUIET, linewidth=0.8)
         right.set(ylabel="log-SNR,  2 log($\\alpha$ / $\\sigma$)")
         for axes in (left, right):

@@ -60,22 +60,22 @@ STYLE: Any = {
 
 
 @contextmanager
-def page(path: Path, height: int) -> Iterator[Figure]:
-    """A figure PAGE pixels wide to draw on, written to ``path`` at the end; the process's own style is untouched."""
+def page(path: Path, height: int, width: int = PAGE) -> Iterator[Figure]:
+    """A figure of that size in pixels, written to ``path`` at the end; the process's own style is untouched."""
     with matplotlib.rc_context(STYLE), replacing(path) as file:
         layout = ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.1)
-        figure = Figure(figsize=(PAGE / DPI, height / DPI), dpi=DPI, layout=layout)
+        figure = Figure(figsize=(width / DPI, height / DPI), dpi=DPI, layout=layout)
         yield figure
         figure.savefig(file, format="png", dpi=DPI)
 
 
 def scale_y(axes: Axes, values: Iterable[float], ratio: float = 3.0) -> None:
-    """A logarithmic y, with plain numbers as ticks, where the finite values are positive and differ by more than ratio."""
+    """A logarithmic y with plain numbers as ticks, if the finite values are positive and differ by more than ratio."""
     finite = [value for value in values if math.isfinite(value)]
     if not finite or min(finite) <= 0 or max(finite) <= ratio * min(finite):
         return
     narrow = max(finite) < 100 * min(finite)
-    axes.set_yscale("log")
+    axes.set_yscale("log", nonpositive="mask")
     axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if narrow else (1.0,)))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.yaxis.set_minor_formatter(NullFormatter())
