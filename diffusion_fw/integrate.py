@@ -33,9 +33,10 @@ _SAFETY, _SMALLEST_FACTOR, _LARGEST_FACTOR = 0.9, 0.2, 10.0
 
 @dataclass(frozen=True)
 class Solution:
-    """x (B, ...) at the end; step (B,), the size that the controller would take next; evaluations of the derivative."""
+    """x (B, ...) at the end and its slope there; step (B,), which the controller would take next; evaluations made."""
 
     x: Tensor
+    slope: Tensor
     step: Tensor
     evaluations: int
 
@@ -92,7 +93,7 @@ def integrate(
     for _ in range(max_steps):
         remaining = (end - s).abs()
         if bool((remaining == 0).all()):
-            return Solution(x, step, evaluations)
+            return Solution(x, slope, step, evaluations)
         last = step >= remaining
         size = torch.where(last, remaining, step)
         signed = direction * size

@@ -20,7 +20,7 @@ from diffusion_fw.samplers.base import Sampler, Step
 
 
 class Stage(NamedTuple):
-    """x <- c_x x_start + sum_j weights_j F_j: x_start begins the step, F_0 is the newest prediction, F_1 the one before.
+    """x <- c_x x_start + sum_j weights_j F_j: x_start begins the step, F_0 is the newest prediction, F_1 the next.
 
     F_0 is asked of the denoiser at ``level`` and the x that the stage meets; where level is None, nothing is asked.
     """

@@ -1,0 +1,118 @@
+"""The probability flow by an adaptive integrator."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from diffusion_fw.denoiser import Denoiser, Noise
+from diffusion_fw.integrate import Derivative, integrate
+from diffusion_fw.process.level import NoiseLevel, expand
+from diffusion_fw.process.schedule import Schedule
+from diffusion_fw.registry import ConfigError, Positive, PositiveInt, register
+from diffusion_fw.samplers.base import Sampler, Step, leave_data
+
+
+def angle(level: NoiseLevel) -> Tensor:
+    """theta = atan(sigma / alpha): 0 for data, pi/2 for noise without any signal."""
+    return torch.atan(torch.exp(-level.log_snr / 2))
+
+
+def radius(level: NoiseLevel) -> Tensor:
+    """r = sqrt(alpha^2 + sigma^2), 1 for a variance-preserving path."""
+    return torch.hypot(level.alpha, level.sigma)
+
+
+def level_at(theta: Tensor, schedule: Schedule) -> NoiseLevel:
+    """The level at an angle, the inverse of ``angle``."""
+    return schedule(schedule.time(-2 * theta.tan().log()).clamp(max=1))
+
+
+def velocity(denoiser: Denoiser, cond: Any) -> Derivative:
+    """d(x / r)/dtheta = cos(theta) eps - sin(theta) x0, bounded at both ends of the path."""
+
+    def derivative(theta: Tensor, u: Tensor) -> Tensor:
+        level = level_at(theta, denoiser.schedule)
+        prediction = denoiser(expand(radius(level), u) * u, level, cond)
+        return expand(theta.cos(), u) * prediction.eps - expand(theta.sin(), u) * prediction.x0
+
+    return derivative
+
+
+@register("sampler", "ode")
+@dataclass(frozen=True)
+class ODE(Sampler):
+    """d(x / r)/dtheta = cos(theta) eps - sin(theta) x0: the probability flow of any path, r = |(alpha, sigma)|.
+
+    Song et al. 2021, section 4.3, in the angle theta = atan(sigma / alpha), where the flow is the velocity of v
+    prediction (Salimans and Ho 2022, appendix D). Integrated to the tolerance by Dormand and Prince's pair, each
+    example with its own steps, from the grid's first time to the schedule's smallest noisy one; x_0 is the prediction
+    there. The other times of the grid say only where the trajectory is shown. Every Step tells its evaluations.
+    """
+
+    steps: PositiveInt = 1
+    atol: Positive = 1e-5
+    rtol: Positive = 1e-5
+    max_steps: PositiveInt = 10_000
+
+    evaluations_per_step: ClassVar[int | None] = None
+
+    def check(self, schedule: Schedule) -> None:
+        super().check(schedule)
+        first, last = angle(schedule(torch.tensor([1.0, schedule.t_min], dtype=torch.float64)))
+        theta = torch.lerp(first, last, torch.linspace(0, 1, 65, dtype=torch.float64))
+        found = angle(level_at(theta, schedule))
+        if not bool(((found - theta).abs() < 1e-6).all()):
+            raise ConfigError(
+                "sampler: ODE needs a level for every log-SNR between those of t=1 and of the smallest noisy time, "
+                "which this schedule has not; choose a schedule without a jump (schedule.zero_terminal_snr=false)"
+            )
+
+    def trajectory(
+        self, denoiser: Denoiser, x: Tensor, *, cond: Any = None, noise: Noise = torch.randn_like
+    ) -> Iterator[Step]:
+        schedule = denoiser.schedule
+        self.check(schedule)
+        derivative, step = velocity(denoiser, cond), None
+        times = self.grid(self.steps, schedule)
+        # The flow ends at the smallest noisy time: below it the prediction is x_0.
+        levels = schedule(times.clamp(min=schedule.t_min))
+        theta, radii, t = angle(levels), radius(levels), times.tolist()
+        u = x / expand(radii[0], x)
+        for i in range(self.steps):
+            solution = integrate(
+                derivative,
+                u,
+                theta[i].item(),
+                theta[i + 1].item(),
+                atol=self.atol,
+                rtol=self.rtol,
+                first_step=step,
+                max_steps=self.max_steps,
+            )
+            u, step = solution.x, solution.step
+            x0 = expand(theta[i + 1].cos(), u) * u - expand(theta[i + 1].sin(), u) * solution.slope
+            x = x0 if t[i + 1] == 0 else expand(radii[i + 1], u) * u
+            yield Step(t[i + 1], x, x0, solution.evaluations)
+
+    @torch.no_grad()
+    def encode(self, denoiser: Denoiser, x: Tensor, *, cond: Any = None) -> Tensor:
+        """x at the grid's first time from x = x_0 (B, ...): the same flow, backwards."""
+        schedule = denoiser.schedule
+        self.check(schedule)
+        ends = torch.stack([torch.full((), schedule.t_min, dtype=torch.float64), self.grid(self.steps, schedule)[0]])
+        levels = schedule(ends)
+        x = leave_data(denoiser, x, levels.at(0), cond) / expand(radius(levels)[0], x)
+        solution = integrate(
+            velocity(denoiser, cond),
+            x,
+            *angle(levels).tolist(),
+            atol=self.atol,
+            rtol=self.rtol,
+            max_steps=self.max_steps,
+        )
+        return expand(radius(levels)[1], x) * solution.x

@@ -1,0 +1,126 @@
+"""A closed-form denoiser, grids that end at a noisy level, and the slope of a sampler's error against its steps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import pytest
+import torch
+from torch import Tensor
+
+from diffusion_fw.integrate import integrate
+from diffusion_fw.process.level import NoiseLevel, expand
+from diffusion_fw.process.parameterization import Prediction
+from diffusion_fw.process.schedule import Schedule
+from diffusion_fw.process.schedules.vp import VP
+from diffusion_fw.samplers.base import Sampler
+from diffusion_fw.samplers.grid import Grid
+
+MEANS = torch.tensor([[1.0, 0.0], [-0.5, 0.8], [-0.6, -0.9]], dtype=torch.float64)
+STDS = torch.tensor([0.3, 0.4, 0.35], dtype=torch.float64)
+WEIGHTS = torch.tensor([0.5, 0.3, 0.2], dtype=torch.float64)
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """The exact posterior mean of x_0 for a mixture of isotropic Gaussians in the plane."""
+
+    schedule: Schedule
+    means: Tensor = MEANS
+    stds: Tensor = STDS
+    weights: Tensor = WEIGHTS
+
+    def __call__(self, x: Tensor, level: NoiseLevel, cond: object = None) -> Prediction:
+        alpha, sigma = expand(level.alpha, x), expand(level.sigma, x)
+        means, stds = self.means.to(x.dtype), self.stds.to(x.dtype)
+        alpha, sigma = (
+            torch.as_tensor(alpha).to(x.dtype).reshape(-1, 1),
+            torch.as_tensor(sigma).to(x.dtype).reshape(-1, 1),
+        )
+        variance = alpha**2 * stds**2 + sigma**2
+        offset = x[:, None] - alpha[..., None] * means
+        logits = self.weights.log() - offset.square().sum(-1) / (2 * variance) - x.shape[1] / 2 * variance.log()
+        share = logits.softmax(1)
+        x0 = (share[..., None] * (means + (alpha * stds**2 / variance)[..., None] * offset)).sum(1)
+        eps = (share[..., None] * (sigma / variance)[..., None] * offset).sum(1)
+        return Prediction(x0, eps)
+
+
+def gaussian(schedule: Schedule, std: float = 0.5, mean: float = 0.0) -> Mixture:
+    """The exact denoiser of N(mean, std^2) in one dimension."""
+    one = torch.ones(1, dtype=torch.float64)
+    return Mixture(schedule, mean * one[:, None], std * one, one)
+
+
+@dataclass(frozen=True)
+class Interior(Grid):
+    """Times from 1 to ``end`` > 0, equidistant in log-SNR, or uneven in it."""
+
+    end: float = 0.02
+    even: bool = True
+
+    def noisy_times(self, steps: int, schedule: Schedule) -> Tensor:
+        u = torch.linspace(0, 1, steps + 1, dtype=torch.float64)
+        if not self.even:
+            u = u + 0.4 * u * (1 - u)
+        first, last = schedule(torch.tensor([1.0, self.end], dtype=torch.float64)).log_snr
+        times = schedule.time(torch.lerp(first, last, u))
+        return torch.cat([times.new_ones(1), times[1:-1], times.new_tensor([self.end])])
+
+    def __call__(self, steps: int, schedule: Schedule) -> Tensor:
+        return self.noisy_times(steps, schedule)
+
+
+@dataclass(frozen=True)
+class Clean(Interior):
+    """The same times, and then 0."""
+
+    def noisy_times(self, steps: int, schedule: Schedule) -> Tensor:
+        return super().noisy_times(steps - 1, schedule)
+
+    def __call__(self, steps: int, schedule: Schedule) -> Tensor:
+        return Grid.__call__(self, steps, schedule)
+
+
+def flow(denoiser: Mixture, x: Tensor, start: float, end: float) -> Tensor:
+    """The probability flow from one time to another, d(x / alpha) = -rho eps d lambda, to twelve digits."""
+    schedule = denoiser.schedule
+    first, last = schedule(torch.tensor([start, end], dtype=torch.float64)).unbind()
+
+    def derivative(half_log_snr: Tensor, y: Tensor) -> Tensor:
+        level = schedule(schedule.time(2 * half_log_snr))
+        eps = denoiser(expand(level.alpha, y) * y, level).eps
+        return -expand(level.sigma / level.alpha, y) * eps
+
+    span = (first.log_snr.item() / 2, last.log_snr.item() / 2)
+    return last.alpha * integrate(derivative, x / first.alpha, *span, atol=1e-12, rtol=1e-12).x
+
+
+def start(count: int = 8) -> Tensor:
+    return torch.randn(count, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture(scope="session")
+def measured_order() -> Callable[..., float]:
+    """The slope of log error against log steps, by regression over the last doublings."""
+    references: dict[float, Tensor] = {}
+
+    def measure(
+        build: Callable[[int, Grid], Sampler],
+        counts: Sequence[int] = (32, 64, 128),
+        even: bool = True,
+        end: float = 0.02,
+    ) -> float:
+        denoiser = Mixture(VP())
+        if end not in references:
+            references[end] = flow(denoiser, start(), 1.0, end)
+        errors = [
+            (build(count, Interior(end, even))(denoiser, start()) - references[end]).square().mean().sqrt()
+            for count in counts
+        ]
+        x, y = torch.tensor(counts, dtype=torch.float64).log(), torch.stack(errors).log()
+        x, y = x - x.mean(), y - y.mean()
+        return -(x * y).sum().item() / x.square().sum().item()
+
+    return measure
