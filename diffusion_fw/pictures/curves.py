@@ -83,7 +83,9 @@ def distance_curve(
 
 
 def _annotate(axes: Axes, point: tuple[float, float], text: str, colour: str) -> None:
-    axes.annotate(text, point, xytext=(0, 8), textcoords="offset points", ha="center", color=colour, fontweight="bold")
+    """Text to the right of a point, over the lines that pass there."""
+    paper = {"facecolor": "white", "edgecolor": "none", "pad": 1}
+    axes.annotate(text, point, (9, 0), textcoords="offset points", va="center", color=colour, bbox=paper)
 
 
 def _finite(x: Sequence[float], y: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:

@@ -20,6 +20,10 @@ from diffusion_fw.pictures.files import replacing
 PAGE = 900
 """The width in pixels at which a README shows a picture unscaled."""
 DPI = 100
+LINE = 100
+"""The characters that fit into a page's width."""
+KEY = 6
+"""The room of a legend's key, in characters."""
 
 INK = "#22272E"
 QUIET = "#6B7480"
@@ -82,8 +86,8 @@ def scale_y(axes: Axes, values: Iterable[float], ratio: float = 3.0) -> None:
 
 
 def legend_above(axes: Axes) -> None:
-    """The legend in one line above the axes, where it hides nothing."""
+    """The legend above the axes, where it hides nothing, with as many names in a line as a page holds."""
     handles, labels = axes.get_legend_handles_labels()
-    axes.legend(
-        handles, labels, loc="lower left", bbox_to_anchor=(-0.01, 1.0), ncols=max(1, len(labels)), borderaxespad=0.2
-    )
+    longest = max((len(label) for label in labels), default=0) + KEY
+    columns = max(1, min(len(labels), LINE // longest))
+    axes.legend(handles, labels, loc="lower left", bbox_to_anchor=(-0.01, 1.0), ncols=columns, borderaxespad=0.2)
