@@ -41,9 +41,9 @@ def between(level_t: NoiseLevel, level_s: NoiseLevel, fraction: float, schedule:
     log_snr = torch.lerp(level_t.log_snr, level_s.log_snr, fraction)
     if not bool(log_snr.isfinite()):
         raise ConfigError(
-            f"sampler: a step of this order needs a level between t={level_t.t:g} and t={level_s.t:g}, which do not both have "
-            " a finite log-SNR; lower sampler.order, or choose a grid whose first time is below 1 or a schedule "
-            "with a signal at t=1 (schedule.zero_terminal_snr=false)"
+            f"sampler: a step of this order needs a level between t={level_t.t:g} and t={level_s.t:g}, one of which "
+            "has no finite log-SNR; lower sampler.order, or choose a grid that begins below t=1 or a schedule with "
+            "a signal at t=1 (schedule.zero_terminal_snr=false)"
         )
     return schedule(schedule.time(log_snr))
 
