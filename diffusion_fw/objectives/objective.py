@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
 
 from diffusion_fw.denoiser import NetworkDenoiser
-from diffusion_fw.objectives.weighting import Weighting
 from diffusion_fw.process.level import NoiseLevel
-from diffusion_fw.registry import Runtime
 
 
-@dataclass(frozen=True)
 class Objective(ABC):
-    """Returns the loss per example; the mean, its logging and its curve over log-SNR are the caller's."""
+    """Returns the loss per example; the mean, its logging and its curve over log-SNR are the caller's.
 
-    weighting: Runtime[Weighting]
+    It asks for what it needs, such as ``weighting: Runtime[Weighting]``. One that is also an nn.Module has parameters
+    of its own, which are trained with the network's.
+    """
 
     @abstractmethod
     def __call__(

@@ -9,9 +9,9 @@ from torch import Tensor
 
 from diffusion_fw.denoiser import NetworkDenoiser
 from diffusion_fw.objectives.objective import Objective
-from diffusion_fw.objectives.weighting import output_weight
+from diffusion_fw.objectives.weighting import Weighting, output_weight
 from diffusion_fw.process.level import NoiseLevel, expand
-from diffusion_fw.registry import register
+from diffusion_fw.registry import Runtime, register
 
 
 @register("objective", "simple")
@@ -21,6 +21,8 @@ class Simple(Objective):
 
     Ho et al. 2020, equation 14, for any parameterization and weighting.
     """
+
+    weighting: Runtime[Weighting]
 
     def __call__(
         self, denoiser: NetworkDenoiser, x0: Tensor, level: NoiseLevel, eps: Tensor, cond: Any = None

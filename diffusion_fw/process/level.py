@@ -40,6 +40,11 @@ def variance_exploding(log_snr: Tensor) -> tuple[Tensor, Tensor]:
     return torch.ones_like(log_snr), torch.exp(-log_snr / 2)
 
 
+def linear_interpolant(log_snr: Tensor) -> tuple[Tensor, Tensor]:
+    """alpha = sigmoid(log_snr / 2), sigma = sigmoid(-log_snr / 2): alpha + sigma = 1, exact at both ends."""
+    return torch.sigmoid(log_snr / 2), torch.sigmoid(-log_snr / 2)
+
+
 def expand(coefficient: Tensor, x: Tensor) -> Tensor:
     """A float64 coefficient, scalar or one per example, ready to multiply x of shape (B, ...).
 

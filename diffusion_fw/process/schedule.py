@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 import functools
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from diffusion_fw.process.level import NoiseLevel, variance_preserving
-from diffusion_fw.registry import ConfigError, PositiveInt
+from diffusion_fw.registry import ConfigError, Positive, PositiveInt
+
+
+def bisect(log_snr: Callable[[Tensor], Tensor], target: Tensor) -> Tensor:
+    """t in [0, 1] with log_snr(t) = target for a decreasing log_snr, float64; 0 for +inf."""
+    low, high = torch.zeros_like(target), torch.ones_like(target)
+    for _ in range(64):
+        middle = (low + high) / 2
+        above = log_snr(middle) > target
+        low, high = torch.where(above, middle, low), torch.where(above, high, middle)
+    return torch.where(torch.isposinf(target), 0.0, high)
 
 
 class Schedule(ABC):
@@ -37,13 +48,7 @@ class Schedule(ABC):
 
     def time(self, log_snr: Tensor) -> Tensor:
         """The inverse, t with log_snr(t) = log_snr, in [0, 1]: by bisection in float64 unless overridden."""
-        target = torch.as_tensor(log_snr, dtype=torch.float64)
-        low, high = torch.zeros_like(target), torch.ones_like(target)
-        for _ in range(64):
-            middle = (low + high) / 2
-            above = self(middle).log_snr > target
-            low, high = torch.where(above, middle, low), torch.where(above, high, middle)
-        return torch.where(torch.isposinf(target), 0.0, high)
+        return bisect(lambda t: self(t).log_snr, torch.as_tensor(log_snr, dtype=torch.float64))
 
     def rates(self, t: Tensor) -> tuple[Tensor, Tensor]:
         """f = d log alpha / dt and g^2 = -sigma^2 d log_snr / dt of the SDE dx = f x dt + g dw (Song et al. 2021)."""
@@ -53,16 +58,57 @@ class Schedule(ABC):
             level = self(time)
             return level.alpha.log(), level.log_snr
 
-        _, (f, slope) = torch.func.jvp(curve, (t,), (torch.ones_like(t),))
+        f, slope = torch.func.jvp(curve, (t,), (torch.ones_like(t),))[1]
         return f, -self(t).sigma.square() * slope
+
+    def elbo_weight(self, t: Tensor) -> Tensor:
+        """-1/2 d snr / dt, the weight of |x_0 - x_0_hat|^2 in the variational bound, for t uniform on [0, 1].
+
+        Kingma et al. 2021, equations 16 and 17, in nats; -1/2 d log_snr / dt in the space of eps.
+        """
+        level = self(t)
+        _, g_squared = self.rates(t)
+        return level.log_snr.exp() * g_squared / level.sigma.square() / 2
+
+
+@dataclass(frozen=True)
+class LogSNRSchedule(Schedule):
+    """A continuous schedule stated as log_snr(t) on a path; shift moves all of it by -2 log(shift).
+
+    shift adapts it to a resolution: with shift = d / d_0 an image of side d averages to one of side d_0 at the log_snr
+    of the original (Hoogeboom et al. 2023, section 3.1). On the linear interpolant this is t' = shift t / (1 +
+    (shift - 1) t) (Esser et al. 2024, equation 23).
+    """
+
+    shift: Positive = field(default=1.0, kw_only=True)
+
+    path: ClassVar[Callable[[Tensor], tuple[Tensor, Tensor]]] = staticmethod(variance_preserving)
+
+    @abstractmethod
+    def log_snr(self, t: Tensor) -> Tensor:
+        """log_snr for shift = 1 at float64 times, decreasing, +inf at t = 0."""
+
+    def inverse(self, log_snr: Tensor) -> Tensor:
+        """The time of a float64 log_snr for shift = 1, by bisection unless overridden; ``time`` clamps it to [0, 1]."""
+        return bisect(self.log_snr, log_snr)
+
+    def __call__(self, t: Tensor) -> NoiseLevel:
+        t = torch.as_tensor(t, dtype=torch.float64)
+        log_snr = self.log_snr(t) - 2 * math.log(self.shift)
+        return NoiseLevel(t, *type(self).path(log_snr), log_snr)
+
+    def time(self, log_snr: Tensor) -> Tensor:
+        target = torch.as_tensor(log_snr, dtype=torch.float64)
+        t = self.inverse(target + 2 * math.log(self.shift)).clamp(0, 1)
+        return torch.where(torch.isposinf(target), 0.0, t)
 
 
 @dataclass(frozen=True)
 class DiscreteSchedule(Schedule):
     """A table of num_steps noise levels at t = k / num_steps, k = 1 .. num_steps, below a clean row k = 0.
 
-    DDPM's index i is k = i + 1. Between two noisy rows log_snr is interpolated linearly; below the first noisy row the
-    table says nothing, and asking is a ConfigError.
+    DDPM's index i is k = i + 1. Between two noisy rows log_snr is interpolated linearly; below the first noisy row, and
+    above the last but one where the last is pure noise, the table says nothing, and asking is a ConfigError.
     """
 
     num_steps: PositiveInt = 1000
@@ -106,8 +152,14 @@ class DiscreteSchedule(Schedule):
                 f"schedule is a table of {self.num_steps} rows and has no time between 0 and {self.t_min:g}; "
                 "choose a grid whose times are larger, or a continuous schedule such as schedule=vp"
             )
+        between = (position - row).abs() >= 1e-6
+        if bool((between & table.log_snr[lower + 1].isneginf()).any()):
+            raise ConfigError(
+                f"schedule is a table of {self.num_steps} rows whose last is pure noise, and has no time between the "
+                "last two; choose a grid that stands on rows such as grid=uniform, or schedule.zero_terminal_snr=false"
+            )
         log_snr = torch.lerp(table.log_snr[lower], table.log_snr[lower + 1], position - lower)
-        log_snr = torch.where((position - row).abs() < 1e-6, table.log_snr[row], log_snr)
+        log_snr = torch.where(between, log_snr, table.log_snr[row])
         return NoiseLevel(t, *type(self).path(log_snr), log_snr)
 
     def time(self, log_snr: Tensor) -> Tensor:
@@ -125,6 +177,18 @@ class DiscreteSchedule(Schedule):
             "schedule is a table and has no derivative in time, which this sampler needs; "
             "choose a continuous schedule such as schedule=vp, or a sampler made for tables such as sampler=ddim"
         )
+
+    def elbo_weight(self, t: Tensor) -> Tensor:
+        """T / 2 (snr_{k-1} - snr_k), of the terms L_{k-1} of the nearest row k; T / (2 sigma_1^2) at the first row.
+
+        Kingma et al. 2021, equation 13; L_0 is that of a Gaussian decoder of variance sigma_1^2 (Ho et al. 2020,
+        section 3.3, without its discretization).
+        """
+        t = self.snap(t).clamp(min=self.t_min)
+        level, before = self(t), self((t - 1 / self.num_steps).clamp(min=self.t_min))
+        difference = before.log_snr.exp() - level.log_snr.exp()
+        first = (t * self.num_steps).round() == 1
+        return self.num_steps / 2 * torch.where(first, 1 / level.sigma.square(), difference)
 
 
 @dataclass(frozen=True)

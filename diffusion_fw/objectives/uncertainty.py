@@ -1,0 +1,50 @@
+"""EDM2's multi-task weights: each noise level's loss divided by its own learned size."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from diffusion_fw.denoiser import NetworkDenoiser
+from diffusion_fw.objectives.objective import Objective
+from diffusion_fw.objectives.simple import Simple
+from diffusion_fw.objectives.weighting import Weighting
+from diffusion_fw.process.level import NoiseLevel
+from diffusion_fw.registry import PositiveInt, Runtime, register
+
+
+@register("objective", "uncertainty")
+class Uncertainty(nn.Module, Objective):
+    """L / exp(u) + u, where L is objective=simple and u(log_snr) is learned along; its minimum has exp(u) = E[L].
+
+    Karras et al. 2024, equations 14 and 21 (after Kendall et al. 2018): u is linear in random Fourier features of
+    log(sigma / alpha) / 4, and starts at 0, so that training begins as with objective=simple.
+    """
+
+    frequencies: Tensor
+    phases: Tensor
+
+    def __init__(self, weighting: Runtime[Weighting], channels: PositiveInt = 128) -> None:
+        super().__init__()
+        self.simple = Simple(weighting)
+        # Drawn from a seed of their own: every process and every run has the same features.
+        source = torch.Generator().manual_seed(0)
+        self.register_buffer("frequencies", 2 * math.pi * torch.randn(channels, generator=source))
+        self.register_buffer("phases", 2 * math.pi * torch.rand(channels, generator=source))
+        self.coefficients = nn.Parameter(torch.zeros(channels))
+
+    def log_loss(self, level: NoiseLevel) -> Tensor:
+        """u at each level (B,), float32: the logarithm of the loss that is to be expected there."""
+        # Pure noise has no finite log(sigma / alpha).
+        label = (-level.log_snr.clamp(-40, 40) / 8).to(device=self.phases.device, dtype=torch.float32)
+        features = torch.cos(label[..., None] * self.frequencies + self.phases) * math.sqrt(2 / len(self.phases))
+        return features @ self.coefficients
+
+    def forward(
+        self, denoiser: NetworkDenoiser, x0: Tensor, level: NoiseLevel, eps: Tensor, cond: Any = None
+    ) -> Tensor:
+        u = self.log_loss(level)
+        return self.simple(denoiser, x0, level, eps, cond) * torch.exp(-u) + u

@@ -1,0 +1,37 @@
+"""The network predicts the score."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from diffusion_fw.process.level import NoiseLevel
+from diffusion_fw.process.parameterization import Parameterization
+from diffusion_fw.registry import register
+
+
+@register("parameterization", "score")
+@dataclass(frozen=True)
+class Score(Parameterization):
+    """F = grad log q(x_t | x_0) = -eps / sigma: (a, b) = (0, -1 / sigma). Song & Ermon 2019, equation 5.
+
+    Its target grows as 1 / sigma; weighting=snr is the paper's lambda = sigma^2. A network whose output is divided by
+    sigma (NCSNv2, NCSN++) is parameterization=epsilon up to a sign.
+
+    The label is 100 log(sigma / alpha), so that the fastest wave of a sinusoidal embedding has the typical frequency of
+    NCSN++'s Fourier features of log sigma, 2 pi 16 (Song et al. 2021, appendix H). scale_input divides x_t by
+    sqrt(alpha^2 + sigma^2), which is 1 on a variance-preserving path; NCSN and NCSN++ leave x_t as it is, up to
+    sigma_max in size, and rely on their normalization layers (Karras et al. 2022, table 1, column VE: c_in = 1).
+    """
+
+    scale_input: bool = True
+
+    def coefficients(self, level: NoiseLevel) -> tuple[Tensor, Tensor]:
+        return torch.zeros_like(level.t), -1 / level.sigma
+
+    def input(self, level: NoiseLevel) -> tuple[Tensor, Tensor]:
+        c_in = 1 / torch.hypot(level.alpha, level.sigma) if self.scale_input else torch.ones_like(level.t)
+        # Clean data and pure noise have no finite log(sigma / alpha).
+        return c_in, -50 * level.log_snr.clamp(-40, 40)
