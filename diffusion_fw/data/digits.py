@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from diffusion_fw.data.source import Data, InMemory
+from diffusion_fw.data.split import held_out_of_each_class
 from diffusion_fw.registry import register
 
 ASSET = Path(__file__).parent / "assets" / "digits.npz"
