@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from diffusion_fw.data.source import Data, InMemory
-from diffusion_fw.data.split import held_out_of_each_class
+from diffusion_fw.data.split import held_out
 from diffusion_fw.registry import register
 
 ASSET = Path(__file__).parent / "assets" / "digits.npz"
@@ -38,8 +38,6 @@ class Digits(Data):
     def load(self, split: str) -> InMemory:
         with np.load(ASSET) as file:
             counts, labels = torch.from_numpy(file["values"]), torch.from_numpy(file["labels"]).long()
-        held_out = torch.zeros(len(labels), dtype=torch.bool)
-        held_out[labels.argsort(stable=True)[4::5]] = True
-        chosen = held_out == (split == "test")
+        chosen = held_out(labels) == (split == "test")
         pixels = (counts[chosen].double() * 255 / 16).round().to(torch.uint8)
         return InMemory(pixels.unsqueeze(1), labels[chosen])
