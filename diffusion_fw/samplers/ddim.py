@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from diffusion_fw.denoiser import Denoiser, Noise
 from diffusion_fw.process.transition import posterior
-from diffusion_fw.registry import Fraction, register
-from diffusion_fw.samplers.base import Sampler, Step
+from diffusion_fw.registry import ConfigError, Fraction, register
+from diffusion_fw.samplers.base import Sampler, Step, leave_data
 
 
 @register("sampler", "ddim")
@@ -25,7 +25,13 @@ class DDIM(Sampler):
 
     eta: Fraction = 0.0
 
-    order: ClassVar[int | None] = 1
+    @property
+    def order(self) -> int | None:
+        return 1 if self.eta == 0 else None
+
+    @property
+    def stochastic(self) -> bool:
+        return self.eta > 0
 
     def trajectory(
         self, denoiser: Denoiser, x: Tensor, *, cond: Any = None, noise: Noise = torch.randn_like
@@ -41,3 +47,20 @@ class DDIM(Sampler):
             if deviation[i] > 0:
                 x = x + deviation[i] * noise(x)
             yield Step(times[i], x, prediction.x0)
+
+    @torch.no_grad()
+    def encode(self, denoiser: Denoiser, x: Tensor, *, cond: Any = None) -> Tensor:
+        """DDIM inversion: x_T from x = x_0 (B, ...) by the same step with t and s exchanged (Song et al. 2020, 4.3).
+
+        A step from s to t asks at s; the first, from clean data, at the level that it reaches.
+        """
+        if self.stochastic:
+            raise ConfigError(f"sampler.eta={self.eta:g}: DDIM encodes with sampler.eta=0 only")
+        levels = self.levels(denoiser.schedule)
+        *noisy, _ = levels.unbind()
+        alpha, sigma = levels.alpha.tolist(), levels.sigma.tolist()
+        x = leave_data(denoiser, x, noisy[-1], cond)
+        for i in range(self.steps - 1, 0, -1):
+            prediction = denoiser(x, noisy[i], cond)
+            x = alpha[i - 1] * prediction.x0 + sigma[i - 1] * prediction.eps
+        return x

@@ -120,4 +120,4 @@ class DPMSolverPP(LinearSampler):
             return singlestep_stages(rows[i], inner_levels(rows[i], rows[i + 1], 2, schedule), rows[i + 1])
 
         orders = decreasing_orders(self.order, levels, self.lower_order_final)
-        return multistep_stages(levels, orders, weights, start if exact else None)
+        return multistep_stages(levels, orders, weights, start, self.order - 2 if exact else 0)

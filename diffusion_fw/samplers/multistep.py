@@ -11,7 +11,7 @@ Weights = Callable[[int, int], tuple[float, Sequence[float]]]
 """(i, order) -> c_x and the weights of the predictions at levels i, i - 1, .., i - order + 1, of step i -> i + 1."""
 
 Start = Callable[[int], tuple[Stage, ...]]
-"""i -> the stages of a one-step method from level i to i + 1, of one order less than the multistep method."""
+"""i -> the stages of a one-step method from level i to i + 1."""
 
 
 def decreasing_orders(order: int, levels: NoiseLevel, lower_order_final: bool) -> list[int]:
@@ -24,26 +24,36 @@ def decreasing_orders(order: int, levels: NoiseLevel, lower_order_final: bool) -
     return [*[order] * (steps - 1), 1]
 
 
+def spread(weights: Sequence[float], asked: Sequence[int], levels: Sequence[int]) -> tuple[float, ...]:
+    """The weights of the predictions at these levels, newest first, over all evaluations since the oldest of them.
+
+    ``asked`` tells the number of the evaluation that was made at each level.
+    """
+    places = [asked[levels[0]] - asked[level] for level in levels]
+    row = [0.0] * (max(places) + 1)
+    for place, weight in zip(places, weights, strict=True):
+        row[place] = weight
+    return tuple(row)
+
+
 def multistep_stages(
-    levels: NoiseLevel, orders: Sequence[int], weights: Weights, start: Start | None = None
+    levels: NoiseLevel, orders: Sequence[int], weights: Weights, start: Start | None = None, started: int = 0
 ) -> list[tuple[Stage, ...]]:
     """The stages of every step. A step with too few predictions behind it uses those it has, at a lower order.
 
-    One step of order p - 1 leaves a global error of order p, but a lower one does not: with ``start`` the steps whose
-    predictions allow less than p - 1 are one-step ones.
+    One step of order p - 1 leaves a global error of order p, but a lower one does not: the first ``started`` steps are
+    made by ``start`` instead, of which p - 2 of order p - 1 are enough.
     """
     stages: list[tuple[Stage, ...]] = []
     asked: list[int] = []
     evaluations = 0
     for i, (level, order) in enumerate(zip(levels.unbind(), orders, strict=False)):
         asked.append(evaluations)
-        if start is not None and i + 1 < order - 1:
+        if start is not None and i < started:
             stages.append(start(i))
         else:
             c_x, values = weights(i, min(order, i + 1))
-            spread = [0.0] * (evaluations - asked[i + 1 - len(values)] + 1)
-            for j, value in enumerate(values):
-                spread[evaluations - asked[i - j]] = value
-            stages.append((Stage(level, c_x, tuple(spread)),))
+            known = range(i, i - len(values), -1)
+            stages.append((Stage(level, c_x, spread(values, asked, known)),))
         evaluations += len(stages[-1])
     return stages

@@ -55,8 +55,9 @@ def gaussian(schedule: Schedule, std: float = 0.5, mean: float = 0.0) -> Mixture
 
 @dataclass(frozen=True)
 class Interior(Grid):
-    """Times from 1 to ``end`` > 0, equidistant in log-SNR, or uneven in it."""
+    """Times from ``begin`` to ``end`` > 0, equidistant in log-SNR, or uneven in it."""
 
+    begin: float = 1.0
     end: float = 0.02
     even: bool = True
 
@@ -64,9 +65,9 @@ class Interior(Grid):
         u = torch.linspace(0, 1, steps + 1, dtype=torch.float64)
         if not self.even:
             u = u + 0.4 * u * (1 - u)
-        first, last = schedule(torch.tensor([1.0, self.end], dtype=torch.float64)).log_snr
+        first, last = schedule(torch.tensor([self.begin, self.end], dtype=torch.float64)).log_snr
         times = schedule.time(torch.lerp(first, last, u))
-        return torch.cat([times.new_ones(1), times[1:-1], times.new_tensor([self.end])])
+        return torch.cat([times.new_tensor([self.begin]), times[1:-1], times.new_tensor([self.end])])
 
     def __call__(self, steps: int, schedule: Schedule) -> Tensor:
         return self.noisy_times(steps, schedule)
@@ -110,13 +111,13 @@ def measured_order() -> Callable[..., float]:
         build: Callable[[int, Grid], Sampler],
         counts: Sequence[int] = (32, 64, 128),
         even: bool = True,
-        end: float = 0.02,
+        begin: float = 1.0,
     ) -> float:
         denoiser = Mixture(VP())
-        if end not in references:
-            references[end] = flow(denoiser, start(), 1.0, end)
+        if begin not in references:
+            references[begin] = flow(denoiser, start(), begin, 0.02)
         errors = [
-            (build(count, Interior(end, even))(denoiser, start()) - references[end]).square().mean().sqrt()
+            (build(count, Interior(begin, 0.02, even))(denoiser, start()) - references[begin]).square().mean().sqrt()
             for count in counts
         ]
         x, y = torch.tensor(counts, dtype=torch.float64).log(), torch.stack(errors).log()

@@ -1,0 +1,63 @@
+"""Restart: back and forth between two noise levels on the way of a deterministic sampler."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, ClassVar, Literal
+
+import torch
+
+from diffusion_fw.process.level import NoiseLevel
+from diffusion_fw.process.schedule import Schedule
+from diffusion_fw.registry import ConfigError, Positive, PositiveInt, Range, register
+from diffusion_fw.samplers.heun import heun_stages
+from diffusion_fw.samplers.linear import LinearSampler, LinearStep
+
+
+@register("sampler", "restart")
+@dataclass(frozen=True)
+class Restart(LinearSampler):
+    """Heun's method, and where it lands on rho_min, K times: noise is added up to rho_max, and Heun's method returns.
+
+    Xu et al. 2023, algorithm 1, with rho = sigma / alpha. ``intervals`` lists [N_restart, K, rho_min, rho_max] in the
+    notation of its appendix: rho_min is moved to the nearest level of the grid, and the way back has N_restart levels,
+    both ends included, equidistant in rho^(1/7) (Karras et al. 2022, equation 5). The default is the paper's for
+    CIFAR-10. Every stop on the way back is a Step, so that t rises where a restart begins.
+    """
+
+    intervals: tuple[tuple[Annotated[int, Range(2)], PositiveInt, Positive, Positive], ...] = ((3, 2, 0.14, 0.30),)
+    s_noise: Positive = 1.0
+
+    evaluations_per_step: ClassVar[int | None] = 2
+    stochastic: ClassVar[bool] = True
+    quantity: ClassVar[Literal["x0", "eps"]] = "eps"
+
+    def plan(self, schedule: Schedule) -> list[LinearStep]:
+        levels = self.levels(schedule)
+        rho = torch.exp(-levels.log_snr / 2)
+        main = heun_stages(levels.at(slice(None, -1)), levels.at(slice(1, None)))
+        plan = [[LinearStep(t, stages)] for t, stages in zip(levels.t[1:].tolist(), main, strict=True)]
+        noisy = int((levels.sigma > 0).sum())
+        for count, repetitions, low, high in self.intervals:
+            landing = int((rho[1:noisy] - low).abs().argmin()) + 1 if noisy > 1 else 0
+            if landing == 0 or not rho[landing] < high <= rho[0]:
+                raise ConfigError(
+                    f"sampler.intervals: [{count}, {repetitions}, {low:g}, {high:g}] needs rho_max between the grid's "
+                    f"level next to rho_min, {rho[landing].item():.3g}, and its first, {rho[0].item():.3g} "
+                    f"(sampler.steps={self.steps}); change the interval or raise sampler.steps"
+                )
+            plan[landing - 1] += self._restart(levels.at(landing), count, high, schedule) * repetitions
+        return [step for steps in plan for step in steps]
+
+    def _restart(self, landing: NoiseLevel, count: int, high: float, schedule: Schedule) -> list[LinearStep]:
+        """The noise up to rho = high and the steps back to the landing."""
+        low = torch.exp(-landing.log_snr / 2)
+        fractions = torch.linspace(0, 1, count, dtype=torch.float64)[:-1]
+        rho = torch.lerp(low.new_tensor(high) ** (1 / 7), low ** (1 / 7), fractions) ** 7
+        inner = schedule(schedule.time(-2 * rho.log()))
+        way = NoiseLevel(*(torch.cat([value, end[None]]) for value, end in zip(inner, landing, strict=True)))
+        stages = heun_stages(way.at(slice(None, -1)), way.at(slice(1, None)))
+        scale = (way.alpha[0] / landing.alpha).item()
+        churn = self.s_noise * (way.sigma[0] * torch.sqrt(-torch.expm1(way.log_snr[0] - landing.log_snr))).item()
+        first, *rest = [LinearStep(t, stage) for t, stage in zip(way.t[1:].tolist(), stages, strict=True)]
+        return [first._replace(scale=scale, churn=churn), *rest]
