@@ -89,7 +89,7 @@ class LogSNRSchedule(Schedule):
         """log_snr for shift = 1 at float64 times, decreasing, +inf at t = 0."""
 
     def inverse(self, log_snr: Tensor) -> Tensor:
-        """The time of a float64 log_snr for shift = 1, by bisection unless overridden; ``time`` clamps it to [0, 1]."""
+        """The time of a float64 log_snr for shift = 1, by bisection unless overridden; ``time`` clamps it to (0, 1]."""
         return bisect(self.log_snr, log_snr)
 
     def __call__(self, t: Tensor) -> NoiseLevel:
@@ -99,7 +99,7 @@ class LogSNRSchedule(Schedule):
 
     def time(self, log_snr: Tensor) -> Tensor:
         target = torch.as_tensor(log_snr, dtype=torch.float64)
-        t = self.inverse(target + 2 * math.log(self.shift)).clamp(0, 1)
+        t = self.inverse(target + 2 * math.log(self.shift)).clamp(torch.finfo(torch.float64).tiny, 1)
         return torch.where(torch.isposinf(target), 0.0, t)
 
 

@@ -17,7 +17,7 @@ from diffusion_fw.samplers.grid import Grid
 @register("grid", "karras")
 @dataclass(frozen=True)
 class Karras(Grid):
-    """s_j = (s_0^(1/rho) + j / (N - 1) (s_{N-1}^(1/rho) - s_0^(1/rho)))^rho of s = sigma / alpha, j = 0 .. N - 1; then 0.
+    """s_j = (s_0^(1/rho) + j / (N - 1) (s_{N-1}^(1/rho) - s_0^(1/rho)))^rho, s = sigma / alpha, j = 0 .. N - 1.
 
     Karras et al. 2022, equation 5. s_0 = sigma_max and s_{N-1} = sigma_min, or the schedule's own extremes where these
     are narrower; the first time is always 1, at which x_T is drawn. Between rows of a table log-SNR is interpolated.

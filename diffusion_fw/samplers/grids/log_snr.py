@@ -16,7 +16,7 @@ from diffusion_fw.samplers.grid import Grid
 @register("grid", "log_snr")
 @dataclass(frozen=True)
 class LogSNR(Grid):
-    """log_snr_j = low + j / (N - 1) (high - low), j = 0 .. N - 1; then 0.
+    """log_snr_j = low + j / (N - 1) (high - low), j = 0 .. N - 1.
 
     Lu et al. 2022 (DPM-Solver), section 3.4 and appendix E. low and high are the schedule's own at t = 1 and t_min,
     within [log_snr_min, log_snr_max]; the first time is always 1, at which x_T is drawn. Between the rows of a table

@@ -16,7 +16,7 @@ from diffusion_fw.samplers.grid import Grid
 @register("grid", "respaced")
 @dataclass(frozen=True)
 class Respaced(Grid):
-    """DDPM's indices thinned out: "250" evenly, "10,20,30" evenly in each of three parts, "ddim50" by an integer stride.
+    """DDPM's indices thinned out: "250" evenly, "10,20,30" evenly in each of three parts, "ddim50" by one stride.
 
     Nichol & Dhariwal 2021, section 4; a list [10,20,30] is "10,20,30", and no spec is sampler.steps. T = 1 / t_min on a
     continuous schedule. Raises ConfigError for another notation, a part with fewer indices than its count, a stride

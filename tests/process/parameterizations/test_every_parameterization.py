@@ -1,0 +1,130 @@
+"""What holds for every registered parameterization, on every kind of path."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+import diffusion_fw as dfw
+from diffusion_fw.process.compatibility import solvable
+from diffusion_fw.process.level import NoiseLevel
+
+NAMES = dfw.names("parameterization")
+PATHS = ["cosine", "vp", "sub_vp", "ve", "edm", "flow", "ncsn"]
+
+
+def levels(path: str) -> NoiseLevel:
+    """0, the smallest noisy time, others and 1."""
+    schedule = dfw.build("schedule", path)
+    t = schedule.snap(torch.linspace(0, 1, 12, dtype=torch.float64))
+    t[1] = schedule.t_min
+    return schedule(t)
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("name", NAMES)
+def test_both_ends_of_the_path_are_recovered_wherever_they_are_determined(name, path):
+    parameterization = dfw.build("parameterization", name)
+    level = levels(path)
+    level = NoiseLevel(*(value[solvable(parameterization, level)] for value in level))
+    generator = torch.Generator().manual_seed(0)
+    x0, eps = (torch.randn(len(level.t), 5, dtype=torch.float64, generator=generator) for _ in range(2))
+    x = level.alpha[:, None] * x0 + level.sigma[:, None] * eps
+    found_x0, found_eps = parameterization.solve(level, x, parameterization.target(level, x0, eps))
+    assert len(level.t) >= 10
+    # What is divided by alpha or sigma carries their size in its rounding.
+    scale = max(
+        1, (level.sigma / level.alpha.clamp(min=1e-6)).max().item(), 1 / level.sigma[level.sigma > 0].min().item()
+    )
+    torch.testing.assert_close(found_x0, x0, rtol=0, atol=1e-14 * scale)
+    torch.testing.assert_close(found_eps, eps, rtol=0, atol=1e-14 * scale)
+
+
+@pytest.mark.parametrize("name", ["v", "flow", "edm"])
+def test_no_level_is_singular_for_a_parameterization_that_mixes_data_and_noise(name):
+    parameterization = dfw.build("parameterization", name)
+    for path in PATHS:
+        assert solvable(parameterization, levels(path)).all(), path
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("name", NAMES)
+def test_input_scale_and_label_are_finite_at_every_level_and_the_label_rises_with_noise(name, path):
+    level = levels(path)
+    c_in, label = dfw.build("parameterization", name).input(level)
+    for value in (c_in, label):
+        assert value.dtype == torch.float64
+        assert value.shape == level.t.shape
+        assert value.isfinite().all()
+    assert (c_in > 0).all()
+    assert (label.diff() > 0).all()
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("sigma_data", [0.5, 1.0, 3.0])
+def test_edm_gives_the_network_unit_variance_in_and_asks_for_unit_variance_out(path, sigma_data):
+    """Karras et al. 2022, appendix B.6: the two requirements that determine c_in and c_out."""
+    parameterization = dfw.build("parameterization", "edm", sigma_data=sigma_data)
+    level = levels(path)
+    a, b = parameterization.coefficients(level)
+    c_in, _ = parameterization.input(level)
+    variance_of_input = c_in.square() * (level.alpha.square() * sigma_data**2 + level.sigma.square())
+    torch.testing.assert_close(variance_of_input, torch.ones_like(a), rtol=1e-12, atol=0)
+    torch.testing.assert_close(a.square() * sigma_data**2 + b.square(), torch.ones_like(a), rtol=1e-12, atol=0)
+
+
+def test_edm_is_the_papers_table_on_its_own_path():
+    sigma, sigma_data = torch.tensor([0.002, 0.3, 0.5, 7.0, 80.0], dtype=torch.float64), 0.5
+    level = dfw.build("schedule", "edm")(sigma / 80)
+    parameterization = dfw.build("parameterization", "edm", sigma_data=sigma_data)
+    total = sigma.square() + sigma_data**2
+    c_skip, c_out, c_in = sigma_data**2 / total, sigma * sigma_data / total.sqrt(), 1 / total.sqrt()
+    a, b = parameterization.coefficients(level)
+    torch.testing.assert_close(a, (1 - c_skip) / c_out, rtol=1e-9, atol=0)
+    torch.testing.assert_close(b, -c_skip * sigma / c_out, rtol=1e-12, atol=0)
+    found_c_in, label = parameterization.input(level)
+    torch.testing.assert_close(found_c_in, c_in, rtol=1e-12, atol=0)
+    torch.testing.assert_close(label, sigma.log() / 4, rtol=1e-12, atol=1e-15)
+
+
+def test_edm_with_unit_data_is_minus_v_on_a_variance_preserving_path():
+    level = levels("vp")
+    edm = dfw.build("parameterization", "edm", sigma_data=1.0).coefficients(level)
+    v = dfw.build("parameterization", "v").coefficients(level)
+    for mine, theirs in zip(edm, v, strict=True):
+        torch.testing.assert_close(mine, -theirs, rtol=1e-12, atol=1e-15)
+
+
+def test_edms_sigma_data_is_taken_from_the_data_on_request():
+    assert dfw.build("parameterization", "edm", sigma_data="auto", data_std=0.3).data_deviation == 0.3
+    with pytest.raises(dfw.ConfigError, match="sigma_data=auto"):
+        dfw.build("parameterization", "edm", sigma_data="auto")
+
+
+def test_the_score_is_the_gradient_of_the_log_density_of_the_noise():
+    level = dfw.build("schedule", "ve")(torch.tensor([0.4], dtype=torch.float64))
+    x0, eps = torch.tensor([[0.3]], dtype=torch.float64), torch.tensor([[1.2]], dtype=torch.float64)
+    x = (level.alpha * x0 + level.sigma * eps).requires_grad_()
+    density = torch.distributions.Normal(level.alpha * x0, level.sigma).log_prob(x)
+    (gradient,) = torch.autograd.grad(density.sum(), x)
+    torch.testing.assert_close(dfw.build("parameterization", "score").target(level, x0, eps), gradient)
+
+
+def test_the_flow_target_is_the_velocity_of_the_straight_path():
+    flow = dfw.build("schedule", "flow")
+    x0, eps, h = torch.tensor([[0.3]]).double(), torch.tensor([[1.2]]).double(), 1e-6
+    before, after = (flow(torch.tensor([time], dtype=torch.float64)) for time in (0.4 - h, 0.4 + h))
+    velocity = ((after.alpha - before.alpha) * x0 + (after.sigma - before.sigma) * eps) / (2 * h)
+    target = dfw.build("parameterization", "flow").target(flow(torch.tensor([0.4], dtype=torch.float64)), x0, eps)
+    torch.testing.assert_close(target, velocity, rtol=1e-8, atol=0)
+
+
+def test_a_score_network_may_take_x_as_it_is():
+    level = levels("ve")
+    scaled, _ = dfw.build("parameterization", "score").input(level)
+    plain, _ = dfw.build("parameterization", "score", scale_input=False).input(level)
+    torch.testing.assert_close(scaled, 1 / (1 + level.sigma.square()).sqrt())
+    assert (plain == 1).all()
+    assert math.isclose(scaled[-1].item(), 1 / 50, rel_tol=1e-3)

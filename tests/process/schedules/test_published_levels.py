@@ -1,0 +1,87 @@
+"""Tables and paths against figures of their authors' code: guided-diffusion, ncsnv2, score_sde and others."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+import diffusion_fw as dfw
+
+
+def alpha_bar(name: str, index: int, **knobs) -> float:
+    """The squared alpha of DDPM's 0-based index."""
+    return dfw.build("schedule", name, **knobs).table.alpha[index + 1].square().item()
+
+
+def test_the_sigmoid_table_is_that_of_denoising_diffusion_pytorch_but_for_its_float32_ends():
+    # There sigmoid(start) and sigmoid(end) are float32, which moves the last row by 2.6e-5 of its value.
+    assert alpha_bar("sigmoid", 0) == pytest.approx(0.999699720803, rel=1e-11)
+    assert alpha_bar("sigmoid", 499) == pytest.approx(0.500000004, rel=1e-8)
+    assert alpha_bar("sigmoid", 499) == pytest.approx(0.5, rel=1e-14)
+    assert alpha_bar("sigmoid", 999) == pytest.approx(3.002869868e-07, rel=3e-5)
+
+
+def test_zero_terminal_snr_rescales_stable_diffusions_table_as_in_algorithm_1_of_lin_et_al():
+    table = dfw.build("schedule", "scaled_linear", zero_terminal_snr=True).table
+    assert table.alpha[999].square().item() == pytest.approx(1.96788806e-07, rel=1e-7)
+    assert table.alpha[1000] == 0
+    assert table.sigma[1000] == 1
+    assert table.alpha[1].square().item() == pytest.approx(0.99915, rel=1e-12)
+
+
+@pytest.mark.parametrize("name", ["linear", "scaled_linear", "cosine", "sigmoid"])
+def test_zero_terminal_snr_keeps_the_first_row_and_empties_the_last(name):
+    plain = dfw.build("schedule", name).table
+    rescaled = dfw.build("schedule", name, zero_terminal_snr=True).table
+    assert rescaled.alpha[1].item() == pytest.approx(plain.alpha[1].item(), rel=1e-12)
+    assert rescaled.log_snr[-1] == -math.inf
+    assert not any(value.isnan().any() for value in rescaled)
+
+
+def test_ncsn_of_2019_has_its_ten_sigmas():
+    table = dfw.build("schedule", "ncsn", num_steps=10, sigma_min=0.01, sigma_max=1.0).table
+    expected = [1, 0.59948425, 0.35938137, 0.21544347, 0.12915497, 0.07742637, 0.04641589, 0.02782559, 0.01668101, 0.01]
+    torch.testing.assert_close(table.sigma[1:].flip(0), torch.tensor(expected).double(), rtol=1e-6, atol=0)
+    assert (table.alpha == 1).all()
+
+
+@pytest.mark.parametrize(
+    ("sigma_max", "num_steps", "ratio"),
+    [
+        (50, 232, 1.0375591320),
+        (90, 500, 1.0184139362),
+        (140, 788, 1.0122045132),
+        (190, 1086, 1.0091217149),
+        (348, 2311, 1.0045372635),
+    ],
+)
+def test_ncsnv2s_settings_have_their_common_ratio(sigma_max, num_steps, ratio):
+    table = dfw.build("schedule", "ncsn", num_steps=num_steps, sigma_min=0.01, sigma_max=sigma_max).table
+    ratios = table.sigma[2:] / table.sigma[1:-1]
+    torch.testing.assert_close(ratios, torch.full_like(ratios, ratio), rtol=1e-9, atol=0)
+
+
+def test_the_default_ncsn_begins_as_ncsnv2_on_cifar():
+    sigma = dfw.build("schedule", "ncsn").table.sigma
+    assert sigma[-3:].flip(0).tolist() == pytest.approx([50, 48.19002451, 46.44556924], rel=1e-9)
+
+
+def test_score_sdes_ve_with_a_thousand_sigmas_is_the_table_of_its_repository():
+    sigma = dfw.build("schedule", "ncsn", num_steps=1000).table.sigma
+    assert (sigma[2] / sigma[1]).item() == pytest.approx(1.0085621664, rel=1e-9)
+    assert sigma[500].item() == pytest.approx(0.7040989, rel=1e-6)
+
+
+def test_sub_vp_at_half_time():
+    level = dfw.build("schedule", "sub_vp")(torch.tensor(0.5))
+    assert level.sigma.item() == pytest.approx(0.9209361875, rel=1e-9)
+    assert level.alpha.item() == pytest.approx(0.2811828808, rel=1e-9)
+
+
+def test_the_continuous_cosine_is_the_table_where_no_beta_is_clipped():
+    table = dfw.build("schedule", "cosine").table
+    level = dfw.build("schedule", "cosine_continuous")(table.t[:-1])
+    torch.testing.assert_close(level.alpha, table.alpha[:-1], rtol=1e-9, atol=0)
+    assert level.alpha[500].square().item() == pytest.approx(0.493843590441, rel=1e-11)
