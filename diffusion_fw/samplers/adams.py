@@ -66,9 +66,12 @@ def quadrature(start: Tensor, end: Tensor) -> tuple[Tensor, Tensor]:
 class AdamsBashforth(LinearSampler):
     """x_s = (alpha_s / alpha_t) x_t + alpha_s sum_j eps_j int l_j(clock) d rho over the last ``order`` predictions.
 
-    l_j are the Lagrange polynomials of the clock at those predictions. A method of order 3 or 4 begins with Runge-Kutta
-    steps of one order less, without which it would converge at order 2 or 3.
+    l_j are the Lagrange polynomials of the clock at those predictions. A method of order p = 3 or 4 begins with p - 2
+    Runge-Kutta steps of order p - 1; with ``warm_up="lower_order"``, the usual way, it begins with Euler's step and
+    converges at order 2, though with a small error where the first step lies in pure noise.
     """
+
+    warm_up: Literal["runge_kutta", "lower_order"] = "runge_kutta"
 
     quantity: ClassVar[Literal["x0", "eps"]] = "eps"
 
@@ -95,5 +98,5 @@ class AdamsBashforth(LinearSampler):
             return runge_kutta_stages(rows[i], rows[i + 1], order - 1, schedule)
 
         orders = decreasing_orders(order, levels, True) if lower_order_final else [order] * self.steps
-        stages = multistep_stages(levels, orders, weights, start, order - 2)
+        stages = multistep_stages(levels, orders, weights, start, order - 2 if self.warm_up == "runge_kutta" else 0)
         return [LinearStep(t, stage) for t, stage in zip(levels.t[1:].tolist(), stages, strict=True)]

@@ -41,14 +41,14 @@ class UniPC(LinearSampler):
     r = 1, which the next predictor uses too, and raises the order to p + 1. B(h) is -h for ``bh1`` and exp(-h) - 1 for
     ``bh2``; they differ where the published 1/2 is used. The last step is not corrected; to sigma = 0 it is x_s = m_0.
 
-    For p = 3 the first step is one of DPM-Solver++ singlestep, of as many evaluations as p + 1 or p asks for;
-    ``first_step="published"`` is UniPC-1, which holds the order at 3, and at 2 without the corrector.
+    For p = 3 the first step is one of DPM-Solver++ singlestep, of order 3, or 2 without the corrector; with
+    ``warm_up="lower_order"``, as published, it is UniPC-1's, which holds the order at 3, and at 2 without the corrector.
     """
 
     solver_order: Literal[1, 2, 3] = 2
     variant: Literal["bh1", "bh2"] = "bh2"
     corrector: bool = True
-    first_step: Literal["singlestep", "published"] = "singlestep"
+    warm_up: Literal["singlestep", "lower_order"] = "singlestep"
     lower_order_final: bool = True
 
     quantity: ClassVar[Literal["x0", "eps"]] = "x0"
@@ -56,7 +56,7 @@ class UniPC(LinearSampler):
     @property
     def order(self) -> int | None:
         order = self.solver_order + self.corrector
-        return order if self.first_step == "singlestep" else min(order, 2 + self.corrector)
+        return order if self.warm_up == "singlestep" else min(order, 2 + self.corrector)
 
     def plan(self, schedule: Schedule) -> list[LinearStep]:
         self.require_steps(self.solver_order, f"sampler.solver_order={self.solver_order}")
@@ -89,7 +89,7 @@ class UniPC(LinearSampler):
 
     def _start(self, rows: list[NoiseLevel], schedule: Schedule) -> tuple[Stage, ...]:
         """The stages of a singlestep first step, or none."""
-        if self.solver_order < 3 or self.first_step == "published":
+        if self.solver_order < 3 or self.warm_up == "lower_order":
             return ()
         inner = inner_levels(rows[0], rows[1], self.solver_order - 1 + self.corrector, schedule)
         return singlestep_stages(rows[0], inner, rows[1])
