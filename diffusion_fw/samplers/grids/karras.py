@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -34,10 +33,9 @@ class Karras(Grid):
             raise ConfigError(f"grid.sigma_max={self.sigma_max:g} must be above grid.sigma_min={self.sigma_min:g}")
 
     def noisy_times(self, steps: int, schedule: Schedule) -> Tensor:
-        ends = schedule(torch.tensor([1, schedule.t_min], dtype=torch.float64)).log_snr
-        high = min(-2 * math.log(self.sigma_min), ends[1].item())
-        low = max(-2 * math.log(self.sigma_max), ends[0].item())
-        first, last = math.exp(-low / 2 / self.rho), math.exp(-high / 2 / self.rho)
+        log_sigmas = torch.tensor([self.sigma_max, self.sigma_min], dtype=torch.float64).log()
+        ends = schedule(schedule.time(-2 * log_sigmas).clamp(min=schedule.t_min)).log_snr
+        first, last = torch.exp(-ends / 2 / self.rho).tolist()
         log_ratio = self.rho * torch.linspace(first, last, steps, dtype=torch.float64).log()
         times = schedule.time(-2 * log_ratio)
         times[0] = 1

@@ -18,9 +18,9 @@ from diffusion_fw.samplers.grid import Grid
 class LogSNR(Grid):
     """log_snr_j = low + j / (N - 1) (high - low), j = 0 .. N - 1.
 
-    Lu et al. 2022 (DPM-Solver), section 3.4 and appendix E. low and high are the schedule's own at t = 1 and t_min,
-    within [log_snr_min, log_snr_max]; the first time is always 1, at which x_T is drawn. Between the rows of a table
-    log-SNR is interpolated.
+    Lu et al. 2022 (DPM-Solver), section 3.4 and appendix E. low and high are log_snr_min and log_snr_max, or the
+    schedule's own extremes where these are narrower; the first time is always 1, at which x_T is drawn. Between rows of
+    a table log-SNR is interpolated.
     """
 
     log_snr_min: float = -14.0
@@ -35,8 +35,8 @@ class LogSNR(Grid):
             )
 
     def noisy_times(self, steps: int, schedule: Schedule) -> Tensor:
-        ends = schedule(torch.tensor([1, schedule.t_min], dtype=torch.float64)).log_snr
-        low, high = ends.clamp(self.log_snr_min, self.log_snr_max).tolist()
+        ends = torch.tensor([self.log_snr_min, self.log_snr_max], dtype=torch.float64)
+        low, high = schedule(schedule.time(ends).clamp(min=schedule.t_min)).log_snr.tolist()
         times = schedule.time(torch.linspace(low, high, steps, dtype=torch.float64))
         times[0] = 1
         return times

@@ -130,6 +130,14 @@ def test_a_mixture_of_rows_and_other_times_takes_the_rows_as_they_are():
     assert level.sigma[0] == 0
 
 
+@pytest.mark.parametrize("num_steps", [7, 1000, 4000])
+def test_a_row_is_found_by_its_time_in_float32_too(num_steps):
+    table = dfw.build("schedule", "cosine", num_steps=num_steps, zero_terminal_snr=True)
+    level = table(table.table.t.float())
+    assert torch.equal(level.log_snr, table.table.log_snr)
+    assert torch.equal(level.sigma, table.table.sigma)
+
+
 @pytest.mark.parametrize("t", [0.05, 0.0999])
 def test_below_its_first_row_a_table_says_nothing(t):
     with pytest.raises(dfw.ConfigError, match=r"no time between 0 and 0\.1"):

@@ -81,6 +81,16 @@ def test_a_grid_in_noise_is_the_same_in_noise_on_every_schedule_that_reaches_it(
         torch.testing.assert_close(log_snr, found[0], rtol=1e-8, atol=1e-9)
 
 
+@pytest.mark.parametrize("steps", [2, 10, 100])
+@pytest.mark.parametrize("num_steps", [10, 1000])
+@pytest.mark.parametrize("name", ["karras", "log_snr"])
+def test_a_grid_in_noise_goes_from_pure_noise_to_the_rows_that_have_signal(name, num_steps, steps):
+    schedule = dfw.build("schedule", "cosine", num_steps=num_steps, zero_terminal_snr=True)
+    level = schedule(dfw.build("grid", name)(steps, schedule))
+    assert level.log_snr[0] == -math.inf
+    assert level.log_snr[1:-1].isfinite().all()
+
+
 def test_explicit_times_are_taken_as_given_with_or_without_a_zero():
     schedule = dfw.build("schedule", "vp")
     for times in ([1, 0.3, 0.01], [1, 0.3, 0.01, 0]):
