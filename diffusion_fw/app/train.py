@@ -11,6 +11,7 @@ from diffusion_fw.app.program import run
 
 def train(config: dict[str, Any], folder: Path) -> float:
     """One training run in ``folder``; returns its best distance (inf where none is finite), which sweeps minimise."""
+    import logging
     import warnings
 
     import torch
@@ -20,6 +21,8 @@ def train(config: dict[str, Any], folder: Path) -> float:
     from diffusion_fw.build import build_experiment, plain
 
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
     torch.set_float32_matmul_precision("high")
     experiment = build_experiment(config, folder)
     floor = experiment.metric.floor()
