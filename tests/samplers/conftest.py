@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -102,26 +103,82 @@ def start(count: int = 8) -> Tensor:
     return torch.randn(count, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
 
 
+def slope(counts: Sequence[int], errors: Sequence[float]) -> float:
+    """The order of convergence: the slope of -log error against log steps by regression."""
+    x, y = torch.tensor(counts, dtype=torch.float64).log(), torch.tensor(errors, dtype=torch.float64).log()
+    x, y = x - x.mean(), y - y.mean()
+    return -(x * y).sum().item() / x.square().sum().item()
+
+
+def moments(sampler: Sampler, denoiser: Mixture) -> tuple[float, float]:
+    """Mean and variance of a sampler's output, exactly, where the denoiser is linear in x and x_T is standard normal.
+
+    The output is linear in x_T and every draw, so a batch in which each draw is 1 for one example alone gives all
+    responses at once, and the variance is the sum of their squares.
+    """
+    draws = 0
+
+    def count(like: Tensor) -> Tensor:
+        nonlocal draws
+        draws += 1
+        return torch.zeros_like(like)
+
+    sampler(denoiser, torch.zeros(1, 1, dtype=torch.float64), noise=count)
+    total, drawn = draws, 0
+
+    def impulse(like: Tensor) -> Tensor:
+        nonlocal drawn
+        z = torch.zeros_like(like)
+        z[drawn] = 1
+        drawn += 1
+        return z
+
+    x = torch.zeros(total + 2, 1, dtype=torch.float64)
+    x[total] = 1
+    *responses, mean = sampler(denoiser, x, noise=impulse)[:, 0]
+    return mean.item(), sum((response - mean).square().item() for response in responses)
+
+
 @pytest.fixture(scope="session")
 def measured_order() -> Callable[..., float]:
-    """The slope of log error against log steps, by regression over the last doublings."""
+    """The order of convergence to the probability flow on the variance-preserving path, at the last noisy level."""
     references: dict[float, Tensor] = {}
 
     def measure(
         build: Callable[[int, Grid], Sampler],
-        counts: Sequence[int] = (32, 64, 128),
-        even: bool = True,
+        counts: Sequence[int] = (64, 128, 256),
+        even: bool = False,
         begin: float = 1.0,
     ) -> float:
         denoiser = Mixture(VP())
         if begin not in references:
             references[begin] = flow(denoiser, start(), begin, 0.02)
+        samplers = [build(count, Interior(begin, 0.02, even)) for count in counts]
         errors = [
-            (build(count, Interior(begin, 0.02, even))(denoiser, start()) - references[begin]).square().mean().sqrt()
-            for count in counts
+            (sampler(denoiser, start()) - references[begin]).square().mean().sqrt().item() for sampler in samplers
         ]
-        x, y = torch.tensor(counts, dtype=torch.float64).log(), torch.stack(errors).log()
-        x, y = x - x.mean(), y - y.mean()
-        return -(x * y).sum().item() / x.square().sum().item()
+        return slope(counts, errors)
 
     return measure
+
+
+@pytest.fixture(scope="session")
+def weak_order() -> Callable[..., float]:
+    """The order of convergence of the variance of a Gaussian's samples on the variance-preserving path."""
+
+    def measure(build: Callable[[int, Grid], Sampler], counts: Sequence[int] = (64, 128, 256)) -> float:
+        denoiser = gaussian(VP(), std=0.5)
+        level = VP()(torch.tensor(0.02, dtype=torch.float64))
+        exact = (0.25 * level.alpha**2 + level.sigma**2).item()
+        errors = [abs(moments(build(count, Interior(1.0, 0.02)), denoiser)[1] / exact - 1) for count in counts]
+        return slope(counts, errors)
+
+    return measure
+
+
+@pytest.fixture(scope="session")
+def tools() -> SimpleNamespace:
+    """The above for tests that use them directly."""
+    return SimpleNamespace(
+        Mixture=Mixture, Interior=Interior, Clean=Clean, gaussian=gaussian, flow=flow, start=start, moments=moments
+    )
