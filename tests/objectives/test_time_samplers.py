@@ -86,6 +86,15 @@ def test_a_stratified_batch_has_one_time_in_each_of_its_equal_parts(name):
     assert part.tolist() != sorted(part.tolist())
 
 
+def test_a_stratified_batch_is_one_lattice_moved_by_one_random_number():
+    schedule = dfw.build("schedule", "edm")
+    sampler = dfw.build("time_sampler", "uniform", stratified=True)
+    batches = [sampler(16, schedule, seeded(seed)).sort().values for seed in (0, 1)]
+    for t in batches:
+        torch.testing.assert_close(t.diff(), torch.full((15,), (1 - schedule.t_min) / 16, dtype=torch.float64))
+    assert batches[0][0] != batches[1][0]
+
+
 @pytest.mark.parametrize("name", INVERSE)
 def test_every_part_of_a_stratified_batch_on_several_processes_covers_the_times(name):
     schedule = dfw.build("schedule", "flow")
@@ -174,8 +183,12 @@ def test_what_was_learned_survives_a_checkpoint():
     sampler, other = trained(lambda t: t), dfw.build("time_sampler", "loss_aware")
     other.load_state_dict(sampler.state_dict())
     assert torch.equal(other(500, table(), seeded(6)), sampler(500, table(), seeded(6)))
+    saved, before = sampler.state_dict(), sampler.probabilities()
     sampler.update(torch.ones(64, dtype=torch.float64), torch.full((64,), 50.0))
-    assert not torch.equal(other.probabilities(), sampler.probabilities())
+    assert not torch.equal(before, sampler.probabilities())
+    sampler.load_state_dict(saved)
+    for same in (sampler, other):
+        assert torch.equal(same.probabilities(), before)
 
 
 @pytest.mark.parametrize("name", sorted(set(NAMES) - {"loss_aware"}))

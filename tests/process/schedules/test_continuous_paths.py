@@ -110,6 +110,7 @@ def test_uniform_times_of_laplace_have_a_laplace_distribution_of_log_snr():
 def test_laplace_ends_at_its_smallest_log_snr(b):
     schedule = dfw.build("schedule", "laplace", b=b, log_snr_min=-12.0)
     assert schedule(torch.tensor(1.0)).log_snr.item() == pytest.approx(-12, rel=1e-12)
+    torch.testing.assert_close(schedule.time(schedule(T).log_snr), T, rtol=1e-10, atol=0)
 
 
 # Between the rows of a table.
