@@ -146,7 +146,7 @@ def _check_key(base: Any, key: str, known: Sequence[str]) -> None:
             return
         if part not in place:
             where = ".".join(walked)
-            options = [option for option in place if option != "name"] + ([] if walked else list(known))
+            options = sorted({option for option in place if option != "name"} | (set() if walked else set(known)))
             close = registry.nearest(part, options)
             raise ConfigError(
                 f"{key}: no such key{close}; keys {'of ' + where if where else 'at the top'}: {', '.join(options)}"

@@ -81,6 +81,8 @@ class Range:
         return above and below
 
     def __str__(self) -> str:
+        if self.high == math.inf:
+            return f"{'above' if self.low_open else 'at least'} {self.low:g}"
         return f"{'(' if self.low_open else '['}{self.low:g}, {self.high:g}{')' if self.high_open else ']'}"
 
 
@@ -139,7 +141,7 @@ def describe(annotation: Any) -> str:
     """The allowed values of an annotation, in words that a user can read."""
     base, extra = _metadata(annotation)
     origin, args = typing.get_origin(base), typing.get_args(base)
-    bounds = "".join(f" in {item}" for item in extra if isinstance(item, Range))
+    bounds = "".join(f" {'' if item.high == math.inf else 'in '}{item}" for item in extra if isinstance(item, Range))
     if origin is Literal:
         return "one of " + ", ".join(map(str, args))
     if _is_union(base):
@@ -407,10 +409,17 @@ def validate(group: str, name: str, values: Mapping[str, Any], path: str | None 
 def build(group: str, name: str, **kwargs: Any) -> Any:
     """A component by its config name, e.g. ``build("schedule", "linear", num_steps=1000)``.
 
-    Raises ConfigError for an unknown group, name or key, and for a value of the wrong type or out of range.
+    Raises ConfigError for an unknown group, name or key, for a value of the wrong type or out of range, and where a
+    parameter is missing that only the caller can give.
     """
     component = entry(group, name)
     values = validate(group, name, kwargs)
+    missing = [key for key, parameter in component.parameters.items() if parameter.required and key not in values]
+    if missing:
+        raise ConfigError(
+            f"{group}={name} needs {', '.join(missing)}, which is not a key of the config and was not passed here; "
+            f'in Python, build("{group}", "{name}", {missing[0]}=...)'
+        )
     try:
         return component.factory(**values)
     except ConfigError as error:

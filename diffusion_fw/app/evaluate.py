@@ -25,7 +25,7 @@ def evaluate(config: dict[str, Any], folder: Path) -> float:
     facts = Facts.from_record(record["facts"])
     data = build_data(record["config"])
     sampler = build_sampler(config)
-    check_fit({**record["config"], **{key: config[key] for key in ("sampler", "grid")}}, denoiser, sampler)
+    check_fit(denoiser, sampler)
     metric, _ = build_metric(config, data)
     device = choose(config["device"])
     wrapped = build_wrappers(config, facts)(denoiser.to(device))

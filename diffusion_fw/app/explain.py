@@ -13,6 +13,7 @@ from rich.table import Table
 from diffusion_fw import registry
 from diffusion_fw.build import Facts, build_data, build_denoiser, build_sampler, check_fit
 from diffusion_fw.config import STACKED, conf_dir
+from diffusion_fw.samplers.base import Sampler
 
 
 def flatten(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -91,20 +92,15 @@ def explain(config: dict[str, Any], arguments: Sequence[str]) -> None:
     for column in ("key", "value", "from"):
         table.add_column(column, overflow="fold")
     source = origins(config, arguments)
-    previous = ""
     for key, value in flatten(config):
-        group = key.partition(".")[0]
-        if previous and group != previous:
-            table.add_section()
-        previous = group
         table.add_row(key, str(value), source[key])
     console.print(table)
 
     data = build_data(config)
-    facts = Facts.of(data)
+    facts = Facts.of(data, config)
     sampler = build_sampler(config)
     denoiser = build_denoiser(config, facts)
-    check_fit(config, denoiser, sampler)
+    check_fit(denoiser, sampler)
     count = parameters(config, facts)
     trainer = config["trainer"]
     accumulate = trainer.get("accumulate_grad_batches", 1)
@@ -127,15 +123,16 @@ def explain(config: dict[str, Any], arguments: Sequence[str]) -> None:
             f"{(5 * weights + activations) / 2**20:,.0f} MiB = weights, gradients, two Adam moments and average "
             f"({5 * weights / 2**20:,.0f}) + activations ({activations / 2**20:,.0f})",
         ),
-        ("network evaluations per sample", f"{evaluations(sampler)}"),
+        ("network evaluations per sample", evaluations(sampler)),
     ):
         cost.add_row(name, value)
     console.print(cost)
 
 
-def evaluations(sampler: Any) -> int:
+def evaluations(sampler: Sampler) -> str:
     """How often a sampler asks the network for one sample."""
-    return int(sampler.steps * sampler.evaluations_per_step)
+    per_step = sampler.evaluations_per_step
+    return "as many as its tolerance takes" if per_step is None else f"{sampler.steps * per_step:,}"
 
 
 def _devices(devices: int | str | list[int]) -> int:

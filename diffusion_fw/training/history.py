@@ -80,6 +80,7 @@ class History(lightning.Callback):
             self.records = self.records[::2]
         log(trainer, {f"train/{name}": value for name, value in record.items()}, step)
         pl_module.log("train/loss", record["loss"], logger=False)
+        self._losses, self._images = [], 0
         self._since = time.perf_counter()
 
 

@@ -58,10 +58,11 @@ class DiffusionModule(lightning.LightningModule):
         self.record = record or {}
         self.gradient_norm = torch.zeros(())
         # Dropout takes its numbers from the global state, which is then set at every step.
+        self.learns_times = type(time_sampler).update is not TimeSampler.update
         self.draws_in_network = any(getattr(layer, "p", 0) > 0 for layer in denoiser.modules() if _is_dropout(layer))
 
     def configure_optimizers(self) -> Any:
-        optimizer = self.optimizer_factory(self.denoiser.parameters())
+        optimizer = self.optimizer_factory([item for item in self.parameters() if item.requires_grad])
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, self.lr_schedule)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
@@ -106,7 +107,16 @@ class DiffusionModule(lightning.LightningModule):
             torch.manual_seed(generator(self.seed, NETWORK_STREAM, micro_step, rank).initial_seed())
         level = self.denoiser.schedule(t)
         loss = self.objective(self.denoiser, x0, level, eps, self.labels(labels, keep))
-        return {"loss": loss.mean(), "losses": loss.detach(), "log_snr": level.log_snr}
+        weighted = loss * self.time_sampler.weight(t).to(device=loss.device, dtype=loss.dtype, non_blocking=True)
+        if self.learns_times:
+            self._learn_times(t, loss.detach())
+        return {"loss": weighted.mean(), "losses": loss.detach()}
+
+    def _learn_times(self, t: Tensor, losses: Tensor) -> None:
+        """Show the time sampler the losses of every process."""
+        everywhere = self.all_gather(torch.stack([t, losses.to(device=t.device, dtype=t.dtype)]).to(self.device))
+        shared = everywhere.cpu().movedim(-2, 0).flatten(1) if everywhere.ndim > 2 else everywhere.cpu()
+        self.time_sampler.update(shared[0], shared[1])
 
     def configure_gradient_clipping(
         self,
@@ -115,14 +125,17 @@ class DiffusionModule(lightning.LightningModule):
         gradient_clip_algorithm: str | None = None,
     ) -> None:
         limit = gradient_clip_val or float("inf")
-        self.gradient_norm = torch.nn.utils.clip_grad_norm_(self.denoiser.parameters(), limit, foreach=True)
+        self.gradient_norm = torch.nn.utils.clip_grad_norm_(self.denoiser.parameters(), limit)
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         super().optimizer_step(*args, **kwargs)
         self.average.update(self.averaged, self.denoiser, self.trainer.global_step)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint[CHECKPOINT_KEY] = self.record
+        checkpoint[CHECKPOINT_KEY] = {**self.record, "time_sampler": self.time_sampler.state_dict()}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.time_sampler.load_state_dict(checkpoint[CHECKPOINT_KEY]["time_sampler"])
 
 
 def _is_dropout(layer: torch.nn.Module) -> bool:

@@ -13,4 +13,4 @@ def csv(folder: Runtime[Path]) -> Any:
     """Write metrics.csv into the run's folder."""
     from lightning.pytorch.loggers import CSVLogger
 
-    return CSVLogger(save_dir=folder, name="", version="")
+    return CSVLogger(save_dir=folder, name="", version="", flush_logs_every_n_steps=1)
