@@ -44,7 +44,7 @@ class DigitsClassifier(nn.Module):
 class Digits(FeatureExtractor):
     """The last hidden layer of a classifier trained on the training split of ``data=digits``: 64 features.
 
-    Its accuracy on the 360 held-out digits is ACCURACY (scripts/train_digits_features.py, which makes the weights).
+    Its accuracy on the 359 held-out digits is 98.9% (scripts/train_digits_features.py makes the weights).
     Grayscale images of another size are area-averaged to 8x8 first. Raises ConfigError for data that are not images
     of one channel.
     """
