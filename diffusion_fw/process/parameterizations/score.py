@@ -17,8 +17,9 @@ from diffusion_fw.registry import register
 class Score(Parameterization):
     """F = grad log q(x_t | x_0) = -eps / sigma: (a, b) = (0, -1 / sigma). Song & Ermon 2019, equation 5.
 
-    Its target grows as 1 / sigma; weighting=snr is the paper's lambda = sigma^2. A network whose output is divided by
-    sigma (NCSNv2, NCSN++) is parameterization=epsilon up to a sign.
+    weighting=snr is the paper's lambda = sigma^2. The target grows as 1 / sigma; with scale_by_sigma the network's
+    output is divided by sigma to become the score, so that F = -eps, (a, b) = (0, -1) (Song & Ermon 2020, technique 3;
+    NCSN++ in Song et al. 2021).
 
     The label is 100 log(sigma / alpha), so that the fastest wave of a sinusoidal embedding has the typical frequency of
     NCSN++'s Fourier features of log sigma, 2 pi 16 (Song et al. 2021, appendix H). scale_input divides x_t by
@@ -26,10 +27,12 @@ class Score(Parameterization):
     sigma_max in size, and rely on their normalization layers (Karras et al. 2022, table 1, column VE: c_in = 1).
     """
 
+    scale_by_sigma: bool = False
     scale_input: bool = True
 
     def coefficients(self, level: NoiseLevel) -> tuple[Tensor, Tensor]:
-        return torch.zeros_like(level.t), -1 / level.sigma
+        b = -torch.ones_like(level.t) if self.scale_by_sigma else -1 / level.sigma
+        return torch.zeros_like(level.t), b
 
     def input(self, level: NoiseLevel) -> tuple[Tensor, Tensor]:
         c_in = 1 / torch.hypot(level.alpha, level.sigma) if self.scale_input else torch.ones_like(level.t)

@@ -112,6 +112,16 @@ def test_the_score_is_the_gradient_of_the_log_density_of_the_noise():
     torch.testing.assert_close(dfw.build("parameterization", "score").target(level, x0, eps), gradient)
 
 
+@pytest.mark.parametrize("path", ["ve", "cosine", "flow"])
+def test_a_score_network_divided_by_sigma_regresses_minus_the_noise(path):
+    level = dfw.build("schedule", path)(torch.tensor([0.1, 0.4, 0.9], dtype=torch.float64))
+    x0, eps = torch.full((3, 2), 0.3).double(), torch.full((3, 2), -1.2).double()
+    plain, divided = (dfw.build("parameterization", "score", scale_by_sigma=flag) for flag in (False, True))
+    score = plain.target(level, x0, eps)
+    torch.testing.assert_close(divided.target(level, x0, eps), -eps)
+    torch.testing.assert_close(divided.target(level, x0, eps) / level.sigma[:, None], score)
+
+
 def test_the_flow_target_is_the_velocity_of_the_straight_path():
     flow = dfw.build("schedule", "flow")
     x0, eps, h = torch.tensor([[0.3]]).double(), torch.tensor([[1.2]]).double(), 1e-6
