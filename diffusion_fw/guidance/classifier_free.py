@@ -1,0 +1,87 @@
+"""Guidance by the same model without its condition."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from diffusion_fw.guidance.extrapolation import extrapolate
+from diffusion_fw.guidance.wrapper import Wrapper, with_x0
+from diffusion_fw.process.level import NoiseLevel
+from diffusion_fw.process.parameterization import Prediction
+from diffusion_fw.registry import ConfigError, Fraction, NonNegative, Runtime, register
+
+
+@register("guidance", "classifier_free")
+@dataclass(frozen=True)
+class ClassifierFree(Wrapper):
+    """D = D_null + scale (D_cond - D_null): scale = 1 is unguided, Ho & Salimans' w is scale - 1.
+
+    Ho & Salimans 2022, equation 6, for a model trained with its labels cond (B,) dropped to num_classes at times. Both
+    predictions come from one evaluation of 2 B examples.
+
+    interval: where to guide, low < position <= high, the position being t, the ratio sigma / alpha ("sigma") or its
+    "log_snr"; elsewhere scale = 1 and only B examples are evaluated (Kynkäänniemi et al. 2024).
+
+    rescale: phi of Lin et al. 2024, equations 14-16: how far the guided x_0 is brought back to the standard deviation,
+    over an example, of the conditional x_0.
+
+    Raises ConfigError for a model without classes, and when called without cond.
+    """
+
+    num_classes: Runtime[int]
+    scale: NonNegative = 2.0
+    interval: tuple[float, float] | None = None
+    interval_unit: Literal["t", "sigma", "log_snr"] = "t"
+    rescale: Fraction = 0.0
+
+    def __post_init__(self) -> None:
+        if self.num_classes == 0:
+            raise ConfigError(
+                "guidance=classifier_free needs a model of labelled data, and this data has no classes; "
+                "choose data=... with classes, or take classifier_free out of guidance"
+            )
+        if self.interval is not None and not self.interval[0] < self.interval[1]:
+            raise ConfigError(
+                f"guidance.classifier_free.interval={list(self.interval)}: the first end must be below the second"
+            )
+
+    def _scale(self, level: NoiseLevel) -> Tensor:
+        scale = torch.full_like(level.t, self.scale)
+        if self.interval is None:
+            return scale
+        position = {"t": level.t, "sigma": torch.exp(-level.log_snr / 2), "log_snr": level.log_snr}[self.interval_unit]
+        low, high = self.interval
+        return torch.where((position > low) & (position <= high), scale, 1.0)
+
+    def __call__(self, x: Tensor, level: NoiseLevel, cond: Any = None) -> Prediction:
+        if cond is None:
+            raise ConfigError(
+                "guidance=classifier_free was called without cond: it needs a model of labels "
+                "(network.class_conditional=true); give labels, or take classifier_free out of guidance"
+            )
+        scale = self._scale(level)
+        if bool((scale == 1).all()):
+            return self.denoiser(x, level, cond)
+        conditional, unconditional = self._both(x, level, cond)
+        guided = extrapolate(conditional, unconditional, scale)
+        if self.rescale == 0:
+            return guided
+        return with_x0(guided, level, guided.x0 * self._factor(conditional.x0, guided.x0))
+
+    def _both(self, x: Tensor, level: NoiseLevel, cond: Tensor) -> tuple[Prediction, Prediction]:
+        doubled = NoiseLevel(*(torch.cat([value, value]) if value.ndim else value for value in level))
+        labels = torch.cat([cond, torch.full_like(cond, self.num_classes)])
+        prediction = self.denoiser(torch.cat([x, x]), doubled, labels)
+        x0, eps, logit = prediction.x0.chunk(2), prediction.eps.chunk(2), prediction.variance_logit
+        # The variance is not extrapolated: it is the conditional model's.
+        return Prediction(x0[0], eps[0], None if logit is None else logit.chunk(2)[0]), Prediction(x0[1], eps[1])
+
+    def _factor(self, conditional: Tensor, guided: Tensor) -> Tensor:
+        """phi std(conditional) / std(guided) + 1 - phi; 1 where all values of the guided example are equal."""
+        wanted, given = (x0.flatten(1).std(1, correction=0) for x0 in (conditional, guided))
+        ratio = torch.where(given > 0, wanted / given, 1.0)
+        return (self.rescale * ratio + 1 - self.rescale).view(-1, *(1,) * (guided.ndim - 1))

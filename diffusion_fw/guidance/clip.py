@@ -1,0 +1,30 @@
+"""x_0 kept within the data's bounds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from diffusion_fw.guidance.wrapper import Wrapper, with_x0
+from diffusion_fw.process.level import NoiseLevel
+from diffusion_fw.process.parameterization import Prediction
+from diffusion_fw.registry import Runtime, register
+
+
+@register("guidance", "clip")
+@dataclass(frozen=True)
+class Clip(Wrapper):
+    """x_0 clamped to the bounds of the data, and eps with it; data without bounds (None) are left as they are.
+
+    Ho et al. 2020 clamp x_0 in their samplers: the mean of data within bounds lies within them.
+    """
+
+    data_range: Runtime[tuple[float, float] | None] = (-1.0, 1.0)
+
+    def __call__(self, x: Tensor, level: NoiseLevel, cond: Any = None) -> Prediction:
+        prediction = self.denoiser(x, level, cond)
+        if self.data_range is None:
+            return prediction
+        return with_x0(prediction, level, prediction.x0.clamp(*self.data_range))

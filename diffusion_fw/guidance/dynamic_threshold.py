@@ -1,0 +1,41 @@
+"""x_0 kept within the data's bounds by scaling, not by saturating."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from diffusion_fw.guidance.wrapper import Wrapper, with_x0
+from diffusion_fw.process.level import NoiseLevel
+from diffusion_fw.process.parameterization import Prediction
+from diffusion_fw.registry import Fraction, Runtime, register
+
+
+@register("guidance", "dynamic_threshold")
+@dataclass(frozen=True)
+class DynamicThreshold(Wrapper):
+    """x_0' = clamp(x_0, -s, s) / s, s = max(1, the given percentile of |x_0| within an example), and eps with it.
+
+    Saharia et al. 2022 (Imagen), section 2.3, for data in [-1, 1]; other bounds are mapped to [-1, 1] and back, and
+    data without bounds (None) are left as they are. ``percentile`` is a fraction of the example's values; at 1 nothing
+    is clamped, only scaled.
+    """
+
+    data_range: Runtime[tuple[float, float] | None] = (-1.0, 1.0)
+    percentile: Fraction = 0.995
+
+    def __call__(self, x: Tensor, level: NoiseLevel, cond: Any = None) -> Prediction:
+        prediction = self.denoiser(x, level, cond)
+        if self.data_range is None:
+            return prediction
+        low, high = self.data_range
+        center, radius = (low + high) / 2, (high - low) / 2
+        relative = (prediction.x0 - center) / radius
+        # torch.quantile knows float32 and float64 only.
+        magnitude = relative.abs().flatten(1).to(torch.promote_types(relative.dtype, torch.float32))
+        threshold = magnitude.quantile(self.percentile, dim=1).clamp(min=1).to(relative.dtype)
+        threshold = threshold.view(-1, *(1,) * (x.ndim - 1))
+        return with_x0(prediction, level, center + radius * (relative.clamp(-threshold, threshold) / threshold))

@@ -1,0 +1,1 @@
+"""Measurements for inverse problems: a mask, a matrix, an average over blocks."""

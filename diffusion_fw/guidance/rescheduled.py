@@ -1,0 +1,53 @@
+"""A model run along another path than the one it was trained on."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from diffusion_fw.guidance.wrapper import Wrapper
+from diffusion_fw.process.level import NoiseLevel, expand
+from diffusion_fw.process.parameterization import Prediction
+from diffusion_fw.process.schedule import Schedule
+from diffusion_fw.registry import Runtime, register
+
+
+@register("guidance", "rescheduled")
+@dataclass(frozen=True)
+class Rescheduled(Wrapper):
+    """The denoiser of a model, trained on its own schedule, on the schedule ``target``.
+
+    Two Gaussian paths are one up to scale: at t' with log_snr'(t') = log_snr(t), x_{t'} = (alpha' / alpha) x_t, and
+    x_0 and eps are the same (Kingma et al. 2021, section 5; Lipman et al. 2024, "Flow matching guide and code", on the
+    change of scheduler after training). Where the target is noisier or cleaner than the model ever was (log_snr =
+    -inf of ``flow`` at t = 1, a model on a table below its first row), the model is asked at its nearest level and eps
+    is what x_0 leaves of x_t.
+    """
+
+    target: Runtime[Schedule]
+
+    @property
+    def schedule(self) -> Schedule:
+        return self.target
+
+    @functools.cached_property
+    def _lowest_log_snr(self) -> float:
+        return float(self.denoiser.schedule(torch.ones((), dtype=torch.float64)).log_snr)
+
+    def __call__(self, x: Tensor, level: NoiseLevel, cond: Any = None) -> Prediction:
+        source = self.denoiser.schedule
+        own = source(source.time(level.log_snr.clamp(min=self._lowest_log_snr)))
+        # x is scaled by the larger of signal and noise, the one that neither path has at 0.
+        noisy = level.log_snr < 0
+        scale = torch.where(noisy, own.sigma / level.sigma, own.alpha / level.alpha)
+        # What solves x = alpha x0 + sigma eps for eps; 0 and 1 where the two log_snr agree.
+        c_x0 = torch.where(noisy, torch.exp(own.log_snr / 2) - torch.exp(level.log_snr / 2), 0.0)
+        c_eps = torch.where(noisy, 1.0, torch.exp((level.log_snr - own.log_snr) / 2))
+        prediction = self.denoiser(expand(scale, x) * x, own, cond)
+        eps = expand(c_x0, x) * prediction.x0 + expand(c_eps, x) * prediction.eps
+        return dataclasses.replace(prediction, eps=eps)
