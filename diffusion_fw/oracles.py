@@ -1,0 +1,179 @@
+"""Closed-form truth: distributions whose perfect denoiser, score and log-density are known at every noise level."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from diffusion_fw.noise import generator as named_generator
+from diffusion_fw.process.level import NoiseLevel
+from diffusion_fw.process.parameterization import Prediction
+from diffusion_fw.process.schedule import Schedule
+from diffusion_fw.registry import ConfigError
+
+
+class GaussianMixture:
+    """p(x_0) = sum_k w_k N(x_0; m_k, s_k^2 I): means (K, *shape), stds (K,) >= 0, weights (K,) that sum to 1.
+
+    At a level (alpha, sigma) it is again a mixture, of means alpha m_k and variances alpha^2 s_k^2 + sigma^2.
+    """
+
+    def __init__(self, means: Tensor, stds: Tensor, weights: Tensor | None = None) -> None:
+        count = len(means)
+        self.means = torch.as_tensor(means, dtype=torch.float64)
+        self.stds = torch.as_tensor(stds, dtype=torch.float64).expand(count)
+        uniform = torch.full((count,), 1 / count, dtype=torch.float64)
+        self.weights = uniform if weights is None else torch.as_tensor(weights, dtype=torch.float64)
+        if (
+            self.weights.shape != (count,)
+            or abs(float(self.weights.sum()) - 1) > 1e-6
+            or bool((self.weights < 0).any())
+        ):
+            raise ConfigError(f"weights must be {count} numbers >= 0 of sum 1, but are {self.weights.tolist()}")
+        if bool((self.stds < 0).any()):
+            raise ConfigError(f"stds must be >= 0, but are {self.stds.tolist()}")
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of one example."""
+        return tuple(self.means.shape[1:])
+
+    @property
+    def dimensions(self) -> int:
+        return math.prod(self.shape)
+
+    @property
+    def mean(self) -> Tensor:
+        """E[x_0], of one example's shape."""
+        return torch.tensordot(self.weights, self.means, dims=1)
+
+    @property
+    def covariance(self) -> Tensor:
+        """Cov[x_0] (D, D) of the flattened example."""
+        offset = (self.means - self.mean).flatten(1)
+        between = torch.einsum("k,ki,kj->ij", self.weights, offset, offset)
+        return between + (self.weights * self.stds.square()).sum() * torch.eye(self.dimensions, dtype=torch.float64)
+
+    def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
+        """(n, *shape) float64 draws."""
+        return self.sample_with_labels(n, generator)[0]
+
+    def sample_with_labels(self, n: int, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
+        """(n, *shape) float64 draws and the component (n,) of each."""
+        chosen = torch.multinomial(self.weights, n, replacement=True, generator=generator)
+        noise = torch.randn((n, *self.shape), dtype=torch.float64, generator=generator)
+        return self.means[chosen] + self.stds[chosen].view(-1, *(1,) * len(self.shape)) * noise, chosen
+
+    def marginal(self, level: NoiseLevel) -> GaussianMixture:
+        """The distribution of x_t = alpha x_0 + sigma eps at one level."""
+        stds = torch.hypot(level.alpha * self.stds, level.sigma)
+        return GaussianMixture(level.alpha * self.means, stds, self.weights)
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        """log p(x) (B,) in nats of x (B, *shape), float64."""
+        squared = (x.double().unsqueeze(1) - self.means).square().flatten(2).sum(2)
+        variance = self.stds.square()
+        terms = self.weights.log() - squared / (2 * variance) - self.dimensions / 2 * (2 * math.pi * variance).log()
+        return torch.logsumexp(terms, dim=1)
+
+    def denoiser(self, schedule: Schedule) -> MixtureDenoiser:
+        """The perfect denoiser of this distribution on a schedule."""
+        return MixtureDenoiser(self, schedule)
+
+    def irreducible(self, level: NoiseLevel, count: int = 4096, seed: int = 0) -> Tensor:
+        """E |x_0 - E[x_0 | x_t]|^2 / D, the least x_0 error that any network can have, at each level; float64.
+
+        Exact for one component, s^2 sigma^2 / (alpha^2 s^2 + sigma^2); else the mean over ``count`` draws of x_t of
+        the exact posterior variance. That of eps is (alpha / sigma)^2 times as large.
+        """
+        return torch.stack([self._irreducible(item, count, seed) for item in _each(level)]).reshape(level.t.shape)
+
+    def _irreducible(self, level: NoiseLevel, count: int, seed: int) -> Tensor:
+        variance = (self.stds * level.sigma / torch.hypot(level.alpha * self.stds, level.sigma)).square()
+        if len(self.means) == 1:
+            return variance[0]
+        source = named_generator(seed)
+        x = self.marginal(level).sample(count, source)
+        weight, x0, _ = MixtureDenoiser.posterior(self, x, level)
+        mean = torch.einsum("bk,bk...->b...", weight, x0).unsqueeze(1)
+        spread = (x0 - mean).square().flatten(2).mean(2)
+        return (weight * (variance + spread)).sum(1).mean()
+
+
+class Gaussian(GaussianMixture):
+    """N(mean, std^2 I), whose probability flow is known in closed form too."""
+
+    def __init__(self, mean: Tensor, std: float) -> None:
+        super().__init__(torch.as_tensor(mean, dtype=torch.float64).unsqueeze(0), torch.tensor([std]))
+
+    def flow(self, x: Tensor, level_t: NoiseLevel, level_s: NoiseLevel) -> Tensor:
+        """x_s on the flow through x_t: alpha_s m + (x_t - alpha_t m) sqrt((alpha_s^2 s^2 + sigma_s^2) / (... at t))."""
+        ratio = self.marginal(level_s).stds[0] / self.marginal(level_t).stds[0]
+        mean = self.mean.to(x)
+        return level_s.alpha * mean + ratio * (x - level_t.alpha * mean)
+
+
+def _each(level: NoiseLevel) -> list[NoiseLevel]:
+    return [NoiseLevel(*row) for row in zip(*(value.reshape(-1).unbind() for value in level), strict=True)]
+
+
+@dataclass(frozen=True)
+class MixtureDenoiser:
+    """E[x_0 | x_t] and E[eps | x_t] of a mixture, in the precision of x; exact at both ends of the path.
+
+    cond (B,) is the component that x_0 came from, K for an unknown one; without cond all are unknown.
+    """
+
+    mixture: GaussianMixture
+    schedule: Schedule
+
+    @staticmethod
+    def posterior(
+        mixture: GaussianMixture, x: Tensor, level: NoiseLevel, cond: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Of each component, its probability given x_t (B, K) and the means of x_0 and eps (B, K, *shape)."""
+        alpha, sigma = (value.to(x.device).reshape(-1, 1) for value in (level.alpha, level.sigma))
+        stds = mixture.stds.to(x.device)
+        variance = (alpha * stds).square() + sigma.square()
+        tail = (1,) * (x.ndim - 1)
+
+        def rows(value: Tensor) -> Tensor:
+            return value.to(x.dtype).reshape(*value.shape, *tail)
+
+        means = mixture.means.to(x)
+        offset = x.unsqueeze(1) - rows(alpha) * means
+        squared = offset.square().flatten(2).sum(2)
+        prior = mixture.weights.to(x.device).log() - mixture.dimensions / 2 * variance.log()
+        logits = prior.to(x.dtype) - squared / (2 * variance).to(x.dtype)
+        if cond is not None:
+            kept = torch.arange(len(means), device=x.device) == cond[:, None]
+            logits = logits.masked_fill(~(kept | (cond == len(means))[:, None]), -torch.inf)
+        x0 = means + rows(alpha * stds.square() / variance) * offset
+        return logits.softmax(dim=1), x0, rows(sigma / variance) * offset
+
+    def __call__(self, x: Tensor, level: NoiseLevel, cond: Any = None) -> Prediction:
+        weight, x0, eps = self.posterior(self.mixture, x, level, cond)
+        return Prediction(*(torch.einsum("bk,bk...->b...", weight, value) for value in (x0, eps)))
+
+
+@dataclass(frozen=True)
+class Empirical:
+    """The distribution that puts the same weight on every example of ``data`` (N, *shape): what memorising learns.
+
+    E[x_0 | x_t] = softmax_i(-|x_t - alpha x_i|^2 / (2 sigma^2)) x_i, for sigma > 0.
+    """
+
+    data: Tensor
+    schedule: Schedule
+
+    def __call__(self, x: Tensor, level: NoiseLevel, cond: Any = None) -> Prediction:
+        alpha, sigma = (value.to(x).reshape(-1, 1) for value in (level.alpha, level.sigma))
+        flat, points = x.flatten(1), self.data.to(x).flatten(1)
+        # |x - alpha x_i|^2 without its part that no i changes.
+        logits = (alpha * (flat @ points.T) - alpha.square() / 2 * points.square().sum(1)) / sigma.square()
+        x0 = logits.softmax(dim=1) @ points
+        return Prediction(x0.view_as(x), ((flat - alpha * x0) / sigma).view_as(x))
