@@ -131,10 +131,10 @@ def test_the_flow_target_is_the_velocity_of_the_straight_path():
     torch.testing.assert_close(target, velocity, rtol=1e-8, atol=0)
 
 
-def test_a_score_network_may_take_x_as_it_is():
+def test_a_score_network_takes_x_as_it_is_or_scaled_to_unit_variance():
     level = levels("ve")
-    scaled, _ = dfw.build("parameterization", "score").input(level)
-    plain, _ = dfw.build("parameterization", "score", scale_input=False).input(level)
+    scaled, _ = dfw.build("parameterization", "score", scale_input=True).input(level)
+    plain, _ = dfw.build("parameterization", "score").input(level)
     torch.testing.assert_close(scaled, 1 / (1 + level.sigma.square()).sqrt())
     assert (plain == 1).all()
     assert math.isclose(scaled[-1].item(), 1 / 50, rel_tol=1e-3)
