@@ -22,10 +22,9 @@ class Score(Parameterization):
     NCSN++ in Song et al. 2021).
 
     The label is 100 log(sigma / alpha), so that the fastest wave of a sinusoidal embedding has the typical frequency of
-    NCSN++'s Fourier features of log sigma, 2 pi 16 (Song et al. 2021, appendix H). x_t enters
-    as it is, up to sigma_max in size, as in these papers, whose networks normalize it in their first layers (Karras et
-    al. 2022, table 1, column VE: c_in = 1); for one that does not, such as an MLP, scale_input divides it by
-    sqrt(alpha^2 + sigma^2).
+    NCSN++'s Fourier features of log sigma, 2 pi 16 (Song et al. 2021, appendix H). x_t enters as it is, up to sigma_max
+    in size, as in these papers, whose networks normalize it in their first layers (Karras et al. 2022, table 1, column
+    VE: c_in = 1); for one that does not, such as an MLP, scale_input divides it by sqrt(alpha^2 + sigma^2).
     """
 
     scale_by_sigma: bool = False
