@@ -41,7 +41,9 @@ class Mixture:
         )
         variance = alpha**2 * stds**2 + sigma**2
         offset = x[:, None] - alpha[..., None] * means
-        logits = self.weights.log() - offset.square().sum(-1) / (2 * variance) - x.shape[1] / 2 * variance.log()
+        logits = (
+            self.weights.to(x.dtype).log() - offset.square().sum(-1) / (2 * variance) - x.shape[1] / 2 * variance.log()
+        )
         share = logits.softmax(1)
         x0 = (share[..., None] * (means + (alpha * stds**2 / variance)[..., None] * offset)).sum(1)
         eps = (share[..., None] * (sigma / variance)[..., None] * offset).sum(1)

@@ -49,7 +49,7 @@ def test_the_second_order_multistep_step_is_algorithm_2(tools):
 
 @pytest.mark.parametrize(("order", "singlestep", "steps"), [(2, False, 1), (3, False, 2), (3, True, 1), (2, True, 1)])
 def test_fewer_steps_than_the_order_needs_are_refused(order, singlestep, steps):
-    with pytest.raises(ConfigError, match="sampler.steps"):
+    with pytest.raises(ConfigError, match=r"sampler\.steps"):
         DPMSolverPP(steps, order=order, singlestep=singlestep).check(VP())
 
 
