@@ -145,10 +145,10 @@ def build_experiment(config: Config, folder: Path) -> Experiment:
     check_fit(denoiser, sampler)
     wrap = build_wrappers(config, facts)
     wrap(denoiser)
-    time_sampler = assemble("time_sampler", config["time_sampler"])
+    time_sampler = assemble("time_sampler", config["time_sampler"], schedule=denoiser.schedule)
     time_sampler(2, denoiser.schedule)
-    weighting = assemble("weighting", config["weighting"], schedule=denoiser.schedule)
-    objective = assemble("objective", config["objective"], weighting=weighting)
+    weighting = assemble("weighting", config["weighting"], schedule=denoiser.schedule, **asdict(facts))
+    objective = assemble("objective", config["objective"], weighting=weighting, schedule=denoiser.schedule)
     average = assemble("ema", config["ema"])
     if config["batch_size"] > len(data.train):
         raise ConfigError(

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from diffusion_fw.process.level import NoiseLevel, expand
+from diffusion_fw.process.level import NoiseLevel, combine, expand, scale
 from diffusion_fw.process.parameterization import Parameterization, Prediction
 from diffusion_fw.process.schedule import Schedule
 
@@ -27,6 +27,9 @@ class Denoiser(Protocol):
         ...
 
 
+MAX_KNOWN_LEVELS = 8192
+
+
 class NetworkDenoiser(nn.Module):
     """A network, network(c_in x_t, label, cond) -> F, read through a parameterization on a schedule.
 
@@ -38,12 +41,12 @@ class NetworkDenoiser(nn.Module):
         self.network = network
         self.schedule = schedule
         self.parameterization = parameterization
+        self._known: dict[float, tuple[float, ...]] = {}
 
     def output(self, x: Tensor, level: NoiseLevel, cond: Any = None) -> tuple[Tensor, Tensor | None]:
         """The network's F at x_t, and the raw variance where the network has it."""
-        c_in, label = self.parameterization.input(level)
-        label = label.to(device=x.device, dtype=torch.float32, non_blocking=True).expand(x.shape[0])
-        result = self.network(expand(c_in, x) * x, label, cond)
+        c_in, label, *_ = self._coefficients(level, x)
+        result = self.network(scale(c_in, x), _labels(label, x), cond)
         if result.shape == x.shape:
             return result, None
         mean, variance = result.chunk(2, dim=1)
@@ -51,7 +54,29 @@ class NetworkDenoiser(nn.Module):
 
     def forward(self, x: Tensor, level: NoiseLevel, cond: Any = None) -> Prediction:
         output, variance_logit = self.output(x, level, cond)
-        return Prediction(*self.parameterization.solve(level, x, output), variance_logit)
+        _, _, p, q, r, s = self._coefficients(level, x)
+        return Prediction(combine(p, x, q, output), combine(r, x, s, output), variance_logit)
+
+    def _coefficients(self, level: NoiseLevel, x: Tensor) -> tuple[Any, ...]:
+        """c_in, label and the solution's p, q, r, s; for a scalar level numbers, computed once for each t."""
+        if level.t.ndim:
+            c_in, label = self.parameterization.input(level)
+            inverse = (expand(value, x) for value in self.parameterization.inverse(level))
+            return (expand(c_in, x), label, *inverse)
+        t = float(level.t)
+        if t not in self._known:
+            if len(self._known) >= MAX_KNOWN_LEVELS:
+                self._known.clear()
+            values = (*self.parameterization.input(level), *self.parameterization.inverse(level))
+            self._known[t] = tuple(float(value) for value in values)
+        return self._known[t]
+
+
+def _labels(label: Tensor | float, x: Tensor) -> Tensor:
+    """The time label of each example, float32."""
+    if isinstance(label, Tensor):
+        return label.to(device=x.device, dtype=torch.float32, non_blocking=True)
+    return torch.full((x.shape[0],), label, dtype=torch.float32, device=x.device)
 
 
 def prior(schedule: Schedule, shape: tuple[int, ...], noise: Noise = torch.randn_like) -> Tensor:

@@ -52,7 +52,7 @@ def test_an_unknown_key_is_answered_with_the_nearest_one():
 @pytest.mark.parametrize(
     ("knob", "value", "allowed"),
     [
-        ("steps", 0, r"\[1"),
+        ("steps", 0, "at least 1"),
         ("steps", 2.5, "int"),
         ("steps", True, "int"),
         ("eta", 1.5, r"\[0, 1\]"),

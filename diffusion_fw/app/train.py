@@ -14,6 +14,7 @@ def train(config: dict[str, Any], folder: Path) -> float:
     import logging
     import warnings
 
+    import lightning.pytorch  # noqa: F401 - sets the levels of its loggers, which are set again below
     import torch
     import yaml
 

@@ -53,3 +53,19 @@ def expand(coefficient: Tensor, x: Tensor) -> Tensor:
     if coefficient.ndim == 0:
         return coefficient
     return coefficient.to(device=x.device, dtype=x.dtype, non_blocking=True).view(-1, *(1,) * (x.ndim - 1))
+
+
+def scale(a: Tensor | float, x: Tensor) -> Tensor:
+    """a x, with a tensor expanded to x; the number 1 costs no pass over the data."""
+    return x if isinstance(a, float) and a == 1 else a * x
+
+
+def combine(a: Tensor | float, x: Tensor, b: Tensor | float, y: Tensor) -> Tensor:
+    """a x + b y, with tensors expanded to x; a number that is 0 or 1 costs no pass over the data."""
+    if isinstance(b, Tensor):
+        return a * x + b * y
+    if b == 0:
+        return scale(a, x)
+    if isinstance(a, float) and a == 0:
+        return scale(b, y)
+    return torch.add(scale(a, x), y, alpha=b)

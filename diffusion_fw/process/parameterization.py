@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from diffusion_fw.process.level import NoiseLevel, expand
+from diffusion_fw.process.level import NoiseLevel, combine, expand
 
 
 @dataclass(frozen=True)
@@ -44,10 +44,13 @@ class Parameterization(ABC):
         a, b = self.coefficients(level)
         return expand(a, x0) * x0 + expand(b, x0) * eps
 
-    def solve(self, level: NoiseLevel, x: Tensor, output: Tensor) -> tuple[Tensor, Tensor]:
-        """(x_0, eps) from x_t and the network's F."""
+    def inverse(self, level: NoiseLevel) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """(p, q, r, s) with x_0 = p x_t + q F and eps = r x_t + s F: (b, -sigma, -a, alpha) / D."""
         a, b = self.coefficients(level)
         scale = 1 / (level.alpha * b - level.sigma * a)
-        x0 = expand(b * scale, x) * x - expand(level.sigma * scale, x) * output
-        eps = expand(level.alpha * scale, x) * output - expand(a * scale, x) * x
-        return x0, eps
+        return b * scale, -level.sigma * scale, -a * scale, level.alpha * scale
+
+    def solve(self, level: NoiseLevel, x: Tensor, output: Tensor) -> tuple[Tensor, Tensor]:
+        """(x_0, eps) from x_t and the network's F."""
+        p, q, r, s = (expand(value, x) for value in self.inverse(level))
+        return combine(p, x, q, output), combine(r, x, s, output)

@@ -21,8 +21,8 @@ from diffusion_fw.samplers.langevin import langevin_step
 class AnnealedLangevin(Sampler):
     """At each noisy level steps_per_level times y + a_i score + sqrt(2 a_i) z, a_i = step_size sigma_i^2 / sigma_L^2.
 
-    Song and Ermon 2020, algorithm 1 (2019, algorithm 1, writes a_i / 2 and sqrt(a_i)), with ``denoise`` the last
-    addition of its section 3.5: x_0 is the prediction at the last level. y = x_t / alpha and sigma = sigma_t / alpha,
+    Song and Ermon 2020, algorithm 1 (2019, algorithm 1, writes a_i / 2 and sqrt(a_i)), with ``denoise`` its
+    last line: x_0 is the prediction at the last level. y = x_t / alpha and sigma = sigma_t / alpha,
     which on NCSN's path are x_t and sigma_t themselves. The defaults are NCSNv2's for CIFAR-10.
     """
 

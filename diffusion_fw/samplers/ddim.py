@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from diffusion_fw.denoiser import Denoiser, Noise
+from diffusion_fw.process.level import combine
 from diffusion_fw.process.transition import posterior
 from diffusion_fw.registry import ConfigError, Fraction, register
 from diffusion_fw.samplers.base import Sampler, Step, leave_data
@@ -43,7 +44,7 @@ class DDIM(Sampler):
         deviation, alpha, times = variance.sqrt().tolist(), following.alpha.tolist(), following.t.tolist()
         for i, level in zip(range(self.steps), levels.unbind(), strict=False):
             prediction = denoiser(x, level, cond)
-            x = alpha[i] * prediction.x0 + direction[i] * prediction.eps
+            x = combine(alpha[i], prediction.x0, direction[i], prediction.eps)
             if deviation[i] > 0:
                 x = x + deviation[i] * noise(x)
             yield Step(times[i], x, prediction.x0)

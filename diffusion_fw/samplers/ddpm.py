@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from diffusion_fw.denoiser import Denoiser, Noise
+from diffusion_fw.process.level import combine
 from diffusion_fw.process.transition import posterior
 from diffusion_fw.registry import register
 from diffusion_fw.samplers.base import Sampler, Step
@@ -39,7 +40,7 @@ class DDPM(Sampler):
         c_x0, c_xt, times = transition.c_x0.tolist(), transition.c_xt.tolist(), levels.t.tolist()
         for i, level in zip(range(self.steps), levels.unbind(), strict=False):
             x0 = denoiser(x, level, cond).x0
-            x = c_x0[i] * x0 + c_xt[i] * x
+            x = combine(c_x0[i], x0, c_xt[i], x)
             if deviation[i] > 0:
                 x = x + deviation[i] * noise(x)
             yield Step(times[i + 1], x, x0)

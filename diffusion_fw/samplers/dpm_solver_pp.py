@@ -18,7 +18,7 @@ from diffusion_fw.samplers.multistep import decreasing_orders, multistep_stages
 def multistep_weights(order: int, h: float, past: Sequence[float], d2_factor: float) -> tuple[float, ...]:
     """The weights, over alpha_s, of the predictions at lambda_t, lambda_t - past[0], lambda_t - past[0] - past[1].
 
-    Lu et al. 2022b, section 4.2 and appendix B: order 2 is algorithm 2; order 3 integrates the parabola through the
+    Lu et al. 2022b, section 4.2: order 2 is algorithm 2; order 3 integrates the parabola through the
     three predictions, D1 = h dx0/dlambda and D2 = h^2 d^2x0/dlambda^2, where d2_factor = 2 in
     D2 = d2_factor (D1_0 - D1_1) / (r0 + r1).
     """
@@ -70,7 +70,7 @@ def singlestep_stages(level: NoiseLevel, inner: Sequence[NoiseLevel], end: Noise
 class DPMSolverPP(LinearSampler):
     """x_s = (sigma_s / sigma_t) x_t + alpha_s int_0^h exp(u - h) x0(lambda_t + u) du, h = lambda_s - lambda_t.
 
-    Lu et al. 2022b (DPM-Solver++), equation 9, with x0 expanded about lambda_t to ``order`` terms: from earlier steps,
+    Lu et al. 2022b (DPM-Solver++), proposition 4.1, with x0 expanded about lambda_t to ``order`` terms: from earlier steps,
     or with ``singlestep`` from ``order`` evaluations within the step. Order 1 is DDIM. The step to sigma = 0 is x_s =
     x0; lower_order_final lowers the order towards it, which steadies few steps.
 

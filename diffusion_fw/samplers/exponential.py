@@ -51,7 +51,7 @@ def between(level_t: NoiseLevel, level_s: NoiseLevel, fraction: float, schedule:
 def phi(k: int, z: float) -> float:
     """phi_k(z) = sum_j z^j / (j + k)!: phi_0 = exp, phi_{k+1}(z) = (phi_k(z) - 1 / k!) / z.
 
-    The functions of exponential integrators (Hochbruck and Ostermann 2010, equation 2.11), by their series near 0,
+    The functions of exponential integrators (Hochbruck and Ostermann 2010), by their series near 0,
     where the recursion cancels.
     """
     if abs(z) < 1:

@@ -26,9 +26,9 @@ ADAMS_BASHFORTH = (
 class PLMS(LinearSampler):
     """DDIM's step with eps' = (55 eps_t - 59 eps_t1 + 37 eps_t2 - 9 eps_t3) / 24 in place of eps.
 
-    Liu et al. 2022, equations 9-12 (S-PNDM's and F-PNDM's multistep part). The combination is of order 4, DDIM's step
+    Liu et al. 2022, section 3 (F-PNDM). The combination is of order 4, DDIM's step
     with it of order 2, which is what the paper proves; grids that are smooth in their index keep it. Warm-up:
-    ``runge_kutta`` makes the first three steps by the paper's pseudo Runge-Kutta method (equation 13), of 4 evaluations
+    ``runge_kutta`` makes the first three steps by the paper's pseudo Runge-Kutta method, of 4 evaluations
     each; ``improved_euler`` the first by its pseudo improved Euler method, of 2, and the next by lower combinations, as
     latent diffusion does.
     """

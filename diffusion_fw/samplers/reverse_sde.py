@@ -13,7 +13,7 @@ def reverse_steps(levels: NoiseLevel, c_x: Tensor, c_eps: Tensor, deviation: Ten
     """x_s = c_x x_t + c_eps eps + deviation z between the levels (N + 1,); to sigma = 0 the step is x_0 = x0, no noise.
 
     The last step so is Tweedie's formula, which leaves none of the noise that the grid's last noisy level holds
-    (Jolicoeur-Martineau et al. 2020, section 3; Song et al. 2021, appendix G).
+    (Jolicoeur-Martineau et al. 2020).
     """
     start, end = levels.at(slice(None, -1)), levels.at(slice(1, None))
     denoise_x, denoise_eps = hold_eps(start, end)

@@ -21,7 +21,7 @@ from diffusion_fw.samplers.multistep import decreasing_orders, spread
 def coefficients(ratios: Sequence[float], h: float, scale: float) -> list[float]:
     """a_1 .. a_p with sum_k a_k r_k^(n-1) = n! (-h) phi_{n+1}(-h) / B(h), n = 1 .. p; scale is B(h).
 
-    Zhao et al. 2023, equations 6-8 and appendix A, in the prediction of x_0. With one ratio the published 1/2.
+    Zhao et al. 2023, theorem 3.1 and appendix A, in the prediction of x_0. With one ratio the published 1/2.
     """
     if len(ratios) < 2:
         return [0.5] * len(ratios)
@@ -36,7 +36,7 @@ def coefficients(ratios: Sequence[float], h: float, scale: float) -> list[float]
 class UniPC(LinearSampler):
     """x_s = (sigma_s / sigma_t) x_t + alpha_s (1 - e^-h) m_0 - alpha_s B(h) sum_k a_k (m_k - m_0) / r_k.
 
-    Zhao et al. 2023, algorithms 5-8 in the prediction m of x_0: the predictor (UniP-p, p = solver_order) uses the
+    Zhao et al. 2023, multistep, in the prediction m of x_0: the predictor (UniP-p, p = solver_order) uses the
     predictions at earlier levels, r_k = (lambda_k - lambda_t) / h; the corrector (UniC-p) adds the one at s itself,
     r = 1, which the next predictor uses too, and raises the order to p + 1. B(h) is -h for ``bh1`` and exp(-h) - 1 for
     ``bh2``; they differ where the published 1/2 is used. The last step is not corrected; to sigma = 0 it is x_s = m_0.

@@ -61,8 +61,13 @@ class DiffusionModule(lightning.LightningModule):
         self.learns_times = type(time_sampler).update is not TimeSampler.update
         self.draws_in_network = any(getattr(layer, "p", 0) > 0 for layer in denoiser.modules() if _is_dropout(layer))
 
+    @property
+    def trained(self) -> list[torch.nn.Parameter]:
+        """The parameters of the network, and of an objective that has some."""
+        return [item for item in self.parameters() if item.requires_grad]
+
     def configure_optimizers(self) -> Any:
-        optimizer = self.optimizer_factory([item for item in self.parameters() if item.requires_grad])
+        optimizer = self.optimizer_factory(self.trained)
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, self.lr_schedule)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
@@ -114,9 +119,9 @@ class DiffusionModule(lightning.LightningModule):
 
     def _learn_times(self, t: Tensor, losses: Tensor) -> None:
         """Show the time sampler the losses of every process."""
-        everywhere = self.all_gather(torch.stack([t, losses.to(device=t.device, dtype=t.dtype)]).to(self.device))
-        shared = everywhere.cpu().movedim(-2, 0).flatten(1) if everywhere.ndim > 2 else everywhere.cpu()
-        self.time_sampler.update(shared[0], shared[1])
+        mine = torch.stack([t.to(device=self.device, dtype=torch.float32), losses.float()], dim=1)
+        everywhere = self.trainer.strategy.all_gather(mine).reshape(-1, 2).double().cpu()
+        self.time_sampler.update(everywhere[:, 0], everywhere[:, 1])
 
     def configure_gradient_clipping(
         self,
@@ -125,7 +130,7 @@ class DiffusionModule(lightning.LightningModule):
         gradient_clip_algorithm: str | None = None,
     ) -> None:
         limit = gradient_clip_val or float("inf")
-        self.gradient_norm = torch.nn.utils.clip_grad_norm_(self.denoiser.parameters(), limit)
+        self.gradient_norm = torch.nn.utils.clip_grad_norm_(self.trained, limit)
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         super().optimizer_step(*args, **kwargs)
