@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -61,7 +62,7 @@ class DiffusionModule(lightning.LightningModule):
         self.learns_times = type(time_sampler).update is not TimeSampler.update
         self.draws_in_network = any(getattr(layer, "p", 0) > 0 for layer in denoiser.modules() if _is_dropout(layer))
 
-    @property
+    @functools.cached_property
     def trained(self) -> list[torch.nn.Parameter]:
         """The parameters of the network, and of an objective that has some."""
         return [item for item in self.parameters() if item.requires_grad]

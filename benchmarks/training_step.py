@@ -1,0 +1,108 @@
+"""A training step of a small MLP through the whole path, against a bare loop with the same arithmetic."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import statistics
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import lightning.pytorch
+import torch
+from torch import nn
+
+import diffusion_fw as dfw
+from diffusion_fw.data.source import InMemory
+from diffusion_fw.training.history import History
+from diffusion_fw.training.module import DiffusionModule
+
+STEPS, WARMUP, BATCH, ROUNDS = 400, 100, 256, 5
+BOUND = 2.2
+
+
+def network() -> nn.Module:
+    torch.manual_seed(0)
+    return dfw.build("network", "mlp", shape=(2,))
+
+
+class Clock(lightning.pytorch.Callback):
+    """Seconds a step, from after the warm-up to the end."""
+
+    seconds = 0.0
+
+    def on_train_batch_end(self, trainer, *_) -> None:
+        if trainer.global_step == WARMUP:
+            self.begin = time.perf_counter()
+        if trainer.global_step == STEPS:
+            self.seconds = (time.perf_counter() - self.begin) / (STEPS - WARMUP)
+
+
+def ours(points: torch.Tensor, folder: Path) -> float:
+    """The LightningModule with EMA, clipping, warm-up, history and metrics.csv."""
+    module = DiffusionModule(
+        dfw.NetworkDenoiser(network(), dfw.build("schedule", "linear"), dfw.build("parameterization", "epsilon")),
+        dfw.build("objective", "simple", weighting=dfw.build("weighting", "native")),
+        dfw.build("time_sampler", "uniform"),
+        dfw.build("ema", "exponential"),
+        optimizer=lambda params: dfw.build("optimizer", "adamw", params=params),
+        lr_schedule=dfw.build("lr_schedule", "constant", max_steps=STEPS),
+        examples=InMemory(points),
+        batch_size=BATCH,
+        seed=0,
+    )
+    clock = Clock()
+    trainer = dfw.build(
+        "trainer",
+        "default",
+        max_steps=STEPS,
+        accelerator="cpu",
+        loggers=[dfw.build("logger", "csv", folder=folder)],
+        callbacks=[History(50), dfw.build("callbacks", "progress", history=History(50)), clock],
+        folder=folder,
+    )
+    trainer.fit(module)
+    return clock.seconds
+
+
+def bare(points: torch.Tensor) -> float:
+    """The same step as one writes it by hand: index, noise, loss, clip, AdamW, average."""
+    model = network()
+    average = copy.deepcopy(model).requires_grad_(False)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=2e-4, weight_decay=0.0, fused=True)
+    table = dfw.build("schedule", "linear").table
+    alpha, sigma = table.alpha.float(), table.sigma.float()
+    begin = 0.0
+    for step in range(STEPS):
+        if step == WARMUP:
+            begin = time.perf_counter()
+        x0 = points[torch.randint(len(points), (BATCH,))]
+        k = torch.randint(1, 1001, (BATCH,))
+        eps = torch.randn_like(x0)
+        loss = (model(alpha[k, None] * x0 + sigma[k, None] * eps, k.float() - 1, None) - eps).square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        with torch.no_grad():
+            torch._foreach_lerp_(list(average.parameters()), list(model.parameters()), 1e-3)
+    return (time.perf_counter() - begin) / (STEPS - WARMUP)
+
+
+def measure() -> Iterator[tuple[str, dict[str, float], float]]:
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    points = torch.randn(4096, 2)
+    with tempfile.TemporaryDirectory() as folder:
+        pairs = [(ours(points, Path(folder) / str(index)), bare(points)) for index in range(ROUNDS)]
+    yield (
+        f"training step, default MLP on 2-D points, batch {BATCH}",
+        {
+            "ours": statistics.median(first for first, _ in pairs),
+            "bare": statistics.median(second for _, second in pairs),
+            "ratio": statistics.median(first / second for first, second in pairs),
+        },
+        BOUND,
+    )
