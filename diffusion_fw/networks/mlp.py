@@ -11,6 +11,8 @@ from diffusion_fw.networks.time_embedding import TimeEmbedding
 from diffusion_fw.networks.zeroed import zeroed
 from diffusion_fw.registry import Annotated, PositiveInt, Range, Runtime, register
 
+INPUT_GAIN = 4.0
+
 
 class ResidualLayer(nn.Module):
     """h + W_2 silu(W_1 silu(h) + W_e e), for h and e of (B, width); W_2 starts at 0."""
@@ -52,6 +54,9 @@ class MLP(nn.Module):
         self.time = TimeEmbedding(width, width)
         self.classes = class_embedding(class_conditional, num_classes, width)
         self.enter = nn.Linear(dimension, width)
+        # Without this the first layer is close to linear on data of scale 1, and thin structures are learned late.
+        for parameter in self.enter.parameters():
+            nn.init.uniform_(parameter, -INPUT_GAIN / math.sqrt(dimension), INPUT_GAIN / math.sqrt(dimension))
         self.layers = nn.ModuleList(ResidualLayer(width) for _ in range(depth))
         self.leave = zeroed(nn.Linear(width, outputs * dimension))
 
