@@ -10,37 +10,12 @@ import torch
 from torch import Tensor
 
 from diffusion_fw.denoiser import Denoiser, Noise
-from diffusion_fw.integrate import Derivative, integrate
-from diffusion_fw.process.level import NoiseLevel, expand
+from diffusion_fw.flow import angle, level_at, radius, velocity
+from diffusion_fw.integrate import integrate
+from diffusion_fw.process.level import expand
 from diffusion_fw.process.schedule import Schedule
 from diffusion_fw.registry import ConfigError, Positive, PositiveInt, register
 from diffusion_fw.samplers.base import Sampler, Step, leave_data
-
-
-def angle(level: NoiseLevel) -> Tensor:
-    """theta = atan(sigma / alpha): 0 for data, pi/2 for noise without any signal."""
-    return torch.atan(torch.exp(-level.log_snr / 2))
-
-
-def radius(level: NoiseLevel) -> Tensor:
-    """r = sqrt(alpha^2 + sigma^2), 1 for a variance-preserving path."""
-    return torch.hypot(level.alpha, level.sigma)
-
-
-def level_at(theta: Tensor, schedule: Schedule) -> NoiseLevel:
-    """The level at an angle, the inverse of ``angle``."""
-    return schedule(schedule.time(-2 * theta.tan().log()).clamp(max=1))
-
-
-def velocity(denoiser: Denoiser, cond: Any) -> Derivative:
-    """d(x / r)/dtheta = cos(theta) eps - sin(theta) x0, bounded at both ends of the path."""
-
-    def derivative(theta: Tensor, u: Tensor) -> Tensor:
-        level = level_at(theta, denoiser.schedule)
-        prediction = denoiser(expand(radius(level), u) * u, level, cond)
-        return expand(theta.cos(), u) * prediction.eps - expand(theta.sin(), u) * prediction.x0
-
-    return derivative
 
 
 @register("sampler", "ode")
