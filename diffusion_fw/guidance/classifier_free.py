@@ -41,8 +41,8 @@ class ClassifierFree(Wrapper):
     def __post_init__(self) -> None:
         if self.num_classes == 0:
             raise ConfigError(
-                "guidance=classifier_free needs a model of labelled data, and this data has no classes; "
-                "choose data=... with classes, or take classifier_free out of guidance"
+                "guidance=classifier_free needs a model of labels, and this one has no classes; choose data=... with "
+                "classes and network.class_conditional=true, or take classifier_free out of guidance"
             )
         if self.interval is not None and not self.interval[0] < self.interval[1]:
             raise ConfigError(

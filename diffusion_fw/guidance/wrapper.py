@@ -46,8 +46,8 @@ def with_x0(prediction: Prediction, level: NoiseLevel, x0: Tensor) -> Prediction
 def with_gradient(prediction: Prediction, level: NoiseLevel, gradient: Tensor) -> Prediction:
     """The prediction with a gradient of a log-density of x_t added to the score -eps / sigma.
 
-    eps' = eps - sigma gradient and x_0' = x_0 + (sigma^2 / alpha) gradient. At alpha = 0, where x_t says nothing of
-    x_0 and no such density depends on it, the prediction is left as it is.
+    eps' = eps - sigma gradient and x_0' = x_0 + (sigma^2 / alpha) gradient. At alpha = 0 the density does not
+    depend on x_t, its gradient cannot say where x_0 moves, and the prediction is left as it is.
     """
     c_eps = torch.where(level.alpha > 0, level.sigma, 0.0)
     c_x0 = torch.where(level.alpha > 0, level.sigma * torch.exp(-level.log_snr / 2), 0.0)
