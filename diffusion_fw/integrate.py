@@ -14,7 +14,7 @@ from diffusion_fw.process.level import expand
 Derivative = Callable[[Tensor, Tensor], Tensor]
 """dx/ds at s (B,), float64 on the host, and x (B, ...), of the shape of x."""
 
-# Dormand and Prince 1980, table 2: nodes, stages (the last is the fifth-order solution) and its error estimate.
+# Dormand and Prince 1980: nodes, stages (the last is the fifth-order solution) and its error estimate.
 _NODES = (0.0, 1 / 5, 3 / 10, 4 / 5, 8 / 9, 1.0, 1.0)
 _STAGES = (
     (1 / 5,),

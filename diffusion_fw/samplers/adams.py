@@ -12,8 +12,9 @@ from torch import Tensor
 
 from diffusion_fw.process.level import NoiseLevel
 from diffusion_fw.process.schedule import Schedule
-from diffusion_fw.registry import ConfigError
+from diffusion_fw.samplers.euler import euler_stage
 from diffusion_fw.samplers.exponential import half_log_snr, hold_eps
+from diffusion_fw.samplers.heun import heun_stages
 from diffusion_fw.samplers.linear import LinearSampler, LinearStep, Stage
 from diffusion_fw.samplers.multistep import decreasing_orders, multistep_stages
 
@@ -36,20 +37,17 @@ def lagrange(nodes: Tensor, at: Tensor) -> Tensor:
 
 
 def runge_kutta_stages(level: NoiseLevel, end: NoiseLevel, order: int, schedule: Schedule) -> tuple[Stage, ...]:
-    """One step of Heun's method (order 2) or Kutta's (order 3) in rho, whose middle stage is at the mean rho."""
+    """One step of Heun's method (order 2) or Kutta's (order 3) in rho, whose middle is at the mean rho.
+
+    From alpha = 0, where rho has no middle, it is Euler's.
+    """
+    if order == 2 or level.alpha == 0:
+        return heun_stages(level, end)
     c_x, c_eps = (coefficient.item() for coefficient in hold_eps(level, end))
-    if order == 2:
-        return Stage(level, c_x, (c_eps,)), Stage(end, c_x, (c_eps / 2, c_eps / 2))
     rho = (torch.exp(-half_log_snr(level)) + torch.exp(-half_log_snr(end))) / 2
-    if not bool(rho.isfinite()):
-        raise ConfigError(
-            "sampler: a Runge-Kutta step of order 3 from alpha=0 has no middle; lower sampler.order, or choose a grid "
-            "that begins below t=1 or a schedule with a signal at t=1 (schedule.zero_terminal_snr=false)"
-        )
     middle = schedule(schedule.time(-2 * rho.log()))
-    half_x, half_eps = (coefficient.item() for coefficient in hold_eps(level, middle))
     return (
-        Stage(level, half_x, (half_eps,)),
+        euler_stage(level, middle),
         Stage(middle, c_x, (2 * c_eps, -c_eps)),
         Stage(end, c_x, (c_eps / 6, 4 * c_eps / 6, c_eps / 6)),
     )
@@ -68,7 +66,8 @@ class AdamsBashforth(LinearSampler):
 
     l_j are the Lagrange polynomials of the clock at those predictions. A method of order p = 3 or 4 begins with p - 2
     Runge-Kutta steps of order p - 1; with ``warm_up="lower_order"``, the usual way, it begins with Euler's step and
-    converges at order 2, though with a small error where the first step lies in pure noise.
+    converges at order 2, though with a small error where the first step lies in pure noise. From alpha = 0 the first
+    step is always Euler's.
     """
 
     warm_up: Literal["runge_kutta", "lower_order"] = "runge_kutta"
@@ -85,18 +84,20 @@ class AdamsBashforth(LinearSampler):
         levels = self.levels(schedule)
         rows, alpha, rho = list(levels.unbind()), levels.alpha.tolist(), torch.exp(-half_log_snr(levels))
         clocks = self.clock(rho, schedule)
-        c_x, c_eps = (values.tolist() for values in hold_eps(levels.at(slice(None, -1)), levels.at(slice(1, None))))
+        scale = (levels.alpha[1:] / levels.alpha[:-1]).tolist()
 
-        def weights(i: int, order: int) -> tuple[float, list[float]]:
+        def multistep(i: int, order: int) -> Stage:
             if order == 1:
-                return c_x[i], [c_eps[i]]
+                return euler_stage(rows[i], rows[i + 1])
+            # A prediction at infinite rho has no part in the polynomial: its weight's limit is 0.
+            nodes = clocks[i - order + 1 : i + 1].flip(0)
             points, mass = quadrature(rho[i], rho[i + 1])
-            polynomials = lagrange(clocks[i - order + 1 : i + 1].flip(0), self.clock(points, schedule))
-            return c_x[i], (alpha[i + 1] * (polynomials * mass).sum(1)).tolist()
+            polynomials = lagrange(nodes[nodes.isfinite()], self.clock(points, schedule))
+            return Stage(rows[i], scale[i], tuple((alpha[i + 1] * (polynomials * mass).sum(1)).tolist()))
 
         def start(i: int) -> tuple[Stage, ...]:
             return runge_kutta_stages(rows[i], rows[i + 1], order - 1, schedule)
 
         orders = decreasing_orders(order, levels, True) if lower_order_final else [order] * self.steps
-        stages = multistep_stages(levels, orders, weights, start, order - 2 if self.warm_up == "runge_kutta" else 0)
+        stages = multistep_stages(orders, multistep, start, order - 2 if self.warm_up == "runge_kutta" else 0)
         return [LinearStep(t, stage) for t, stage in zip(levels.t[1:].tolist(), stages, strict=True)]

@@ -13,6 +13,7 @@ from diffusion_fw.denoiser import Denoiser, Noise
 from diffusion_fw.process.schedule import Schedule
 from diffusion_fw.registry import ConfigError, Positive, PositiveInt, register
 from diffusion_fw.samplers.base import Sampler, Step
+from diffusion_fw.samplers.exponential import require_signal
 from diffusion_fw.samplers.langevin import langevin_step
 
 
@@ -45,11 +46,7 @@ class AnnealedLangevin(Sampler):
                 f"noisy level diverge; it must be below {2 * self.step_size / ratio if ratio > 0 else 0:.3g} here, "
                 "or choose a schedule or grid with a larger last level"
             )
-        if not bool(levels.alpha.all()):
-            raise ConfigError(
-                "sampler=annealed_langevin: alpha=0 at the grid's first time, where x_t / alpha has no meaning; choose "
-                "a schedule with a signal at t=1 (schedule.zero_terminal_snr=false) or a grid that begins below t=1"
-            )
+        require_signal(levels, "where x_t / alpha has no meaning")
 
     def trajectory(
         self, denoiser: Denoiser, x: Tensor, *, cond: Any = None, noise: Noise = torch.randn_like

@@ -70,9 +70,9 @@ def singlestep_stages(level: NoiseLevel, inner: Sequence[NoiseLevel], end: Noise
 class DPMSolverPP(LinearSampler):
     """x_s = (sigma_s / sigma_t) x_t + alpha_s int_0^h exp(u - h) x0(lambda_t + u) du, h = lambda_s - lambda_t.
 
-    Lu et al. 2022b (DPM-Solver++), proposition 4.1, with x0 expanded about lambda_t to ``order`` terms: from earlier steps,
-    or with ``singlestep`` from ``order`` evaluations within the step. Order 1 is DDIM. The step to sigma = 0 is x_s =
-    x0; lower_order_final lowers the order towards it, which steadies few steps.
+    Lu et al. 2022b (DPM-Solver++), proposition 4.1, with x0 expanded about lambda_t to ``order`` terms: from earlier
+    steps, or with ``singlestep`` from ``order`` evaluations within the step. Order 1 is DDIM. The step to sigma = 0 is
+    x_s = x0; lower_order_final lowers the order towards it, which steadies few steps.
 
     The third-order multistep formula as it is commonly coded (``third_order="halved"``) takes D2 at half its size and
     starts with a first-order step: it converges at order 2. ``exact`` starts with a singlestep step and reaches 3.
@@ -112,12 +112,13 @@ class DPMSolverPP(LinearSampler):
         c_x = (levels.sigma[1:] / levels.sigma[:-1]).tolist()
         exact = self.third_order == "exact"
 
-        def weights(i: int, order: int) -> tuple[float, list[float]]:
+        def multistep(i: int, order: int) -> Stage:
             past = [h[i - j] for j in range(1, order)]
-            return c_x[i], [alpha[i + 1] * w for w in multistep_weights(order, h[i], past, 2.0 if exact else 1.0)]
+            weights = multistep_weights(order, h[i], past, 2.0 if exact else 1.0)
+            return Stage(rows[i], c_x[i], tuple(alpha[i + 1] * weight for weight in weights))
 
         def start(i: int) -> tuple[Stage, ...]:
             return singlestep_stages(rows[i], inner_levels(rows[i], rows[i + 1], 2, schedule), rows[i + 1])
 
         orders = decreasing_orders(self.order, levels, self.lower_order_final)
-        return multistep_stages(levels, orders, weights, start, self.order - 2 if exact else 0)
+        return multistep_stages(orders, multistep, start, self.order - 2 if exact else 0)

@@ -10,7 +10,7 @@ import torch
 from diffusion_fw.process.schedule import Schedule
 from diffusion_fw.registry import NonNegative, register
 from diffusion_fw.samplers.exponential import half_log_snr
-from diffusion_fw.samplers.linear import LinearSampler, LinearStep
+from diffusion_fw.samplers.linear import LinearSampler, LinearStep, Stage
 from diffusion_fw.samplers.multistep import decreasing_orders, multistep_stages
 
 
@@ -46,12 +46,14 @@ class DPMSolverPPSDE(LinearSampler):
         c_x0 = (-alpha[1:] * torch.expm1(-(1 + self.eta) * h)).tolist()
         deviation = (sigma[1:] * torch.sqrt(-torch.expm1(-2 * self.eta * h))).tolist()
 
-        def weights(i: int, order: int) -> tuple[float, tuple[float, ...]]:
-            if order == 1:
-                return c_x[i], (c_x0[i],)
-            slope = c_x0[i] * lengths[i] / (2 * lengths[i - 1])
-            return c_x[i], (c_x0[i] + slope, -slope)
+        rows = list(levels.unbind())
 
-        stages = multistep_stages(levels, decreasing_orders(2, levels, lower_order_final=True), weights)
-        rows = zip(levels.t[1:].tolist(), stages, deviation, strict=True)
-        return [LinearStep(t, stage, noise) for t, stage, noise in rows]
+        def multistep(i: int, order: int) -> Stage:
+            if order == 1:
+                return Stage(rows[i], c_x[i], (c_x0[i],))
+            slope = c_x0[i] * lengths[i] / (2 * lengths[i - 1])
+            return Stage(rows[i], c_x[i], (c_x0[i] + slope, -slope))
+
+        stages = multistep_stages(decreasing_orders(2, levels, lower_order_final=True), multistep)
+        planned = zip(levels.t[1:].tolist(), stages, deviation, strict=True)
+        return [LinearStep(t, stage, noise) for t, stage, noise in planned]

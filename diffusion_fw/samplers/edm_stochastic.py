@@ -49,13 +49,14 @@ class EDMStochastic(LinearSampler):
         start, end = levels.at(slice(None, -1)), levels.at(slice(1, None))
         rho = torch.exp(-start.log_snr / 2)
         gamma = min(self.s_churn / self.steps, math.sqrt(2) - 1)
-        churned = (rho >= self.s_tmin) & (rho <= self.s_tmax) & (self.s_churn > 0)
         times = schedule.snap(schedule.time(start.log_snr - 2 * math.log1p(gamma)).clamp(max=1))
-        raised = schedule(torch.where(churned & (times > start.t), times, start.t))
-        scale = raised.alpha / start.alpha
+        churned = (rho >= self.s_tmin) & (rho <= self.s_tmax) & (times > start.t) & (gamma > 0)
+        raised = schedule(torch.where(churned, times, start.t))
+        scale = torch.where(churned, raised.alpha / start.alpha, 1.0)
         # sigma_hat^2 - (alpha_hat / alpha)^2 sigma^2 without the difference.
-        fresh = raised.sigma * torch.sqrt(-torch.expm1(raised.log_snr - start.log_snr))
-        rows = zip(
-            end.t.tolist(), heun_stages(raised, end), scale.tolist(), (self.s_noise * fresh).tolist(), strict=True
-        )
-        return [LinearStep(t, stages, scale=scaling, churn=churn) for t, stages, scaling, churn in rows]
+        fresh = raised.sigma * torch.sqrt(-torch.expm1(torch.where(churned, raised.log_snr - start.log_snr, 0.0)))
+        rows = zip(raised.unbind(), end.unbind(), scale.tolist(), (self.s_noise * fresh).tolist(), strict=True)
+        return [
+            LinearStep(landing.t.item(), heun_stages(level, landing), scale=scaling, churn=churn)
+            for level, landing, scaling, churn in rows
+        ]

@@ -5,26 +5,31 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+from diffusion_fw.process.level import NoiseLevel
 from diffusion_fw.process.schedule import Schedule
 from diffusion_fw.registry import register
-from diffusion_fw.samplers.exponential import hold_eps
 from diffusion_fw.samplers.linear import LinearSampler, LinearStep, Stage
+
+
+def euler_stage(level: NoiseLevel, end: NoiseLevel) -> Stage:
+    """x_s = alpha_s x0 + sigma_s eps: x0 and eps held, with a limit wherever the step begins or ends."""
+    return Stage(level, 0.0, (end.sigma.item(),), c_x0=end.alpha.item())
 
 
 @register("sampler", "euler")
 @dataclass(frozen=True)
 class Euler(LinearSampler):
-    """x_s / alpha_s = x_t / alpha_t + (rho_s - rho_t) eps, with rho = sigma / alpha.
+    """x_s / alpha_s = x_t / alpha_t + (rho_s - rho_t) eps, with rho = sigma / alpha, that is alpha_s x0 + sigma_s eps.
 
-    Euler's method on d(x / alpha) = eps d rho (Karras et al. 2022, algorithm 1 without its correction). Algebraically
-    DDIM with eta = 0, and on a flow schedule the Euler step of dx/dt = eps - x0.
+    Euler's method on d(x / alpha) = eps d rho (Karras et al. 2022, algorithm 1 without its correction), and in any
+    other scale of x and time that makes a line of the path: on a flow schedule x_s = x_t + (s - t) (eps - x0). It is
+    DDIM with eta = 0.
     """
 
     order: ClassVar[int | None] = 1
     quantity: ClassVar[Literal["x0", "eps"]] = "eps"
 
     def plan(self, schedule: Schedule) -> list[LinearStep]:
-        levels = self.levels(schedule)
-        c_x, c_eps = hold_eps(levels.at(slice(None, -1)), levels.at(slice(1, None)))
-        rows = zip(levels.t[1:].tolist(), levels.unbind(), c_x.tolist(), c_eps.tolist(), strict=False)
-        return [LinearStep(t, (Stage(level, scale, (gain,)),)) for t, level, scale, gain in rows]
+        *rows, last = self.levels(schedule).unbind()
+        pairs = zip(rows, [*rows[1:], last], strict=True)
+        return [LinearStep(end.t.item(), (euler_stage(level, end),)) for level, end in pairs]

@@ -36,6 +36,15 @@ def hold_eps(level_t: NoiseLevel, level_s: NoiseLevel) -> tuple[Tensor, Tensor]:
     return scale, scale * level_t.sigma * torch.expm1(-h)
 
 
+def require_signal(levels: NoiseLevel, reason: str) -> None:
+    """ConfigError where alpha = 0 at one of the levels."""
+    if not bool(levels.alpha.all()):
+        raise ConfigError(
+            f"sampler: alpha=0 at the grid's first time, {reason}; choose sampler=ddim or sampler=ddpm, a grid that "
+            "begins below t=1, or a schedule with a signal at t=1 (schedule.zero_terminal_snr=false)"
+        )
+
+
 def between(level_t: NoiseLevel, level_s: NoiseLevel, fraction: float, schedule: Schedule) -> NoiseLevel:
     """The level at lambda_t + fraction h; ConfigError where the interval has no such place."""
     log_snr = torch.lerp(level_t.log_snr, level_s.log_snr, fraction)

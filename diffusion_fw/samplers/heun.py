@@ -8,20 +8,25 @@ from typing import ClassVar, Literal
 from diffusion_fw.process.level import NoiseLevel
 from diffusion_fw.process.schedule import Schedule
 from diffusion_fw.registry import register
+from diffusion_fw.samplers.euler import euler_stage
 from diffusion_fw.samplers.exponential import hold_eps
 from diffusion_fw.samplers.linear import LinearSampler, LinearStep, Stage
 
 
-def heun_stages(start: NoiseLevel, end: NoiseLevel) -> list[tuple[Stage, ...]]:
-    """The stages of a Heun step from each of the start levels (N,) to the end level beside it; Euler's to sigma = 0."""
-    c_x, c_eps = (coefficient.tolist() for coefficient in hold_eps(start, end))
-    corrected = (end.sigma > 0).tolist()
-    return [
-        (Stage(level_t, scale, (gain,)), Stage(level_s, scale, (gain / 2, gain / 2)))[: 1 + correct]
-        for level_t, level_s, scale, gain, correct in zip(
-            start.unbind(), end.unbind(), c_x, c_eps, corrected, strict=True
-        )
-    ]
+def heun_stages(level: NoiseLevel, end: NoiseLevel) -> tuple[Stage, ...]:
+    """The stages of a Heun step between two levels, which to sigma = 0 and from alpha = 0 is Euler's."""
+    predictor = euler_stage(level, end)
+    if end.sigma == 0 or level.alpha == 0:
+        return (predictor,)
+    c_x, c_eps = (coefficient.item() for coefficient in hold_eps(level, end))
+    return predictor, Stage(end, c_x, (c_eps / 2, c_eps / 2))
+
+
+def heun_steps(levels: NoiseLevel) -> list[LinearStep]:
+    """Heun's step from each of the levels (N + 1,) to the next."""
+    *rows, last = levels.unbind()
+    pairs = zip(rows, [*rows[1:], last], strict=True)
+    return [LinearStep(end.t.item(), heun_stages(level, end)) for level, end in pairs]
 
 
 @register("sampler", "heun")
@@ -29,8 +34,8 @@ def heun_stages(start: NoiseLevel, end: NoiseLevel) -> list[tuple[Stage, ...]]:
 class Heun(LinearSampler):
     """x_s / alpha_s = x_t / alpha_t + (rho_s - rho_t) (eps_t + eps_s) / 2, eps_s from an Euler step to s.
 
-    Karras et al. 2022, algorithm 1 and its appendix for any schedule: rho = sigma / alpha. The step to sigma = 0 is
-    Euler's, and so N steps take 2 N - 1 evaluations.
+    Karras et al. 2022, algorithm 1, on any path: rho = sigma / alpha. The step to sigma = 0 is Euler's, and so N steps
+    take 2 N - 1 evaluations; so is a first step from alpha = 0.
     """
 
     order: ClassVar[int | None] = 2
@@ -38,6 +43,4 @@ class Heun(LinearSampler):
     quantity: ClassVar[Literal["x0", "eps"]] = "eps"
 
     def plan(self, schedule: Schedule) -> list[LinearStep]:
-        levels = self.levels(schedule)
-        stages = heun_stages(levels.at(slice(None, -1)), levels.at(slice(1, None)))
-        return [LinearStep(t, stage) for t, stage in zip(levels.t[1:].tolist(), stages, strict=True)]
+        return heun_steps(self.levels(schedule))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, NamedTuple
 
@@ -20,14 +20,16 @@ from diffusion_fw.samplers.base import Sampler, Step
 
 
 class Stage(NamedTuple):
-    """x <- c_x x_start + sum_j weights_j F_j: x_start begins the step, F_0 is the newest prediction, F_1 the next.
+    """x <- c_x x_start + sum_j weights_j F_j + c_x0 x0: x_start begins the step, F_0 is the newest prediction.
 
-    F_0 is asked of the denoiser at ``level`` and the x that the stage meets; where level is None, nothing is asked.
+    F_0 is asked of the denoiser at ``level`` and the x that the stage meets; where level is None, nothing is asked. x0
+    is the newest prediction of x_0, for samplers whose F is eps.
     """
 
     level: NoiseLevel | None
     c_x: float
     weights: tuple[float, ...]
+    c_x0: float = 0.0
 
 
 class LinearStep(NamedTuple):
@@ -43,7 +45,16 @@ class LinearStep(NamedTuple):
         """Every coefficient of the step."""
         yield from (self.deviation, self.scale, self.churn)
         for stage in self.stages:
-            yield from (stage.c_x, *stage.weights)
+            yield from (stage.c_x, stage.c_x0, *stage.weights)
+
+
+def combination(weights: Sequence[float], values: Sequence[Tensor]) -> Tensor:
+    """sum_j weights_j values_j over the weights that are not 0, of which there is one at least."""
+    first, *rest = ((weight, value) for weight, value in zip(weights, values, strict=False) if weight != 0)
+    result = first[0] * first[1]
+    for weight, value in rest:
+        result = result + weight * value
+    return result
 
 
 @dataclass(frozen=True)
@@ -90,10 +101,7 @@ class LinearSampler(Sampler):
                     prediction = denoiser(x, stage.level, cond)
                     history.appendleft(getattr(prediction, self.quantity))
                     x0 = prediction.x0
-                x = stage.c_x * start
-                for weight, value in zip(stage.weights, history, strict=False):
-                    if weight != 0:
-                        x = x + weight * value
+                x = combination((stage.c_x, stage.c_x0, *stage.weights), (start, x0, *history))
             if step.deviation > 0:
                 x = x + step.deviation * noise(x)
             yield Step(step.t, x, x0, sum(stage.level is not None for stage in step.stages))

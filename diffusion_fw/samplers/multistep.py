@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from diffusion_fw.process.level import NoiseLevel
 from diffusion_fw.samplers.linear import Stage
 
-Weights = Callable[[int, int], tuple[float, Sequence[float]]]
-"""(i, order) -> c_x and the weights of the predictions at levels i, i - 1, .., i - order + 1, of step i -> i + 1."""
+Multistep = Callable[[int, int], Stage]
+"""(i, order) -> the stage from level i to i + 1, its weights over the predictions at levels i, i - 1, ..."""
 
 Start = Callable[[int], tuple[Stage, ...]]
 """i -> the stages of a one-step method from level i to i + 1."""
@@ -37,7 +37,7 @@ def spread(weights: Sequence[float], asked: Sequence[int], levels: Sequence[int]
 
 
 def multistep_stages(
-    levels: NoiseLevel, orders: Sequence[int], weights: Weights, start: Start | None = None, started: int = 0
+    orders: Sequence[int], multistep: Multistep, start: Start | None = None, started: int = 0
 ) -> list[tuple[Stage, ...]]:
     """The stages of every step. A step with too few predictions behind it uses those it has, at a lower order.
 
@@ -47,13 +47,13 @@ def multistep_stages(
     stages: list[tuple[Stage, ...]] = []
     asked: list[int] = []
     evaluations = 0
-    for i, (level, order) in enumerate(zip(levels.unbind(), orders, strict=False)):
+    for i, order in enumerate(orders):
         asked.append(evaluations)
         if start is not None and i < started:
             stages.append(start(i))
         else:
-            c_x, values = weights(i, min(order, i + 1))
-            known = range(i, i - len(values), -1)
-            stages.append((Stage(level, c_x, spread(values, asked, known)),))
+            stage = multistep(i, min(order, i + 1))
+            known = range(i, i - len(stage.weights), -1)
+            stages.append((stage._replace(weights=spread(stage.weights, asked, known)),))
         evaluations += len(stages[-1])
     return stages

@@ -7,6 +7,7 @@ from typing import ClassVar, Literal
 
 from diffusion_fw.process.schedule import Schedule
 from diffusion_fw.registry import register
+from diffusion_fw.samplers.euler import euler_stage
 from diffusion_fw.samplers.exponential import hold_eps
 from diffusion_fw.samplers.heun import heun_stages
 from diffusion_fw.samplers.linear import LinearSampler, LinearStep, Stage
@@ -26,11 +27,11 @@ ADAMS_BASHFORTH = (
 class PLMS(LinearSampler):
     """DDIM's step with eps' = (55 eps_t - 59 eps_t1 + 37 eps_t2 - 9 eps_t3) / 24 in place of eps.
 
-    Liu et al. 2022, section 3 (F-PNDM). The combination is of order 4, DDIM's step
-    with it of order 2, which is what the paper proves; grids that are smooth in their index keep it. Warm-up:
-    ``runge_kutta`` makes the first three steps by the paper's pseudo Runge-Kutta method, of 4 evaluations
-    each; ``improved_euler`` the first by its pseudo improved Euler method, of 2, and the next by lower combinations, as
-    latent diffusion does.
+    Liu et al. 2022, section 3 (F-PNDM). The combination is of order 4, DDIM's step with it of order 2, which is what
+    the paper proves; grids that are smooth in their index keep it. Warm-up: ``runge_kutta`` makes the first three steps
+    by the paper's pseudo Runge-Kutta method, of 4 evaluations each; ``improved_euler`` the first by its pseudo improved
+    Euler method, of 2, and the next by lower combinations, as latent diffusion does. A first step from alpha = 0 is
+    DDIM's.
     """
 
     warm_up: Literal["runge_kutta", "improved_euler"] = "runge_kutta"
@@ -42,14 +43,16 @@ class PLMS(LinearSampler):
         started = 3 if self.warm_up == "runge_kutta" else 1
         self.require_steps(started + 1, f"sampler.warm_up={self.warm_up}")
         levels = self.levels(schedule)
-        begin, end = levels.at(slice(None, -1)), levels.at(slice(1, None))
-        c_x, c_eps = (values.tolist() for values in hold_eps(begin, end))
+        rows = list(levels.unbind())
+        c_x, c_eps = (values.tolist() for values in hold_eps(levels.at(slice(None, -1)), levels.at(slice(1, None))))
 
-        def weights(i: int, order: int) -> tuple[float, list[float]]:
-            return c_x[i], [c_eps[i] * weight for weight in ADAMS_BASHFORTH[order - 1]]
+        def multistep(i: int, order: int) -> Stage:
+            return Stage(rows[i], c_x[i], tuple(c_eps[i] * weight for weight in ADAMS_BASHFORTH[order - 1]))
 
         def pseudo_runge_kutta(i: int) -> tuple[Stage, ...]:
-            level, landing = levels.at(i), levels.at(i + 1)
+            level, landing = rows[i], rows[i + 1]
+            if level.alpha == 0:
+                return (euler_stage(level, landing),)
             middle = schedule((level.t + landing.t) / 2)
             half_x, half_eps = (value.item() for value in hold_eps(level, middle))
             return (
@@ -60,8 +63,8 @@ class PLMS(LinearSampler):
             )
 
         def improved_euler(i: int) -> tuple[Stage, ...]:
-            return heun_stages(levels.at(slice(i, i + 1)), levels.at(slice(i + 1, i + 2)))[0]
+            return heun_stages(rows[i], rows[i + 1])
 
         start = pseudo_runge_kutta if self.warm_up == "runge_kutta" else improved_euler
-        stages = multistep_stages(levels, [4] * self.steps, weights, start, started)
-        return [LinearStep(t, stage) for t, stage in zip(end.t.tolist(), stages, strict=True)]
+        stages = multistep_stages([4] * self.steps, multistep, start, started)
+        return [LinearStep(t, stage) for t, stage in zip(levels.t[1:].tolist(), stages, strict=True)]

@@ -10,7 +10,7 @@ import torch
 from diffusion_fw.process.level import NoiseLevel
 from diffusion_fw.process.schedule import Schedule
 from diffusion_fw.registry import ConfigError, Positive, PositiveInt, Range, register
-from diffusion_fw.samplers.heun import heun_stages
+from diffusion_fw.samplers.heun import heun_steps
 from diffusion_fw.samplers.linear import LinearSampler, LinearStep
 
 
@@ -35,8 +35,7 @@ class Restart(LinearSampler):
     def plan(self, schedule: Schedule) -> list[LinearStep]:
         levels = self.levels(schedule)
         rho = torch.exp(-levels.log_snr / 2)
-        main = heun_stages(levels.at(slice(None, -1)), levels.at(slice(1, None)))
-        plan = [[LinearStep(t, stages)] for t, stages in zip(levels.t[1:].tolist(), main, strict=True)]
+        plan = [[step] for step in heun_steps(levels)]
         noisy = int((levels.sigma > 0).sum())
         for count, repetitions, low, high in self.intervals:
             landing = int((rho[1:noisy] - low).abs().argmin()) + 1 if noisy > 1 else 0
@@ -56,8 +55,7 @@ class Restart(LinearSampler):
         rho = torch.lerp(low.new_tensor(high) ** (1 / 7), low ** (1 / 7), fractions) ** 7
         inner = schedule(schedule.time(-2 * rho.log()))
         way = NoiseLevel(*(torch.cat([value, end[None]]) for value, end in zip(inner, landing, strict=True)))
-        stages = heun_stages(way.at(slice(None, -1)), way.at(slice(1, None)))
         scale = (way.alpha[0] / landing.alpha).item()
         churn = self.s_noise * (way.sigma[0] * torch.sqrt(-torch.expm1(way.log_snr[0] - landing.log_snr))).item()
-        first, *rest = [LinearStep(t, stage) for t, stage in zip(way.t[1:].tolist(), stages, strict=True)]
+        first, *rest = heun_steps(way)
         return [first._replace(scale=scale, churn=churn), *rest]

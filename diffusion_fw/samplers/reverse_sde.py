@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from diffusion_fw.process.level import NoiseLevel
-from diffusion_fw.samplers.exponential import hold_eps
+from diffusion_fw.samplers.exponential import hold_eps, require_signal
 from diffusion_fw.samplers.linear import LinearStep, Stage
 
 
@@ -15,6 +15,7 @@ def reverse_steps(levels: NoiseLevel, c_x: Tensor, c_eps: Tensor, deviation: Ten
     The last step so is Tweedie's formula, which leaves none of the noise that the grid's last noisy level holds
     (Jolicoeur-Martineau et al. 2020).
     """
+    require_signal(levels, "where a step of the reverse SDE has no limit")
     start, end = levels.at(slice(None, -1)), levels.at(slice(1, None))
     denoise_x, denoise_eps = hold_eps(start, end)
     clean = end.sigma == 0

@@ -42,7 +42,7 @@ class UniPC(LinearSampler):
     ``bh2``; they differ where the published 1/2 is used. The last step is not corrected; to sigma = 0 it is x_s = m_0.
 
     For p = 3 the first step is one of DPM-Solver++ singlestep, of order 3, or 2 without the corrector; with
-    ``warm_up="lower_order"``, as published, it is UniPC-1's, which holds the order at 3, and at 2 without the corrector.
+    ``warm_up="lower_order"``, as published, it is UniPC-1's, which holds the order at 3, and at 2 without corrector.
     """
 
     solver_order: Literal[1, 2, 3] = 2
@@ -74,6 +74,8 @@ class UniPC(LinearSampler):
             scale = -h if self.variant == "bh1" else math.expm1(-h)
             held, rise = -alpha[i + 1] * math.expm1(-h), -alpha[i + 1] * scale
             past = [-sum(lengths[i - k : i]) / h for k in range(1, min(orders[i], i + 1))]
+            # A prediction at alpha = 0 is infinitely far: it has no part in the polynomial.
+            past = [ratio for ratio in past if math.isfinite(ratio)]
             known = range(i, i - len(past) - 1, -1)
             predicted = [rise * a / r for a, r in zip(coefficients(past, h, scale), past, strict=True)]
             weights = (held - sum(predicted), *predicted)

@@ -28,7 +28,7 @@ def test_without_noise_it_is_dpm_solver_pp_2m(tools, measured_order):
 
 
 def test_its_first_step_is_ddpms(tools):
-    """With x0 held, the reverse SDE's transition is q(x_s | x_t, x0) (Lu et al. 2022b, appendix A.2)."""
+    """With x0 held, the reverse SDE's transition is q(x_s | x_t, x0)."""
     denoiser, x, z = tools.Mixture(Linear()), tools.start(), torch.ones_like(tools.start())
     ours, ddpm = (next(sampler.trajectory(denoiser, x, noise=lambda _: z)) for sampler in (DPMSolverPPSDE(), DDPM()))
     torch.testing.assert_close(ours.x, ddpm.x, rtol=0, atol=1e-10)

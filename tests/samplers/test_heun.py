@@ -1,9 +1,16 @@
+import math
+from dataclasses import dataclass
+
 import pytest
 import torch
 
+from diffusion_fw.process.schedule import Schedule
 from diffusion_fw.process.schedules.edm import EDM
+from diffusion_fw.process.schedules.flow import Flow
+from diffusion_fw.samplers.grid import Grid
 from diffusion_fw.samplers.grids.karras import Karras
 from diffusion_fw.samplers.heun import Heun
+from diffusion_fw.samplers.ode import ODE
 
 
 @pytest.mark.parametrize("even", [True, False])
@@ -28,3 +35,22 @@ def test_n_steps_take_2n_minus_1_evaluations(tools):
     """35 evaluations at 18 steps (Karras et al. 2022, table 2)."""
     steps = Heun(18).trajectory(tools.Mixture(EDM()), 80 * tools.start())
     assert sum(step.evaluations for step in steps) == 35
+
+
+@dataclass(frozen=True)
+class Even(Grid):
+    """Times equidistant from 1 to 0.1."""
+
+    def noisy_times(self, steps: int, schedule: Schedule) -> torch.Tensor:
+        return torch.linspace(1, 0.1, steps + 1, dtype=torch.float64)
+
+    def __call__(self, steps: int, schedule: Schedule) -> torch.Tensor:
+        return self.noisy_times(steps, schedule)
+
+
+def test_order_is_2_from_a_level_without_signal(tools):
+    """On the flow path alpha = 0 at t = 1, and the first step is Euler's."""
+    denoiser, x = tools.Mixture(Flow()), tools.start()
+    exact = next(ODE(1, Even(), atol=1e-11, rtol=1e-11).trajectory(denoiser, x)).x
+    errors = [(Heun(steps, Even())(denoiser, x) - exact).abs().max().item() for steps in (64, 128)]
+    assert math.log2(errors[0] / errors[1]) == pytest.approx(2, abs=0.15)

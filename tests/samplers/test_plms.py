@@ -18,7 +18,7 @@ def test_order_is_2_as_its_paper_proves(measured_order, warm_up, begin):
 
 @pytest.mark.parametrize(("warm_up", "evaluations"), [("runge_kutta", 29), ("improved_euler", 21)])
 def test_the_warm_up_takes_9_evaluations_more_than_the_steps_or_1(tools, warm_up, evaluations):
-    """Liu et al. 2022, section 3.4: three pseudo Runge-Kutta steps of 4; the improved Euler step of 2."""
+    """Liu et al. 2022: three pseudo Runge-Kutta steps of 4; the improved Euler step of 2."""
     steps = PLMS(20, warm_up=warm_up).trajectory(tools.Mixture(Linear()), tools.start())
     assert sum(step.evaluations for step in steps) == evaluations
 

@@ -10,7 +10,7 @@ from diffusion_fw.samplers.restart import Restart
 
 
 def test_the_cifar_setting_takes_the_papers_43_evaluations(tools):
-    """Xu et al. 2023, table 1: 35 of the main process of 18 steps, and 2 K (N_restart - 1) = 8."""
+    """Xu et al. 2023: 35 of the main process of 18 steps, and 2 K (N_restart - 1) = 8 for [3, 2, 0.14, 0.30]."""
     steps = Restart(18, Karras()).trajectory(tools.Mixture(EDM()), 80 * tools.start())
     assert sum(step.evaluations for step in steps) == 43
 
@@ -21,7 +21,7 @@ def test_without_a_restart_it_is_heun(tools):
 
 
 def test_noise_is_added_from_rho_min_to_rho_max():
-    """x + sqrt(rho_max^2 - rho_min^2) z on the path with alpha = 1 (Xu et al. 2023, equation 4)."""
+    """x + sqrt(rho_max^2 - rho_min^2) z on the path with alpha = 1 (Xu et al. 2023, algorithm 1)."""
     schedule, high = EDM(), 0.3
     plan = Restart(18, Karras(), intervals=((3, 1, 0.14, high),)).plan(schedule)
     (restart,) = (step for step in plan if step.churn > 0)
