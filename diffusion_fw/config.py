@@ -107,7 +107,10 @@ def _jobs(overrides: Sequence[Override]) -> Iterator[list[str]]:
 
 def _check_choice(override: Override, known: Sequence[str]) -> None:
     group = override.key_or_group
-    if group not in known or override.is_delete() or override.value() is None:
+    if group in known and override.is_delete():
+        remedy = f"{group}=none leaves it empty" if group in STACKED else f"choose one by {group}=..."
+        raise ConfigError(f"~{group}: the group itself cannot be removed; {remedy}")
+    if group not in known or override.value() is None:
         return
     allowed = choices(group)
     if override.is_sweep_override():

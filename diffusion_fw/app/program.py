@@ -19,7 +19,7 @@ def run(program: str, task: Task, *, plugins: Path | None = None, before: Callab
     """Run ``task(config, folder)`` under Hydra for each job of the command line.
 
     ``plugins`` is the folder beside the script. ``before(configs, arguments)`` may answer the command line by itself
-    (True: nothing is left to do). A ConfigError is one message and exit code 2, before any folder is made.
+    (True: nothing is left to do). A ConfigError is one message and exit code 1, and leaves no folder.
     """
     arguments = sys.argv[1:]
     try:
@@ -37,6 +37,7 @@ def run(program: str, task: Task, *, plugins: Path | None = None, before: Callab
 
     import hydra
     from hydra.core.hydra_config import HydraConfig
+    from hydra.errors import CompactHydraException
     from omegaconf import DictConfig, OmegaConf
 
     def job(config: DictConfig) -> Any:
@@ -49,13 +50,18 @@ def run(program: str, task: Task, *, plugins: Path | None = None, before: Callab
             _discard(folder)
             if os.environ.get("HYDRA_FULL_ERROR"):
                 raise
-            raise hydra.errors.HydraException(f"ConfigError: {error}") from error
+            raise CompactHydraException(f"ConfigError: {error}") from error
 
     hydra.main(version_base="1.3", config_path=os.fspath(conf_dir()), config_name=program)(job)()
 
 
 def _discard(folder: Path) -> None:
-    """Remove a run's folder that holds nothing but Hydra's own files."""
+    """Remove a run's folder that holds nothing but Hydra's own files, and the folders above it that are then empty."""
     own = {".hydra", *(path.name for path in folder.glob("*.log"))}
-    if folder.is_dir() and {path.name for path in folder.iterdir()} <= own:
-        shutil.rmtree(folder, ignore_errors=True)
+    if not folder.is_dir() or not {path.name for path in folder.iterdir()} <= own:
+        return
+    shutil.rmtree(folder, ignore_errors=True)
+    for above in folder.absolute().parents:
+        if Path.cwd() not in above.parents or any(above.iterdir()):
+            return
+        above.rmdir()
