@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,13 +34,9 @@ class Rescheduled(Wrapper):
     def schedule(self) -> Schedule:
         return self.target
 
-    @functools.cached_property
-    def _lowest_log_snr(self) -> float:
-        return float(self.denoiser.schedule(torch.ones((), dtype=torch.float64)).log_snr)
-
     def __call__(self, x: Tensor, level: NoiseLevel, cond: Any = None) -> Prediction:
         source = self.denoiser.schedule
-        own = source(source.time(level.log_snr.clamp(min=self._lowest_log_snr)))
+        own = source(source.time(level.log_snr))
         # x is scaled by the larger of signal and noise, the one that neither path has at 0.
         noisy = level.log_snr < 0
         scale = torch.where(noisy, own.sigma / level.sigma, own.alpha / level.alpha)

@@ -54,7 +54,7 @@ class Mixture:
         offset = x[:, None] - alpha[..., None] * means
         x0 = (share[..., None] * (means + (alpha * stds**2 / variance)[..., None] * offset)).sum(1)
         eps = (share[..., None] * (sigma / variance)[..., None] * offset).sum(1)
-        return Prediction(x0, eps, share.sum(1, keepdim=True) * x if self.learned_variance else None)
+        return Prediction(x0, eps, (share @ self.means.to(x)).sin() if self.learned_variance else None)
 
 
 @dataclass(frozen=True, eq=False)
