@@ -1,0 +1,57 @@
+"""From the bytes of an image file to pixels of one shape."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+
+FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF")
+LARGEST_IMAGE = 100_000_000
+"""An image of more pixels is refused before it is decoded: a few kilobytes can claim any number."""
+
+
+class CorruptImageError(ValueError):
+    """A file that does not hold a readable image; says why."""
+
+
+@dataclass(frozen=True)
+class Decoder:
+    """Turns a file into uint8 (channels, size, size): shorter side resized to size, centre cropped.
+
+    Bicubic, antialiased. The orientation that a camera recorded is applied, transparency is laid on white, 16-bit gray
+    is rounded to 8 bits, gray from colour is ITU-R 601 luma, and of an animation the first frame counts. An image that
+    has the size already keeps its pixels.
+    """
+
+    size: int
+    channels: Literal[1, 3]
+
+    def __call__(self, content: bytes) -> Tensor:
+        try:
+            with Image.open(io.BytesIO(content), formats=FORMATS) as image:
+                if image.width * image.height > LARGEST_IMAGE:
+                    raise ValueError(f"{image.width} x {image.height} pixels, more than {LARGEST_IMAGE:,}")
+                plain = on_white(ImageOps.exif_transpose(image)).convert("L" if self.channels == 1 else "RGB")
+                fitted = ImageOps.fit(plain, (self.size, self.size), Image.Resampling.BICUBIC)
+        except Exception as error:  # a corrupt file raises whatever its bytes happen to spell
+            raise CorruptImageError(str(error) or type(error).__name__) from error
+        pixels = torch.from_numpy(np.array(fitted))
+        return pixels.view(self.size, self.size, self.channels).permute(2, 0, 1)
+
+
+def on_white(image: Image.Image) -> Image.Image:
+    """The image in a mode of 8 bits a channel, what is transparent in it white."""
+    if image.mode.startswith("I;16") or image.mode == "I":
+        return Image.fromarray((np.asarray(image).clip(0, 65535) / 257).round().astype(np.uint8))
+    if image.mode == "F":
+        raise ValueError("its pixels are floats, whose range is unknown")
+    if "A" in image.getbands() or "transparency" in image.info:
+        colour = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", colour.size, "white"), colour)
+    return image

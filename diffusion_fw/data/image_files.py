@@ -1,0 +1,88 @@
+"""Where image files lie: a folder or a zip, read by relative path."""
+
+from __future__ import annotations
+
+import functools
+import os
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Protocol
+
+from diffusion_fw.registry import ConfigError
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff")
+LARGEST_MEMBER = 1 << 28
+"""A member of a zip that unpacks to more bytes than this is refused: no image needs them, a zip bomb does."""
+
+
+class ImageFiles(Protocol):
+    """Image files under one root."""
+
+    def names(self) -> dict[str, str]:
+        """Every image's path relative to the root, with slashes, sorted; and a mark that changes with its content."""
+        ...
+
+    def read(self, name: str) -> bytes:
+        """The content of one file; any exception where it can't be read."""
+        ...
+
+
+def is_image(name: str) -> bool:
+    """By its suffix; what a system hides (.DS_Store, __MACOSX) is none."""
+    path = PurePosixPath(name)
+    hidden = any(part.startswith(".") or part == "__MACOSX" for part in path.parts)
+    return path.suffix.lower() in SUFFIXES and not hidden
+
+
+@dataclass(frozen=True)
+class Folder:
+    """The image files of a folder and its sub-folders, links followed."""
+
+    root: Path
+
+    def names(self) -> dict[str, str]:
+        found = {}
+        seen = set()
+        for folder, subfolders, files in os.walk(self.root, followlinks=True):
+            real = os.path.realpath(folder)
+            if real in seen:  # a link back to a folder above would never end
+                subfolders.clear()
+                continue
+            seen.add(real)
+            for path in (Path(folder, file) for file in files):
+                name = path.relative_to(self.root).as_posix()
+                if is_image(name) and path.is_file():
+                    found[name] = f"{path.stat().st_size} {path.stat().st_mtime_ns}"
+        return dict(sorted(found.items()))
+
+    def read(self, name: str) -> bytes:
+        return (self.root / name).read_bytes()
+
+
+@dataclass(frozen=True)
+class Zip:
+    """The image files of a zip, unpacked in memory one at a time: no member's name ever becomes a path on disk."""
+
+    path: Path
+
+    def names(self) -> dict[str, str]:
+        try:
+            members = _open(self.path, os.getpid()).infolist()
+        except (OSError, zipfile.BadZipFile) as error:
+            raise ConfigError(f"data.path: {self.path} is not a folder and cannot be read as a zip: {error}") from None
+        found = {member.filename: f"{member.CRC:08x}" for member in members if not member.is_dir()}
+        return {name: mark for name, mark in sorted(found.items()) if is_image(name)}
+
+    def read(self, name: str) -> bytes:
+        archive = _open(self.path, os.getpid())
+        size = archive.getinfo(name).file_size
+        if size > LARGEST_MEMBER:
+            raise ValueError(f"it unpacks to {size:,} bytes, more than {LARGEST_MEMBER:,}")
+        return archive.read(name)
+
+
+@functools.lru_cache(maxsize=4)
+def _open(path: Path, process: int) -> zipfile.ZipFile:
+    """One handle for each process: a worker that inherited its parent's would share the position in the file."""
+    return zipfile.ZipFile(path)

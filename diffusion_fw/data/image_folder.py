@@ -1,0 +1,147 @@
+"""Images from a folder or a zip."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import itertools
+import logging
+import math
+import os
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Annotated, ClassVar, Literal
+
+import torch
+
+from diffusion_fw.data.decode import Decoder
+from diffusion_fw.data.flip import WithFlips
+from diffusion_fw.data.image_examples import LazyImages
+from diffusion_fw.data.image_files import SUFFIXES, Folder, ImageFiles, Zip
+from diffusion_fw.data.source import Data, Examples
+from diffusion_fw.registry import ConfigError, PositiveInt, Range, register
+
+logger = logging.getLogger(__name__)
+
+CACHE_BYTES = 1 << 30
+SPLITS = ("train", "test")
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The split and the class of each image, by its path in the source; class None where there are no classes."""
+
+    splits: dict[str, str]
+    classes: dict[str, str | None]
+    marks: dict[str, str]
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        return tuple(sorted({name for name in self.classes.values() if name is not None}))
+
+
+@register("data", "image_folder")
+@dataclass(frozen=True)
+class ImageFolder(Data):
+    """Images in path, a folder or a zip: png, jpg, bmp, gif, webp, tif; sub-folders are classes, in sorted order.
+
+    Folders that all images share do not count. Folders train and test at the top, where there are both, are the split;
+    otherwise test_fraction of the images are held out, by a hash of their relative paths, so that an image that is
+    added moves no other. Each is resized to size on its shorter side and centre cropped; horizontal_flip adds the
+    mirror image of each training image.
+
+    With cache, a split that takes at most 1 GiB is decoded into memory at once; there on_error=skip leaves out the
+    images that cannot be read and logs their count. A larger one is decoded as asked for, and on_error=skip puts the
+    next readable image in the place of one that is not. on_error=raise stops at the first and names it. Raises
+    ConfigError for a path without images, for one image alone, and for images both in classes and beside them.
+    """
+
+    path: str
+    size: PositiveInt = 32
+    channels: Literal[1, 3] = 3
+    horizontal_flip: bool = False
+    test_fraction: Annotated[float, Range(0, 1, low_open=True, high_open=True)] = 0.1
+    on_error: Literal["raise", "skip"] = "raise"
+    cache: bool = True
+
+    default_features: ClassVar[str] = "pixels"
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (self.channels, self.size, self.size)
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        return self.listing.class_names
+
+    @functools.cached_property
+    def files(self) -> ImageFiles:
+        """Where the images lie."""
+        path = Path(self.path).expanduser()
+        if not path.exists():
+            raise ConfigError(f"data.path={self.path}: there is no {path.absolute()}; give a folder or a zip of images")
+        return Folder(path) if path.is_dir() else Zip(path)
+
+    @functools.cached_property
+    def listing(self) -> Listing:
+        """What the paths of the images say."""
+        marks = self.files.names()
+        if not marks:
+            raise ConfigError(f"data.path={self.path}: no image in it; images end in {', '.join(SUFFIXES)}")
+        inner = without_shared_folders({name: PurePosixPath(name) for name in marks})
+        splits = self.splits_by_folder(inner)
+        if splits:
+            inner = {name: inner[name].relative_to(split) for name, split in splits.items()}
+        else:
+            splits = self.splits_by_hash(inner)
+        classes = {name: path.parts[0] if len(path.parts) > 1 else None for name, path in inner.items()}
+        if None in classes.values() and len(set(classes.values())) > 1:
+            beside = next(name for name, class_name in classes.items() if class_name is None)
+            raise ConfigError(
+                f"data.path={self.path}: some images lie in folders, which are the classes, but {beside} lies beside "
+                "them; move it into one"
+            )
+        return Listing(splits, classes, marks)
+
+    def splits_by_folder(self, paths: dict[str, PurePosixPath]) -> dict[str, str]:
+        """The split of each image below train and test, where both exist; else nothing."""
+        chosen = {name: path.parts[0] for name, path in paths.items() if path.parent.parts and path.parts[0] in SPLITS}
+        if set(chosen.values()) != set(SPLITS):
+            return {}
+        if len(chosen) < len(paths):
+            logger.warning("data.path=%s: left out %d images not in train or test", self.path, len(paths) - len(chosen))
+        return chosen
+
+    def splits_by_hash(self, paths: dict[str, PurePosixPath]) -> dict[str, str]:
+        """test_fraction of the hashes is held out; at least one image, and never all."""
+        if len(paths) < 2:
+            raise ConfigError(f"data.path={self.path}: one image alone cannot be split; give at least two")
+        hashes = {name: uniform_hash(path) for name, path in paths.items()}
+        low, high = min(hashes.values()), max(hashes.values())
+        limit = min(max(self.test_fraction, math.nextafter(low, math.inf)), high)
+        return {name: "test" if value < limit else "train" for name, value in hashes.items()}
+
+    def load(self, split: str) -> Examples:
+        listing = self.listing
+        names = {name: listing.marks[name] for name, value in listing.splits.items() if value == split}
+        indices = {class_name: index for index, class_name in enumerate(listing.class_names)}
+        classes = (listing.classes[name] for name in names)
+        labels = [indices[class_name] for class_name in classes if class_name is not None]
+        decoder = Decoder(self.size, self.channels)
+        lazy = LazyImages(self.files, names, torch.tensor(labels) if labels else None, decoder, self.on_error)
+        fits = len(names) * math.prod(self.shape) <= CACHE_BYTES
+        examples: Examples = lazy.in_memory() if self.cache and fits else lazy
+        return WithFlips(examples) if self.horizontal_flip and split == "train" else examples
+
+
+def without_shared_folders(paths: dict[str, PurePosixPath]) -> dict[str, PurePosixPath]:
+    """The paths below the folders that all of them share."""
+    levels = zip(*(path.parent.parts for path in paths.values()), strict=False)
+    shared = sum(1 for _ in itertools.takewhile(lambda level: len(set(level)) == 1, levels))
+    return {name: PurePosixPath(*path.parts[shared:]) for name, path in paths.items()}
+
+
+def uniform_hash(path: PurePosixPath) -> float:
+    """A number in [0, 1) that depends on the path alone."""
+    digest = hashlib.sha256(os.fsencode(path.as_posix())).digest()
+    return int.from_bytes(digest[:6], "big") / 2**48

@@ -1,0 +1,69 @@
+"""MNIST and every set published in its format."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from diffusion_fw.data.idx import read_idx
+from diffusion_fw.data.source import Data, InMemory
+from diffusion_fw.registry import ConfigError, register
+
+# MNIST and its followers call the held-out files t10k, EMNIST calls them test.
+STEMS = {"train": ("train",), "test": ("t10k", "test")}
+
+
+@register("data", "mnist")
+@dataclass(frozen=True)
+class MNIST(Data):
+    """Gray images from IDX files in root, plain or .gz, of any size (LeCun et al. 1998; Fashion-, K-, EMNIST).
+
+    The files are called <prefix>train-images-idx3-ubyte, <prefix>train-labels-idx1-ubyte and the same with t10k (or
+    test) for train; prefix is for example emnist-digits-. Labels count from 0 to the largest training label. Raises
+    ConfigError for a missing file, a corrupt one, and for images and labels that do not match.
+    """
+
+    root: str = "data/mnist"
+    prefix: str = ""
+
+    default_features: ClassVar[str] = "pixels"
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(self.train.values.shape[1:])
+
+    @functools.cached_property
+    def class_names(self) -> tuple[str, ...]:
+        assert self.train.labels is not None
+        return tuple(map(str, range(int(self.train.labels.max()) + 1)))
+
+    @functools.cached_property
+    def train(self) -> InMemory:
+        return self.load("train")
+
+    def load(self, split: str) -> InMemory:
+        images_path, labels_path = self.find(split, "images-idx3-ubyte"), self.find(split, "labels-idx1-ubyte")
+        images, labels = read_idx(images_path, 3), read_idx(labels_path, 1)
+        if len(images) != len(labels):
+            raise ConfigError(
+                f"data.root: {images_path} holds {len(images)} images but {labels_path} {len(labels)} labels; "
+                "get both files from the same place"
+            )
+        if images.numel() == 0:
+            raise ConfigError(f"data.root: {images_path} holds no images; get the file again")
+        return InMemory(images.unsqueeze(1), labels.long())
+
+    def find(self, split: str, kind: str) -> Path:
+        """The file of a split's images or labels; ConfigError that says what to get and where to put it."""
+        root = Path(self.root).expanduser()
+        names = [f"{self.prefix}{stem}-{kind}" for stem in STEMS[split]]
+        for path in (root / (name + suffix) for name in names for suffix in ("", ".gz")):
+            if path.is_file():
+                return path
+        raise ConfigError(
+            f"data.root={self.root}: {names[0]} (or {names[0]}.gz) is missing; get the four IDX files of MNIST, or "
+            f"of a set in its format, and put them into {root.absolute()}, or give data.root=<their folder> and "
+            "data.prefix=<what their names begin with>"
+        )

@@ -1,0 +1,49 @@
+"""Pickles of NumPy arrays from strangers, read without running what they ask for."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from diffusion_fw.registry import ConfigError
+
+
+def _latin1(text: str, encoding: str) -> bytes:
+    """What Python 3 writes for bytes in old protocols: a call of _codecs.encode, here for its one encoding."""
+    if encoding != "latin1":
+        raise pickle.UnpicklingError(f"encoding {encoding}")
+    return text.encode("latin1")
+
+
+_reconstruct = np.empty(0).__reduce__()[0]
+
+# What an array, a list, a dict, a string need. Anything else in a pickle is refused, not imported.
+ALLOWED: dict[tuple[str, str], Any] = {
+    ("numpy", "ndarray"): np.ndarray,
+    ("numpy", "dtype"): np.dtype,
+    ("numpy.core.multiarray", "_reconstruct"): _reconstruct,
+    ("numpy._core.multiarray", "_reconstruct"): _reconstruct,
+    ("_codecs", "encode"): _latin1,
+}
+
+
+class _ArraysOnly(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) not in ALLOWED:
+            raise pickle.UnpicklingError(f"it asks for {module}.{name}, which arrays do not need")
+        return ALLOWED[module, name]
+
+
+def read_numpy_pickle(path: Path) -> Any:
+    """The arrays, containers, numbers and strings of a pickle; strings of Python 2 as bytes.
+
+    Raises ConfigError that names a file that is corrupt or asks for anything else.
+    """
+    try:
+        with path.open("rb") as file:
+            return _ArraysOnly(file, encoding="bytes").load()
+    except Exception as error:  # a corrupt pickle raises whatever its bytes happen to spell
+        raise ConfigError(f"data.root: {path} is not a batch of arrays: {error or type(error).__name__}") from None
