@@ -51,6 +51,9 @@ class Evaluation(lightning.Callback):
         self.curve: tuple[list[float], list[float]] = ([], [])
         self._evaluated = -1
 
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: Any) -> None:
+        self._evaluated = trainer.global_step
+
     def on_train_batch_end(
         self,
         trainer: lightning.Trainer,
@@ -61,7 +64,7 @@ class Evaluation(lightning.Callback):
     ) -> None:
         step = trainer.global_step
         due = step % self.every == 0 or step == trainer.max_steps
-        if due and step != self._evaluated and step > 0:
+        if due and step != self._evaluated:
             self._evaluated = step
             with self.history.paused():
                 self.evaluate(trainer, pl_module, step)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -30,6 +31,11 @@ class History(lightning.Callback):
         self._seen_step = 0
         self._images = 0
         self._since = time.perf_counter()
+
+    @property
+    def best(self) -> float:
+        """The smallest finite distance so far, inf before there is one."""
+        return min((value for _, value in self.distances if math.isfinite(value)), default=math.inf)
 
     def state_dict(self) -> dict[str, Any]:
         return {"records": self.records, "distances": self.distances, "heldout": self.heldout}

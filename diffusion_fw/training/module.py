@@ -135,7 +135,8 @@ class DiffusionModule(lightning.LightningModule):
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         super().optimizer_step(*args, **kwargs)
-        self.average.update(self.averaged, self.denoiser, self.trainer.global_step)
+        # Lightning counts this step when the hook has returned.
+        self.average.update(self.averaged, self.denoiser, self.trainer.global_step + 1)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint[CHECKPOINT_KEY] = {**self.record, "time_sampler": self.time_sampler.state_dict()}

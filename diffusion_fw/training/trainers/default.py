@@ -27,6 +27,7 @@ def default(
 ) -> Any:
     """Run max_steps optimizer steps on the devices given; gradient_clip_val=0 doesn't clip."""
     import lightning
+    from lightning.pytorch.callbacks import Checkpoint, ProgressBar
 
     return lightning.Trainer(
         max_steps=max_steps,
@@ -45,7 +46,8 @@ def default(
         logger=loggers or False,
         callbacks=callbacks,
         use_distributed_sampler=False,
-        enable_checkpointing=False,
+        enable_checkpointing=any(isinstance(callback, Checkpoint) for callback in callbacks),
+        enable_progress_bar=any(isinstance(callback, ProgressBar) for callback in callbacks),
         enable_model_summary=False,
         num_sanity_val_steps=0,
         limit_val_batches=0,
