@@ -82,12 +82,18 @@ def build_sampler(config: Config) -> Sampler:
     return sampler
 
 
-def build_wrappers(config: Config, facts: Facts) -> Callable[[Denoiser], Denoiser]:
+def is_conditional(denoiser: NetworkDenoiser) -> bool:
+    """Whether the network was told of classes: it then has ``class_conditional``, and takes labels as cond."""
+    return bool(getattr(denoiser.network, "class_conditional", False))
+
+
+def build_wrappers(config: Config, facts: Facts, conditional: bool) -> Callable[[Denoiser], Denoiser]:
     """The function that wraps a denoiser in every guidance of the config, the first of them innermost."""
+    known = {**asdict(facts), "num_classes": facts.num_classes if conditional else 0}
 
     def wrap(denoiser: Denoiser) -> Denoiser:
         for section in config["guidance"].values():
-            denoiser = assemble("guidance", section, denoiser=denoiser, schedule=denoiser.schedule, **asdict(facts))
+            denoiser = assemble("guidance", section, denoiser=denoiser, schedule=denoiser.schedule, **known)
         return denoiser
 
     return wrap
@@ -143,7 +149,7 @@ def build_experiment(config: Config, folder: Path) -> Experiment:
     denoiser = build_denoiser(config, facts)
     sampler = build_sampler(config)
     check_fit(denoiser, sampler)
-    wrap = build_wrappers(config, facts)
+    wrap = build_wrappers(config, facts, is_conditional(denoiser))
     wrap(denoiser)
     time_sampler = assemble("time_sampler", config["time_sampler"], schedule=denoiser.schedule)
     time_sampler(2, denoiser.schedule)
@@ -192,7 +198,7 @@ def build_experiment(config: Config, folder: Path) -> Experiment:
         examples=data.train,
         batch_size=config["batch_size"],
         seed=config["seed"],
-        conditional=getattr(denoiser.network, "class_conditional", False),
+        conditional=is_conditional(denoiser),
         label_dropout=config["label_dropout"],
         num_classes=data.num_classes,
         num_workers=config["num_workers"],

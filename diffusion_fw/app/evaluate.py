@@ -17,7 +17,7 @@ def evaluate(config: dict[str, Any], folder: Path) -> float:
 
     from diffusion_fw.app.device import choose
     from diffusion_fw.app.load import load_with_record
-    from diffusion_fw.build import Facts, build_data, build_metric, build_sampler, build_wrappers, check_fit
+    from diffusion_fw.build import Facts, build_data, build_metric, build_sampler, build_wrappers, check_fit, is_conditional
     from diffusion_fw.data.source import to_pixels
     from diffusion_fw.sampling import draw
 
@@ -28,8 +28,8 @@ def evaluate(config: dict[str, Any], folder: Path) -> float:
     check_fit(denoiser, sampler)
     metric, _ = build_metric(config, data)
     device = choose(config["device"])
-    wrapped = build_wrappers(config, facts)(denoiser.to(device))
-    conditional = getattr(denoiser.network, "class_conditional", False)
+    conditional = is_conditional(denoiser)
+    wrapped = build_wrappers(config, facts, conditional)(denoiser.to(device))
     floor = metric.floor()
     metric.reset()
     metric.to(device)

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from diffusion_fw import registry
+from diffusion_fw.app.device import processes
 from diffusion_fw.build import Facts, build_data, build_denoiser, build_sampler, check_fit
 from diffusion_fw.config import STACKED, conf_dir
 from diffusion_fw.samplers.base import Sampler
@@ -104,8 +105,8 @@ def explain(config: dict[str, Any], arguments: Sequence[str]) -> None:
     count = parameters(config, facts)
     trainer = config["trainer"]
     accumulate = trainer.get("accumulate_grad_batches", 1)
-    processes = trainer.get("num_nodes", 1) * _devices(trainer.get("devices", 1))
-    local = config["batch_size"] // max(1, accumulate * processes)
+    count_processes = processes(trainer)
+    local = config["batch_size"] // max(1, accumulate * count_processes)
     weights = 4 * count
     activations = activation_bytes(config, facts) * local
     cost = Table(title="the run", show_header=False)
@@ -115,7 +116,7 @@ def explain(config: dict[str, Any], arguments: Sequence[str]) -> None:
             "data",
             f"{config['data']['name']}: {len(data.train)} training, {len(data.test)} held-out, shape {data.shape}",
         ),
-        ("global batch", f"{config['batch_size']} = {processes} processes x {accumulate} accumulated x {local}"),
+        ("global batch", f"{config['batch_size']} = {count_processes} processes x {accumulate} accumulated x {local}"),
         ("examples seen", f"{images:,} = {images / len(data.train):.1f} epochs"),
         ("parameters", f"{count:,}"),
         (
@@ -133,11 +134,3 @@ def evaluations(sampler: Sampler) -> str:
     """How often a sampler asks the network for one sample."""
     per_step = sampler.evaluations_per_step
     return "as many as its tolerance takes" if per_step is None else f"{sampler.steps * per_step:,}"
-
-
-def _devices(devices: int | str | list[int]) -> int:
-    if isinstance(devices, list):
-        return len(devices)
-    if isinstance(devices, int) and devices > 0:
-        return devices
-    return max(1, torch.cuda.device_count())

@@ -6,12 +6,35 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import lightning
+import yaml
 from rich.console import Console
 from rich.table import Table
 
-from diffusion_fw.build import Experiment
+from diffusion_fw.build import Experiment, plain
 from diffusion_fw.pictures import curves
 from diffusion_fw.pictures.schedules import schedule as draw_schedule
+
+
+class Report(lightning.Callback):
+    """What the first process leaves: config.yaml and the loggers' settings at the start, pictures and a table at the end.
+
+    A callback, since the history is in the process that trains, which is a child where a strategy forks or spawns.
+    """
+
+    def __init__(self, experiment: Experiment, config: Mapping[str, Any], folder: Path, *, floor: float) -> None:
+        self.experiment, self.config, self.folder, self.floor = experiment, config, folder, floor
+
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: Any) -> None:
+        if trainer.is_global_zero:
+            (self.folder / "config.yaml").write_text(yaml.safe_dump(plain(self.config), sort_keys=False))
+        for logger in trainer.loggers:
+            logger.log_hyperparams(plain(self.config))
+
+    def on_train_end(self, trainer: lightning.Trainer, pl_module: Any) -> None:
+        if trainer.is_global_zero:
+            draw_report(self.experiment, self.config, self.folder, self.floor)
+            print_summary(self.experiment, self.folder, self.floor)
 
 
 def draw_report(experiment: Experiment, config: Mapping[str, Any], folder: Path, floor: float) -> None:
@@ -39,7 +62,7 @@ def draw_report(experiment: Experiment, config: Mapping[str, Any], folder: Path,
 def print_summary(experiment: Experiment, folder: Path, floor: float) -> None:
     """Print the table that ends a run."""
     history, trainer = experiment.history, experiment.trainer
-    table = Table(title=f"run of {trainer.global_step or history.records[-1]['step']} steps", show_header=False)
+    table = Table(title=f"run of {trainer.global_step} steps", show_header=False)
     name = experiment.metric.name("ema")
     for step, value in history.distances:
         table.add_row(f"{name} at step {step:,}", f"{value:.2f}")

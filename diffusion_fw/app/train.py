@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Any
 
 from diffusion_fw.app.program import run
+from diffusion_fw.registry import ConfigError
 
 
 def train(config: dict[str, Any], folder: Path) -> float:
@@ -16,34 +16,44 @@ def train(config: dict[str, Any], folder: Path) -> float:
 
     import lightning.pytorch  # noqa: F401 - sets the levels of its loggers, which are set again below
     import torch
-    import yaml
 
-    from diffusion_fw.app.report import draw_report, print_summary
-    from diffusion_fw.build import build_experiment, plain
+    from diffusion_fw.app.report import Report
+    from diffusion_fw.build import build_experiment
 
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
     torch.set_float32_matmul_precision("high")
     experiment = build_experiment(config, folder)
-    floor = experiment.metric.floor()
     trainer = experiment.trainer
-    if trainer.is_global_zero:
-        (folder / "config.yaml").write_text(yaml.safe_dump(plain(config), sort_keys=False))
-    for logger in trainer.loggers:
-        logger.log_hyperparams(plain(config))
+    trainer.callbacks.append(Report(experiment, config, folder, floor=experiment.metric.floor()))
     trainer.fit(experiment.module)
-    if trainer.is_global_zero:
-        draw_report(experiment, config, folder, floor)
-        print_summary(experiment, folder, floor)
-    for logger in trainer.loggers:
-        logger.finalize("success")
-    distances = [value for _, value in experiment.history.distances if math.isfinite(value)]
-    return min(distances, default=math.inf)
+    # What strategies that fork or spawn bring back from the process that trained.
+    return float(trainer.callback_metrics.get("best_distance", float("inf")))
+
+
+def check_sweep(configs: list[dict[str, Any]], arguments: list[str]) -> None:
+    """Refuse a sweep whose jobs would run the whole command line, and so the sweep, again in each of their processes.
+
+    Raises ConfigError that names the strategies that start their processes otherwise.
+    """
+    from diffusion_fw.app.device import processes
+
+    swept = "-m" in arguments or "--multirun" in arguments
+    if not swept or any(argument.startswith("hydra/launcher=submitit") for argument in arguments):
+        return
+    for trainer in (config["trainer"] for config in configs):
+        strategy = trainer.get("strategy", "auto")
+        if processes(trainer) > 1 and not strategy.endswith(("_fork", "_spawn")):
+            raise ConfigError(
+                f"trainer.strategy={strategy}: each of its processes would run the whole sweep again; in a sweep use "
+                "trainer.strategy=ddp_fork, trainer.strategy=ddp_spawn or hydra/launcher=submitit_slurm"
+            )
 
 
 def before(configs: list[dict[str, Any]], arguments: list[str]) -> bool:
     """Answer explain=true: print what would be run, and run nothing."""
+    check_sweep(configs, arguments)
     if not configs[0]["explain"]:
         return False
     from diffusion_fw.app.explain import explain
