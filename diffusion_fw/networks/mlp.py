@@ -52,6 +52,7 @@ class MLP(nn.Module):
         dimension = math.prod(shape)
         self.output_shape = (outputs * shape[0], *shape[1:])
         self.time = TimeEmbedding(width, width)
+        self.class_conditional = class_conditional
         self.classes = class_embedding(class_conditional, num_classes, width)
         self.enter = nn.Linear(dimension, width)
         # Without this the first layer is close to linear on data of scale 1, and thin structures are learned late.

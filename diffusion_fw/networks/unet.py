@@ -131,6 +131,7 @@ class UNet(nn.Module):
             return Stage(block, Attention(width, num_heads) if attention else nn.Identity(), checkpointing)
 
         self.time = TimeEmbedding(channels, features)
+        self.class_conditional = class_conditional
         self.classes = class_embedding(class_conditional, num_classes, features)
         self.enter = nn.Conv2d(shape[0], channels, 3, padding=1)
         width = channels

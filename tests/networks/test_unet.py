@@ -195,3 +195,10 @@ def test_what_cannot_be_built_says_which_key_to_change(kwargs, says):
         dfw.build("network", "unet", **{"shape": (1, 8, 8), **SMALL, **kwargs})
     for part in says:
         assert caught.match(part)
+
+
+@pytest.mark.parametrize("name", ["unet", "mlp"])
+def test_a_network_says_whether_it_takes_classes(name):
+    for told in (True, False):
+        network = dfw.build("network", name, shape=(1, 8, 8), num_classes=3, class_conditional=told)
+        assert network.class_conditional is told
