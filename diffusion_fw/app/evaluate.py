@@ -60,7 +60,7 @@ def evaluate(config: dict[str, Any], folder: Path) -> float:
     }
     (folder / "evaluation.json").write_text(json.dumps(result, indent=2))
     table = Table("metric", "distance", "floor (train vs held-out)", "sampler", "steps")
-    table.add_row(name, f"{distance:.2f}", f"{floor:.2f}", config["sampler"]["name"], str(sampler.steps))
+    table.add_row(name, f"{distance:.4g}", f"{floor:.4g}", config["sampler"]["name"], str(sampler.steps))
     Console().print(table)
     return distance
 

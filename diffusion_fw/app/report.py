@@ -65,9 +65,9 @@ def print_summary(experiment: Experiment, folder: Path, floor: float) -> None:
     table = Table(title=f"run of {trainer.global_step} steps", show_header=False)
     name = experiment.metric.name("ema")
     for step, value in history.distances:
-        table.add_row(f"{name} at step {step:,}", f"{value:.2f}")
+        table.add_row(f"{name} at step {step:,}", f"{value:.4g}")
     count = getattr(experiment.metric, "floor_samples", experiment.metric.num_samples)
-    table.add_row(f"floor: {count} training against {len(experiment.data.test)} held-out examples", f"{floor:.2f}")
+    table.add_row(f"floor: {count} training against {len(experiment.data.test)} held-out examples", f"{floor:.4g}")
     table.add_section()
     if history.records:
         table.add_row("loss, last interval", f"{history.records[-1]['loss']:.4f}")
