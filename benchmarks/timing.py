@@ -16,7 +16,9 @@ def seconds(function: Callable[[], object], repeats: int) -> float:
     return (time.perf_counter() - begin) / repeats
 
 
-def ratio(ours: Callable[[], object], bare: Callable[[], object], *, repeats: int, rounds: int = 15) -> dict[str, float]:
+def ratio(
+    ours: Callable[[], object], bare: Callable[[], object], *, repeats: int, rounds: int = 15
+) -> dict[str, float]:
     """Median seconds of each and the median of their ratio over rounds that alternate between the two."""
     with torch.random.fork_rng():
         ours(), bare()
