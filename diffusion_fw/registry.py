@@ -406,7 +406,7 @@ def validate(group: str, name: str, values: Mapping[str, Any], path: str | None 
     return result
 
 
-def build(group: str, name: str, **kwargs: Any) -> Any:
+def build(group: str, name: str, /, **kwargs: Any) -> Any:
     """A component by its config name, e.g. ``build("schedule", "linear", num_steps=1000)``.
 
     Raises ConfigError for an unknown group, name or key, for a value of the wrong type or out of range, and where a

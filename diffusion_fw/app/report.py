@@ -17,7 +17,7 @@ from diffusion_fw.pictures.schedules import schedule as draw_schedule
 
 
 class Report(lightning.Callback):
-    """What the first process leaves: config.yaml and the loggers' settings at the start, pictures and a table at the end.
+    """What the first process leaves: config.yaml and the loggers' settings at first, pictures and a table at the end.
 
     A callback, since the history is in the process that trains, which is a child where a strategy forks or spawns.
     """

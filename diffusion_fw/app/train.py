@@ -20,7 +20,14 @@ def train(config: dict[str, Any], folder: Path) -> float:
     from diffusion_fw.app.report import Report
     from diffusion_fw.build import build_experiment
 
-    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    for message in (
+        "does not have many workers",
+        "logs directory .* exists and is not empty",
+        "in eval mode at the start of training",
+        "is smaller than the logging interval",
+        "all_gather is deprecated",
+    ):
+        warnings.filterwarnings("ignore", message=f".*{message}")
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
     torch.set_float32_matmul_precision("high")

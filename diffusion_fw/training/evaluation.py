@@ -76,6 +76,7 @@ class Evaluation(lightning.Callback):
         name = self.metric.name("ema")
         self.history.distances.append([step, distance])
         module.log(name, distance, logger=False)
+        module.log("best_distance", self.history.best, logger=False)
         heldout = self._heldout(module)
         self.history.heldout.append([step, heldout])
         log(trainer, {name: distance, "heldout/loss": heldout}, step)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 MAX_RECORDS = 20_000
+PENDING_KEY = "losses_since_record"
 
 
 class History(lightning.Callback):
@@ -43,6 +44,20 @@ class History(lightning.Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.records, self.distances = state_dict["records"], state_dict["distances"]
         self.heldout = state_dict["heldout"]
+
+    def on_save_checkpoint(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Keep the losses of the interval that has begun, in the order of the global batch."""
+        pending = torch.cat(self._losses) if self._losses else torch.zeros(0, device=pl_module.device)
+        everywhere = trainer.strategy.all_gather(pending).reshape(trainer.world_size, -1)
+        checkpoint[PENDING_KEY] = everywhere.T.flatten().cpu()
+
+    def on_load_checkpoint(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        mine = checkpoint[PENDING_KEY][trainer.global_rank :: trainer.world_size]
+        self._losses = [mine.to(pl_module.device)]
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:

@@ -24,6 +24,7 @@ def wandb(
     """Log to W&B: online if a key is known (auto) or asked for, else offline; never prompts."""
     import wandb as client
     from lightning.pytorch.loggers import WandbLogger
+    from lightning.pytorch.utilities import rank_zero_only
 
     known = _has_key()
     if mode == "online" and not known:
@@ -32,6 +33,12 @@ def wandb(
     class Logger(WandbLogger):
         def log_picture(self, name: str, path: Path, step: int) -> None:
             self.log_image(name, [str(path)], step=step)
+
+        @rank_zero_only
+        def finalize(self, status: str) -> None:
+            super().finalize(status)
+            # A run left open would take in what the next job of a sweep logs.
+            client.finish(exit_code=0 if status == "success" else 1)
 
     return Logger(
         name=run_name,
