@@ -128,17 +128,24 @@ def _check_choice(override: Override, known: Sequence[str]) -> None:
 def _compose(program: str, overrides: Sequence[str]) -> dict[str, Any]:
     with initialize_config_dir(version_base="1.3", config_dir=os.fspath(conf_dir())):
         try:
-            known = groups()
-            parsed = OverridesParser.create().parse_overrides(list(overrides))
-            chosen = [item.input_line or "" for item in parsed if item.key_or_group in known]
-            base = compose(program, chosen)
-            for item in parsed:
-                if item.key_or_group not in known and not (item.is_add() or item.is_force_add() or item.is_delete()):
-                    _check_key(OmegaConf.to_container(base), item.key_or_group, known)
             config = compose(program, list(overrides))
         except HydraException as error:
+            _check_keys(program, overrides)
             raise ConfigError(str(error)) from None
     return checked(program, OmegaConf.to_container(config, resolve=True))
+
+
+def _check_keys(program: str, overrides: Sequence[str]) -> None:
+    """Look for keys that the choices made don't have, since Hydra's message doesn't name the nearest one."""
+    known = groups()
+    parsed = OverridesParser.create().parse_overrides(list(overrides))
+    try:
+        base = compose(program, [item.input_line or "" for item in parsed if item.key_or_group in known])
+    except HydraException:
+        return
+    for item in parsed:
+        if item.key_or_group not in known and not (item.is_add() or item.is_force_add() or item.is_delete()):
+            _check_key(OmegaConf.to_container(base), item.key_or_group, known)
 
 
 def _check_key(base: Any, key: str, known: Sequence[str]) -> None:
@@ -178,7 +185,8 @@ def checked(program: str, config: Any) -> dict[str, Any]:
     try:
         result.update(registry.validate("settings", program, _given(top)))
     except ConfigError as error:
-        raise ConfigError(str(error).replace("settings.", "", 1).replace(f" (of settings={program})", "")) from None
+        message = str(error).replace("settings.", "").replace(f" (of settings={program})", "")
+        raise ConfigError(message.replace(f"settings={program} needs", "it must be")) from None
     for group, path, section in sections(config):
         if section.get("name") == "auto" and group == "features":
             continue

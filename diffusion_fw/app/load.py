@@ -35,7 +35,7 @@ def read(checkpoint: str | os.PathLike[str]) -> dict[str, Any]:
             f"{str(error).splitlines()[0]}"
         ) from None
     except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        raise ConfigError(f"checkpoint={path} is damaged: {str(error).splitlines()[0]}") from None
+        raise ConfigError(f"checkpoint={path} is damaged: {str(error).partition('. ')[0]}") from None
     if not isinstance(content, dict) or CHECKPOINT_KEY not in content or "state_dict" not in content:
         raise ConfigError(f"checkpoint={path} was not written by diffusion_fw")
     return content
