@@ -13,15 +13,59 @@ import importlib
 import importlib.metadata
 import importlib.util
 import inspect
-import math
 import os
 import pkgutil
 import sys
-import types
 import typing
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, TypeVar
+
+from diffusion_fw.signature import (
+    Fraction,
+    NonNegative,
+    NonNegativeInt,
+    OpenFraction,
+    Positive,
+    PositiveInt,
+    Range,
+    Runtime,
+    convert,
+    describe,
+    is_checkable,
+    is_runtime,
+)
+
+__all__ = [
+    "GROUPS",
+    "Annotated",
+    "ConfigError",
+    "Entry",
+    "Fraction",
+    "NonNegative",
+    "NonNegativeInt",
+    "OpenFraction",
+    "Parameter",
+    "Positive",
+    "PositiveInt",
+    "Range",
+    "RegistrationError",
+    "Runtime",
+    "build",
+    "convert",
+    "describe",
+    "entries",
+    "entry",
+    "is_runtime",
+    "load_plugins",
+    "names",
+    "nearest",
+    "plugin_files",
+    "plugin_folders",
+    "plugin_hashes",
+    "register",
+    "validate",
+]
 
 T = TypeVar("T")
 
@@ -59,153 +103,6 @@ class ConfigError(ValueError):
 
 class RegistrationError(TypeError):
     """A component that cannot be registered: its name is taken, or its signature cannot be checked."""
-
-
-# --------------------------------------------------------------------------------------------------------------------
-# Annotations of a signature
-# --------------------------------------------------------------------------------------------------------------------
-
-
-@dataclasses.dataclass(frozen=True)
-class Range:
-    """Bounds of a number, for use in ``Annotated[float, Range(0, 1)]``; each end is included unless it is open."""
-
-    low: float = -math.inf
-    high: float = math.inf
-    low_open: bool = False
-    high_open: bool = False
-
-    def __contains__(self, value: float) -> bool:
-        above = value > self.low if self.low_open else value >= self.low
-        below = value < self.high if self.high_open else value <= self.high
-        return above and below
-
-    def __str__(self) -> str:
-        if self.high == math.inf:
-            return f"{'above' if self.low_open else 'at least'} {self.low:g}"
-        return f"{'(' if self.low_open else '['}{self.low:g}, {self.high:g}{')' if self.high_open else ']'}"
-
-
-class _Runtime:
-    def __repr__(self) -> str:
-        return "Runtime"
-
-
-RUNTIME = _Runtime()
-Runtime = Annotated[T, RUNTIME]
-"""A parameter that the composition root passes (channels, a schedule, ...): not a key of the config."""
-
-PositiveInt = Annotated[int, Range(1)]
-NonNegativeInt = Annotated[int, Range(0)]
-Positive = Annotated[float, Range(0, low_open=True)]
-NonNegative = Annotated[float, Range(0)]
-Fraction = Annotated[float, Range(0, 1)]
-OpenFraction = Annotated[float, Range(0, 1, high_open=True)]
-
-_SCALARS: tuple[type, ...] = (bool, int, float, str)
-
-
-def _metadata(annotation: Any) -> tuple[Any, tuple[Any, ...]]:
-    if typing.get_origin(annotation) is Annotated:
-        base, *extra = typing.get_args(annotation)
-        return base, tuple(extra)
-    return annotation, ()
-
-
-def is_runtime(annotation: Any) -> bool:
-    """Whether the composition root, not the config, gives this parameter."""
-    return RUNTIME in _metadata(annotation)[1]
-
-
-def _is_union(annotation: Any) -> bool:
-    return typing.get_origin(annotation) in (typing.Union, types.UnionType)
-
-
-def _is_checkable(annotation: Any) -> bool:
-    base, _ = _metadata(annotation)
-    origin, args = typing.get_origin(base), typing.get_args(base)
-    if base in _SCALARS or base is types.NoneType:
-        return True
-    if origin is Literal:
-        return all(isinstance(value, _SCALARS) for value in args)
-    if _is_union(base):
-        return all(_is_checkable(option) for option in args)
-    if origin in (list, tuple):
-        return bool(args) and all(option is Ellipsis or _is_checkable(option) for option in args)
-    if origin is dict:
-        return len(args) == 2 and args[0] is str and _is_checkable(args[1])
-    return False
-
-
-def describe(annotation: Any) -> str:
-    """The allowed values of an annotation, in words that a user can read."""
-    base, extra = _metadata(annotation)
-    origin, args = typing.get_origin(base), typing.get_args(base)
-    bounds = "".join(f" {'' if item.high == math.inf else 'in '}{item}" for item in extra if isinstance(item, Range))
-    if origin is Literal:
-        return "one of " + ", ".join(map(str, args))
-    if _is_union(base):
-        return " or ".join(describe(option) for option in args)
-    if origin is tuple and args[-1] is not Ellipsis:
-        return f"a list of {len(args)} ({', '.join(describe(option) for option in args)})"
-    if origin in (list, tuple):
-        return f"a list of {describe(args[0])}"
-    if origin is dict:
-        return f"a mapping to {describe(args[1])}"
-    return ("null" if base is types.NoneType else base.__name__) + bounds
-
-
-def _convert_scalar(base: type, value: Any) -> Any:
-    if base is float and type(value) in (int, float):
-        return float(value)
-    if type(value) is base:
-        return value
-    raise ValueError
-
-
-def _convert_sequence(origin: type, args: tuple[Any, ...], value: Any) -> Any:
-    if not isinstance(value, (list, tuple)):
-        raise ValueError
-    if origin is tuple and args[-1] is not Ellipsis:
-        if len(value) != len(args):
-            raise ValueError
-        return tuple(convert(option, item) for option, item in zip(args, value, strict=True))
-    return origin(convert(args[0], item) for item in value)
-
-
-def _convert_union(options: tuple[Any, ...], value: Any) -> Any:
-    for option in options:
-        try:
-            return convert(option, value)
-        except ValueError:
-            continue
-    raise ValueError
-
-
-def convert(annotation: Any, value: Any) -> Any:
-    """The value as its annotation wants it (1 for 1.0, a list for a tuple); ValueError where it does not fit."""
-    base, extra = _metadata(annotation)
-    origin, args = typing.get_origin(base), typing.get_args(base)
-    if base is types.NoneType:
-        if value is not None:
-            raise ValueError
-        return None
-    if origin is Literal:
-        if value not in args:
-            raise ValueError
-        return value
-    if _is_union(base):
-        return _convert_union(args, value)
-    if origin in (list, tuple):
-        return _convert_sequence(origin, args, value)
-    if origin is dict:
-        if not isinstance(value, Mapping):
-            raise ValueError
-        return {key: convert(args[1], item) for key, item in value.items()}
-    result = _convert_scalar(base, value)
-    if any(isinstance(item, Range) and result not in item for item in extra):
-        raise ValueError
-    return result
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -307,7 +204,7 @@ def _check_signature(entry: Entry) -> None:
         where = f"{entry.group}={entry.name}: parameter '{parameter.name}' ({entry.source})"
         if parameter.name == "name":
             raise RegistrationError(f"{where}: 'name' is taken by the config; call it something else")
-        if not _is_checkable(parameter.annotation):
+        if not is_checkable(parameter.annotation):
             raise RegistrationError(
                 f"{where} has the annotation {parameter.annotation!r}, which cannot be checked; use int, float, bool, "
                 "str, Literal, Optional, list, tuple, dict[str, ...] or Annotated[..., Range(...)] of these, "

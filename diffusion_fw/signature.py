@@ -1,0 +1,155 @@
+"""The annotations of a signature: what they allow, and how a value is made to fit. Standard library only."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import types
+import typing
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, TypeVar
+
+T = TypeVar("T")
+
+
+@dataclasses.dataclass(frozen=True)
+class Range:
+    """Bounds of a number, for use in ``Annotated[float, Range(0, 1)]``; each end is included unless it is open."""
+
+    low: float = -math.inf
+    high: float = math.inf
+    low_open: bool = False
+    high_open: bool = False
+
+    def __contains__(self, value: float) -> bool:
+        above = value > self.low if self.low_open else value >= self.low
+        below = value < self.high if self.high_open else value <= self.high
+        return above and below
+
+    def __str__(self) -> str:
+        if self.high == math.inf:
+            return f"{'above' if self.low_open else 'at least'} {self.low:g}"
+        return f"{'(' if self.low_open else '['}{self.low:g}, {self.high:g}{')' if self.high_open else ']'}"
+
+
+class _Runtime:
+    def __repr__(self) -> str:
+        return "Runtime"
+
+
+RUNTIME = _Runtime()
+Runtime = Annotated[T, RUNTIME]
+"""A parameter that the composition root passes (channels, a schedule, ...): not a key of the config."""
+
+PositiveInt = Annotated[int, Range(1)]
+NonNegativeInt = Annotated[int, Range(0)]
+Positive = Annotated[float, Range(0, low_open=True)]
+NonNegative = Annotated[float, Range(0)]
+Fraction = Annotated[float, Range(0, 1)]
+OpenFraction = Annotated[float, Range(0, 1, high_open=True)]
+
+_SCALARS: tuple[type, ...] = (bool, int, float, str)
+
+
+def _metadata(annotation: Any) -> tuple[Any, tuple[Any, ...]]:
+    if typing.get_origin(annotation) is Annotated:
+        base, *extra = typing.get_args(annotation)
+        return base, tuple(extra)
+    return annotation, ()
+
+
+def is_runtime(annotation: Any) -> bool:
+    """Whether the composition root, not the config, gives this parameter."""
+    return RUNTIME in _metadata(annotation)[1]
+
+
+def _is_union(annotation: Any) -> bool:
+    return typing.get_origin(annotation) in (typing.Union, types.UnionType)
+
+
+def is_checkable(annotation: Any) -> bool:
+    """Whether ``convert`` can tell the values that fit."""
+    base, _ = _metadata(annotation)
+    origin, args = typing.get_origin(base), typing.get_args(base)
+    if base in _SCALARS or base is types.NoneType:
+        return True
+    if origin is Literal:
+        return all(isinstance(value, _SCALARS) for value in args)
+    if _is_union(base):
+        return all(is_checkable(option) for option in args)
+    if origin in (list, tuple):
+        return bool(args) and all(option is Ellipsis or is_checkable(option) for option in args)
+    if origin is dict:
+        return len(args) == 2 and args[0] is str and is_checkable(args[1])
+    return False
+
+
+def describe(annotation: Any) -> str:
+    """The allowed values of an annotation, in words that a user can read."""
+    base, extra = _metadata(annotation)
+    origin, args = typing.get_origin(base), typing.get_args(base)
+    bounds = "".join(f" {'' if item.high == math.inf else 'in '}{item}" for item in extra if isinstance(item, Range))
+    if origin is Literal:
+        return "one of " + ", ".join(map(str, args))
+    if _is_union(base):
+        return " or ".join(describe(option) for option in args)
+    if origin is tuple and args[-1] is not Ellipsis:
+        return f"a list of {len(args)} ({', '.join(describe(option) for option in args)})"
+    if origin in (list, tuple):
+        return f"a list of {describe(args[0])}"
+    if origin is dict:
+        return f"a mapping to {describe(args[1])}"
+    return ("null" if base is types.NoneType else base.__name__) + bounds
+
+
+def _convert_scalar(base: type, value: Any) -> Any:
+    if base is float and type(value) in (int, float):
+        return float(value)
+    if type(value) is base:
+        return value
+    raise ValueError
+
+
+def _convert_sequence(origin: type, args: tuple[Any, ...], value: Any) -> Any:
+    if not isinstance(value, (list, tuple)):
+        raise ValueError
+    if origin is tuple and args[-1] is not Ellipsis:
+        if len(value) != len(args):
+            raise ValueError
+        return tuple(convert(option, item) for option, item in zip(args, value, strict=True))
+    return origin(convert(args[0], item) for item in value)
+
+
+def _convert_union(options: tuple[Any, ...], value: Any) -> Any:
+    for option in options:
+        try:
+            return convert(option, value)
+        except ValueError:
+            continue
+    raise ValueError
+
+
+def convert(annotation: Any, value: Any) -> Any:
+    """The value as its annotation wants it (1 for 1.0, a list for a tuple); ValueError where it does not fit."""
+    base, extra = _metadata(annotation)
+    origin, args = typing.get_origin(base), typing.get_args(base)
+    if base is types.NoneType:
+        if value is not None:
+            raise ValueError
+        return None
+    if origin is Literal:
+        if value not in args:
+            raise ValueError
+        return value
+    if _is_union(base):
+        return _convert_union(args, value)
+    if origin in (list, tuple):
+        return _convert_sequence(origin, args, value)
+    if origin is dict:
+        if not isinstance(value, Mapping):
+            raise ValueError
+        return {key: convert(args[1], item) for key, item in value.items()}
+    result = _convert_scalar(base, value)
+    if any(isinstance(item, Range) and result not in item for item in extra):
+        raise ValueError
+    return result
