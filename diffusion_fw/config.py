@@ -83,15 +83,20 @@ def check_command_line(program: str, arguments: Sequence[str]) -> list[dict[str,
     if any(argument.startswith("-") and argument not in ("-m", "--multirun") for argument in arguments):
         return []
     words = [argument for argument in arguments if not argument.startswith("-")]
-    try:
-        overrides = OverridesParser.create().parse_overrides(words)
-    except HydraException as error:
-        raise ConfigError(str(error)) from None
+    overrides = [_parse(word) for word in words]
     known = groups()
     for override in overrides:
         _check_choice(override, known)
     own = [override for override in overrides if not override.get_key_element().lstrip("+~").startswith("hydra")]
     return [_compose(program, job) for job in itertools.islice(_jobs(own), MAX_CHECKED_JOBS)]
+
+
+def _parse(word: str) -> Override:
+    try:
+        return OverridesParser.create().parse_override(word)
+    except HydraException as error:
+        reason = str(error).partition("See https")[0].strip()
+        raise ConfigError(f"{word}: cannot be read as key=value: {reason}") from None
 
 
 def _jobs(overrides: Sequence[Override]) -> Iterator[list[str]]:

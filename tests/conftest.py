@@ -1,10 +1,67 @@
-"""What all tests share: one thread each, since they run side by side."""
+"""What all tests share: one thread each, since they run side by side, and the smallest run that trains."""
 
 from __future__ import annotations
 
+import copy
 import os
+from collections.abc import Callable
+from typing import Any
 
+import pytest
 import torch
 
 os.environ["OMP_NUM_THREADS"] = "1"
 torch.set_num_threads(1)
+
+TINY = {
+    "network.channels": 4,
+    "network.channel_mult": [1],
+    "sampler.steps": 2,
+    "features": "pixels",
+    "metric.num_samples": 8,
+    "logger": [],
+    "callbacks": ["evaluation", "checkpoints"],
+    "callbacks.evaluation.grid_images": 4,
+    "callbacks.evaluation.every": 3,
+    "callbacks.checkpoints.every": 3,
+    "lr_schedule.warmup_steps": 2,
+    "trainer.accelerator": "cpu",
+    "trainer.max_steps": 6,
+    "trainer.log_every_n_steps": 3,
+    "batch_size": 8,
+}
+
+
+def vary(config: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """The checked config with keys changed; a group's value is a choice, or a list of choices where several hold."""
+    from diffusion_fw import registry
+    from diffusion_fw.config import STACKED, checked, node
+
+    result = copy.deepcopy(config)
+    for key, value in changes.items():
+        if key in STACKED:
+            result[key] = {name: node(registry.entry(key, name)) for name in value}
+        elif key in registry.GROUPS:
+            result[key] = node(registry.entry(key, value))
+        else:
+            *path, last = key.split(".")
+            place = result
+            for part in path:
+                place = place[part]
+            place[last] = value
+    return checked("train", result)
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., dict[str, Any]]:
+    """tiny(changes) -> the config of six steps of a network of some hundred weights on the digits."""
+    from diffusion_fw.config import check_command_line, store_components
+
+    store_components()
+    cache = {"metric.cache_dir": str(tmp_path_factory.mktemp("cache"))}
+    base = vary(check_command_line("train", [])[0], {**TINY, **cache})
+
+    def configured(changes: dict[str, Any] | None = None) -> dict[str, Any]:
+        return vary(base, changes or {})
+
+    return configured

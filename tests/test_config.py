@@ -1,0 +1,190 @@
+"""The command line: every choice composes, and what is wrong is said in one message before anything is made."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from diffusion_fw import config as config_module
+from diffusion_fw import registry
+from diffusion_fw.config import STACKED, check_command_line, checked, choices, groups, store_components
+from diffusion_fw.registry import ConfigError
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def components():
+    store_components()
+
+
+def train(*arguments):
+    return check_command_line("train", list(arguments))
+
+
+def choose(group, name):
+    """The arguments that make one choice of a group, with the values that it has no default for."""
+    if name not in registry.names(group):
+        return [f"{group}={name}"]
+    place = f"{group}.{name}" if group in STACKED else group
+    knobs = registry.entry(group, name).knobs
+    needed = [f"{place}.{key}={example(knob.annotation)}" for key, knob in knobs.items() if knob.required]
+    return [f"{group}=[{name}]" if group in STACKED else f"{group}={name}", *needed]
+
+
+def example(annotation):
+    """A value that an annotation allows, as the command line writes it."""
+    for value, text in ((1, "1"), (0.5, "0.5"), ("x", "x"), ([1], "[1]"), ([1.0], "[1.0]"), ([[1.0]], "[[1.0]]")):
+        try:
+            registry.convert(annotation, value)
+        except ValueError:
+            continue
+        return text
+    raise AssertionError(f"no example of {annotation}")
+
+
+def rounds():
+    """Command lines that together make every choice of every group, each one of every group at a time."""
+    every = {group: choices(group) for group in groups() if group != "experiment"}
+    for i in range(max(map(len, every.values()))):
+        words = [choose(group, names[i % len(names)]) for group, names in every.items()]
+        yield pytest.param(list(itertools.chain(*words)), id=str(i))
+
+
+@pytest.mark.parametrize("arguments", rounds())
+def test_every_choice_of_every_group_composes(arguments):
+    (config,) = train(*arguments)
+    for argument in arguments:
+        key, _, value = argument.partition("=")
+        if key in registry.GROUPS and key not in STACKED and value in registry.names(key):
+            assert config[key]["name"] == value
+
+
+@pytest.mark.parametrize("name", choices("experiment"))
+def test_every_experiment_composes(name):
+    (config,) = train(f"experiment={name}")
+    assert config["trainer"]["max_steps"] > 0
+
+
+@pytest.mark.parametrize(("first", "second"), [("schedule", "parameterization"), ("sampler", "grid")])
+def test_every_pair_of_choices_is_a_valid_config(tiny, first, second):
+    base = tiny()
+    for a, b in itertools.product(registry.names(first), registry.names(second)):
+        pair = {group: config_module.node(registry.entry(group, name)) for group, name in ((first, a), (second, b))}
+        if any("???" in section.values() for section in pair.values()):
+            continue
+        config = checked("train", {**base, **pair})
+        assert (config[first]["name"], config[second]["name"]) == (a, b)
+
+
+def test_a_preset_is_the_component_that_it_builds_on_with_other_values():
+    (config,) = train("trainer=ddp_cpu", "trainer.max_steps=7")
+    assert config["trainer"]["name"] == "default"
+    assert (config["trainer"]["devices"], config["trainer"]["max_steps"]) == (2, 7)
+
+
+def test_values_come_as_their_signature_wants_them():
+    (config,) = train("optimizer.lr=1", "network.channel_mult=[1,2]", "optimizer.betas=[0,0.5]")
+    assert type(config["optimizer"]["lr"]) is float
+    assert config["network"]["channel_mult"] == (1, 2)
+    assert config["optimizer"]["betas"] == (0.0, 0.5)
+
+
+BAD = [
+    ("sampler=ddmi", r"sampler=ddmi: .*did you mean 'ddim'.*choose from: .*ddpm"),
+    ("schedule=cosin", r"schedule=cosin: .*did you mean 'cosine'"),
+    ("experiment=nothing_like_it", r"experiment=nothing_like_it: .*choose from"),
+    ("logger=[csv,tensrboard]", r"logger=tensrboard: .*did you mean 'tensorboard'"),
+    ("data=unheard_of", r"data=unheard_of: .*choose from: .*digits"),
+    ("samplr=ddim", r"samplr: no such key - did you mean 'sampler'"),
+    ("sampler.stpes=3", r"sampler\.stpes: no such key - did you mean 'steps'"),
+    ("+sampler.stpes=3", r"sampler\.stpes: .*no such key - did you mean 'steps'"),
+    ("callbacks.evaluation.evry=3", r"callbacks\.evaluation\.evry: no such key - did you mean 'every'"),
+    ("trainer.max_step=3", r"trainer\.max_step: no such key - did you mean 'max_steps'"),
+    ("sead=3", r"sead: no such key - did you mean 'seed'"),
+    ("sampler.steps=many", r"sampler\.steps='many': must be int at least 1"),
+    ("sampler.steps=2.5", r"sampler\.steps=2\.5: must be int"),
+    ("sampler.eta=2", r"sampler\.eta=2: must be float in \[0, 1\]"),
+    ("optimizer.lr=-1", r"optimizer\.lr=-1: must be float above 0"),
+    ("optimizer.betas=[0.9]", r"optimizer\.betas=\[0\.9\]: must be a list of 2"),
+    ("trainer.precision=fp8", r"trainer\.precision='fp8': must be one of 32-true, bf16-mixed"),
+    ("batch_size=0", r"^batch_size=0: must be int at least 1"),
+    ("seed=-1", r"^seed=-1: must be int at least 0"),
+    ("explain=perhaps", r"^explain='perhaps': must be bool"),
+    ("~sampler", r"~sampler: .*choose one by sampler="),
+    ("~guidance", r"~guidance: .*guidance=none"),
+    ("sampler.steps=[1", r"^sampler\.steps=\[1: cannot be read as key=value"),
+]
+
+
+@pytest.mark.parametrize(("argument", "message"), BAD, ids=[argument for argument, _ in BAD])
+def test_what_is_wrong_is_named_with_what_is_allowed(argument, message):
+    with pytest.raises(ConfigError, match=message):
+        train(argument)
+
+
+def test_a_missing_value_is_asked_for_by_its_key():
+    with pytest.raises(ConfigError, match=r"^checkpoint is missing: it must be str; give checkpoint="):
+        check_command_line("sample", [])
+
+
+def test_every_job_of_a_sweep_is_checked_before_the_first():
+    configs = train("-m", "schedule=linear,cosine", "sampler.steps=5,6,7")
+    assert [(item["schedule"]["name"], item["sampler"]["steps"]) for item in configs] == [
+        (schedule, steps) for schedule in ("linear", "cosine") for steps in (5, 6, 7)
+    ]
+    with pytest.raises(ConfigError, match="did you mean 'cosine'"):
+        train("-m", "schedule=linear,cosin")
+    with pytest.raises(ConfigError, match=r"sampler\.steps=0"):
+        train("-m", "sampler.steps=5,0")
+
+
+def test_a_sweep_whose_processes_would_repeat_it_is_refused():
+    from diffusion_fw.app.train import check_sweep
+
+    arguments = ["-m", "seed=0,1", "trainer.devices=2", "trainer.strategy=ddp"]
+    with pytest.raises(ConfigError, match=r"trainer\.strategy=ddp: .*ddp_fork"):
+        check_sweep(train(*arguments), arguments)
+    for allowed in (arguments[2:], ["-m", "seed=0,1"], [*arguments[:3], "trainer.strategy=ddp_fork"]):
+        check_sweep(train(*allowed), allowed)
+
+
+def run(arguments, folder, **environment):
+    variables = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), **environment}
+    variables.pop("HYDRA_FULL_ERROR", None)
+    return subprocess.run(
+        [sys.executable, *arguments], cwd=folder, env=variables, capture_output=True, text=True, timeout=120
+    )
+
+
+def test_an_error_is_one_message_and_a_failure_and_leaves_nothing(tmp_path):
+    result = run([str(ROOT / "train.py"), "sampler=ddmi"], tmp_path)
+    assert result.returncode != 0
+    assert result.stderr.startswith("ConfigError: sampler=ddmi")
+    assert len(result.stderr.splitlines()) == 1
+    assert "Traceback" not in result.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_error_found_when_built_leaves_nothing_either(tmp_path):
+    result = run([str(ROOT / "train.py"), "batch_size=5000"], tmp_path)
+    assert result.returncode != 0
+    assert "ConfigError: batch_size=5000 is larger than the 1438 training examples" in result.stderr
+    assert "Traceback" not in result.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_help_lists_groups_choices_and_plugins_from_any_folder(tmp_path):
+    """The folder of plugins is the one beside train.py, wherever the command is given."""
+    result = run([str(ROOT / "train.py"), "--help"], tmp_path)
+    assert result.returncode == 0, result.stderr
+    for group in ("schedule", "sampler", "data", "logger"):
+        for name in registry.names(group):
+            assert name in result.stdout
+    for plugin in ("log_linear", "gradient_estimation"):
+        assert plugin in result.stdout
