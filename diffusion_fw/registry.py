@@ -135,7 +135,12 @@ class Entry:
     @property
     def summary(self) -> str:
         """The first line of the component's docstring."""
-        return (inspect.getdoc(self.factory) or "").partition("\n")[0]
+        return self.documentation.partition("\n")[0]
+
+    @property
+    def documentation(self) -> str:
+        """The component's docstring, without its indentation."""
+        return inspect.getdoc(self.factory) or ""
 
     @functools.cached_property
     def parameters(self) -> dict[str, Parameter]:
@@ -186,13 +191,6 @@ def _require_group(group: str) -> None:
         raise ConfigError(f"no group '{group}'{nearest(group, GROUPS)}; groups: {', '.join(sorted(GROUPS))}")
 
 
-def _source(factory: Callable[..., Any]) -> str:
-    try:
-        return f"{inspect.getsourcefile(factory)}:{inspect.getsourcelines(factory)[1]}"
-    except (OSError, TypeError):
-        return f"{factory.__module__}.{factory.__qualname__}"
-
-
 def _check_signature(entry: Entry) -> None:
     try:
         parameters = entry.parameters
@@ -226,9 +224,12 @@ def register(group: str, name: str) -> Callable[[Callable[..., T]], Callable[...
     checked. The factory itself is returned unchanged.
     """
 
+    caller = sys._getframe(1)
+    source = f"{caller.f_code.co_filename}:{caller.f_lineno}"
+
     def decorate(factory: Callable[..., T]) -> Callable[..., T]:
         _require_group(group)
-        entry = Entry(group, name, factory, _source(factory))
+        entry = Entry(group, name, factory, source)
         known = _entries.setdefault(group, {}).get(name)
         if known is not None and known.source != entry.source:
             raise RegistrationError(f"{group}={name} is registered twice: {known.source} and {entry.source}")

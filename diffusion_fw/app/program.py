@@ -26,6 +26,12 @@ def run(program: str, task: Task, *, plugins: Path | None = None, before: Callab
         registry.load_plugins(*([plugins] if plugins and plugins.is_dir() else []))
         from diffusion_fw.config import check_command_line, conf_dir, store_components
 
+        if {"-h", "--help"} & set(arguments):
+            # Hydra's own takes seconds: it loads the whole store once for every option.
+            from diffusion_fw.app.help import print_help
+
+            print_help(program, arguments)
+            return
         store_components()
         configs = check_command_line(program, arguments)
         if before and configs and before(configs, arguments):
