@@ -30,7 +30,10 @@ def read_python_batch(path: Path) -> tuple[np.ndarray, np.ndarray]:
     entries = {key.decode() if isinstance(key, bytes) else key: value for key, value in batch.items()}
     if not {"data", "labels"} <= entries.keys():
         raise ConfigError(f"data.root: {path} holds no data and labels; get the file again")
-    return np.asarray(entries["data"]), np.asarray(entries["labels"])
+    try:
+        return np.asarray(entries["data"]), np.asarray(entries["labels"])
+    except ValueError as error:
+        raise ConfigError(f"data.root: {path} holds no arrays ({error}); get the file again") from None
 
 
 def read_binary_batch(path: Path) -> tuple[np.ndarray, np.ndarray]:

@@ -88,7 +88,7 @@ class ImageFolder(Data):
         marks = self.files.names()
         if not marks:
             raise ConfigError(f"data.path={self.path}: no image in it; images end in {', '.join(SUFFIXES)}")
-        inner = without_shared_folders({name: PurePosixPath(name) for name in marks})
+        inner = without_shared_folders({name: PurePosixPath(name.lstrip("/")) for name in marks})
         splits = self.splits_by_folder(inner)
         if splits:
             inner = {name: inner[name].relative_to(split) for name, split in splits.items()}

@@ -19,6 +19,7 @@ def _latin1(text: str, encoding: str) -> bytes:
 
 
 _reconstruct = np.empty(0).__reduce__()[0]
+_frombuffer = np.empty(0).__reduce_ex__(5)[0]
 
 # What an array, a list, a dict, a string need. Anything else in a pickle is refused, not imported.
 ALLOWED: dict[tuple[str, str], Any] = {
@@ -26,6 +27,8 @@ ALLOWED: dict[tuple[str, str], Any] = {
     ("numpy", "dtype"): np.dtype,
     ("numpy.core.multiarray", "_reconstruct"): _reconstruct,
     ("numpy._core.multiarray", "_reconstruct"): _reconstruct,
+    ("numpy.core.numeric", "_frombuffer"): _frombuffer,
+    ("numpy._core.numeric", "_frombuffer"): _frombuffer,
     ("_codecs", "encode"): _latin1,
 }
 
