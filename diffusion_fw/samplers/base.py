@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -34,6 +34,9 @@ class Sampler(ABC):
 
     steps: PositiveInt = 50
     grid: Runtime[Grid] = field(default_factory=Uniform)
+
+    returns_to_noise: ClassVar[bool] = False
+    """Whether it goes back to noise on its way, so that t rises there and there are more Steps than ``steps``."""
 
     @property
     def order(self) -> int | None:

@@ -29,6 +29,7 @@ class Restart(LinearSampler):
     s_noise: Positive = 1.0
 
     evaluations_per_step: ClassVar[int | None] = 2
+    returns_to_noise: ClassVar[bool] = True
     stochastic: ClassVar[bool] = True
     quantity: ClassVar[Literal["x0", "eps"]] = "eps"
 

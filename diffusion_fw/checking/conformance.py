@@ -1,0 +1,74 @@
+"""The checks of every group, and how they are run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from diffusion_fw import registry
+from diffusion_fw.checking import grid, guidance, network, parameterization, sampler, schedule, time_sampler, weighting
+from diffusion_fw.checking.report import CheckFailed, Report, Row
+from diffusion_fw.checking.subject import Check, Subject
+from diffusion_fw.registry import ConfigError
+
+CHECKS: dict[str, tuple[Check, ...]] = {
+    "schedule": schedule.CHECKS,
+    "parameterization": parameterization.CHECKS,
+    "weighting": weighting.CHECKS,
+    "time_sampler": time_sampler.CHECKS,
+    "network": network.CHECKS,
+    "grid": grid.CHECKS,
+    "sampler": sampler.CHECKS,
+    "guidance": guidance.CHECKS,
+}
+
+
+def examine(group: str, name: str, **kwargs: Any) -> Report:
+    """All that is found about a component, whatever fails.
+
+    Raises ConfigError for a group without checks, and for a name or knobs that the registry does not know.
+    """
+    registry.entry(group, name)
+    if group not in CHECKS:
+        raise ConfigError(f"there are no checks for {group}; there are for: {', '.join(CHECKS)}")
+    registry.validate(group, name, kwargs)
+    subject = Subject(group, name, kwargs)
+    rows = tuple(row for item in CHECKS[group] for row in _rows(item, subject))
+    return Report(group, name, kwargs, rows)
+
+
+def _rows(item: Check, subject: Subject) -> list[Row]:
+    """The rows of one check; an error that it meets is a finding too, after those that came before it."""
+    rows = []
+    try:
+        for row in item(subject):
+            rows.append(row)
+    except Exception as error:
+        first = (item.__doc__ or item.__name__).partition("\n")[0]
+        rows.append(Row(item.__name__.replace("_", " "), "", f"{type(error).__name__}: {error}", first, False))
+    return rows
+
+
+def check(group: str, name: str, **kwargs: Any) -> Report:
+    """Whether a component, built in or plugin, keeps what its group promises: ``check("sampler", "ddim", eta=0.5)``.
+
+    kwargs are its knobs, and what only a caller can pass. Returns the report, whose rows print as a table; raises
+    CheckFailed with the reasons where it breaks its word, and ConfigError where there is nothing to check.
+    """
+    report = examine(group, name, **kwargs)
+    if report.failures:
+        raise CheckFailed(report)
+    return report
+
+
+def test(group: str, name: str, **kwargs: Any) -> Callable[[], None]:
+    """A test for pytest, in one line of a test module: ``test_mine = dfw.checking.test("sampler", "mine")``."""
+
+    def conforms() -> None:
+        check(group, name, **kwargs)
+
+    return conforms
+
+
+# So that pytest does not take this for a test where it is imported by name.
+test.__test__ = False  # type: ignore[attr-defined]
