@@ -68,7 +68,9 @@ class Schedule(ABC):
         """
         level = self(t)
         _, g_squared = self.rates(t)
-        return level.log_snr.exp() * g_squared / level.sigma.square() / 2
+        weight = level.log_snr.exp() * g_squared / level.sigma.square() / 2
+        # snr falls to 0 with a slope of 0: flow and cosine_continuous at t = 1.
+        return torch.where(torch.isneginf(level.log_snr), 0.0, weight)
 
 
 @dataclass(frozen=True)
