@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from diffusion_fw import registry
+from diffusion_fw.app.help import defaults
 from diffusion_fw.app.device import processes
 from diffusion_fw.build import Facts, build_data, build_denoiser, build_sampler, check_fit
 from diffusion_fw.config import STACKED, conf_dir
@@ -29,35 +30,53 @@ def flatten(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
 def origins(config: Mapping[str, Any], arguments: Sequence[str]) -> dict[str, str]:
     """Where each leaf's value came from: command line, an experiment's or preset's file, train.yaml, a signature."""
     given = dict(argument.lstrip("+~").split("=", 1) for argument in arguments if "=" in argument)
-    files = [("train.yaml", "")]
-    files += [
-        (f"{group}/{choice}.yaml", "" if group == "experiment" else f"{group}.") for group, choice in given.items()
-    ]
+    chosen = dict.fromkeys(defaults("train"), "conf/train.yaml")
+    options = defaults("train")
+    if "experiment" in given:
+        overrides = _overrides(given["experiment"])
+        options.update(overrides)
+        chosen.update(dict.fromkeys(overrides, f"conf/experiment/{given['experiment']}.yaml"))
     stated: dict[str, str] = {}
-    for name, prefix in files:
-        path = conf_dir() / name
-        if path.is_file():
-            content = {key: value for key, value in yaml.safe_load(path.read_text()).items() if key != "defaults"}
-            stated.update({prefix + key: f"conf/{name}" for key, _ in flatten(content)})
+    for group, option in {**options, **given}.items():
+        if isinstance(option, str):
+            stated.update(_stated(f"{group}/{option}.yaml", "" if group == "experiment" else f"{group}."))
+    stated = {**_stated("train.yaml", ""), **stated}
     result = {}
     for key, _ in flatten(config):
         group = key.partition(".")[0]
-        if key in given or (key.endswith(".name") and group in given):
+        names = key.endswith(".name") or key == group
+        if key in given or (names and group in given):
             result[key] = "command line"
         elif key in stated:
             result[key] = stated[key]
-        elif key.endswith(".name"):
-            result[key] = "conf/train.yaml"
+        elif names:
+            result[key] = chosen.get(group, "conf/train.yaml")
         else:
             result[key] = f"signature of {_signature(config, key)}"
     return result
+
+
+def _overrides(experiment: str) -> dict[str, Any]:
+    """The choices that an experiment's file makes."""
+    path = conf_dir() / "experiment" / f"{experiment}.yaml"
+    stated = (yaml.safe_load(path.read_text()) or {}).get("defaults", []) if path.is_file() else []
+    pairs = [item for entry in stated if isinstance(entry, dict) for item in entry.items()]
+    return {key.removeprefix("override").strip().lstrip("/"): option for key, option in pairs}
+
+
+def _stated(name: str, prefix: str) -> dict[str, str]:
+    """The leaves that a file of conf/ states, each with the file's name."""
+    path = conf_dir() / name
+    content = yaml.safe_load(path.read_text()) if path.is_file() else {}
+    leaves = flatten({key: value for key, value in content.items() if key not in ("defaults", "hydra")})
+    return {prefix + key: f"conf/{name}" for key, _ in leaves}
 
 
 def _signature(config: Mapping[str, Any], key: str) -> str:
     group, *rest = key.split(".")
     section = config[group][rest[0]] if group in STACKED else config[group]
     entry = registry.entry(group, section["name"])
-    return f"{entry.factory.__module__}.{entry.factory.__name__}"
+    return entry.factory.__name__
 
 
 def parameters(config: Mapping[str, Any], facts: Facts) -> int:
