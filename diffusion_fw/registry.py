@@ -206,7 +206,7 @@ def _check_signature(entry: Entry) -> None:
             raise RegistrationError(
                 f"{where} has the annotation {parameter.annotation!r}, which cannot be checked; use int, float, bool, "
                 "str, Literal, Optional, list, tuple, dict[str, ...] or Annotated[..., Range(...)] of these, "
-                "or Runtime[...] for what build.py passes"
+                "or Runtime[...] for what composition.py passes"
             )
         if not parameter.required:
             try:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from diffusion_fw import registry
-from diffusion_fw.build import Facts, build_denoiser
+from diffusion_fw.composition import Facts, build_denoiser
 from diffusion_fw.denoiser import NetworkDenoiser
 from diffusion_fw.registry import ConfigError
 

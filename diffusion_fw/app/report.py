@@ -11,7 +11,7 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
-from diffusion_fw.build import Experiment, plain
+from diffusion_fw.composition import Experiment, plain
 from diffusion_fw.pictures import curves
 from diffusion_fw.pictures.schedules import schedule as draw_schedule
 

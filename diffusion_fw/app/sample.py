@@ -17,7 +17,7 @@ def sample(config: dict[str, Any], folder: Path) -> None:
 
     from diffusion_fw.app.device import choose
     from diffusion_fw.app.load import load_with_record
-    from diffusion_fw.build import Facts, build_sampler, build_wrappers, check_fit, is_conditional
+    from diffusion_fw.composition import Facts, build_sampler, build_wrappers, check_fit, is_conditional
     from diffusion_fw.data.source import to_pixels
     from diffusion_fw.pictures.view import view_for
     from diffusion_fw.sampling import draw

@@ -18,7 +18,7 @@ def train(config: dict[str, Any], folder: Path) -> float:
     import torch
 
     from diffusion_fw.app.report import Report
-    from diffusion_fw.build import build_experiment
+    from diffusion_fw.composition import build_experiment
 
     for message in (
         "does not have many workers",

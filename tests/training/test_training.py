@@ -9,7 +9,7 @@ import lightning
 import pytest
 import torch
 
-from diffusion_fw.build import Facts, build_experiment, build_wrappers
+from diffusion_fw.composition import Facts, build_experiment, build_wrappers
 from diffusion_fw.data.source import to_model, to_pixels
 from diffusion_fw.sampling import draw
 from diffusion_fw.training.ema.exponential import Exponential
