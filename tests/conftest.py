@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from examples import complete
 
 os.environ["OMP_NUM_THREADS"] = "1"
 torch.set_num_threads(1)
@@ -24,6 +25,7 @@ TINY = {
     "callbacks.evaluation.grid_images": 4,
     "callbacks.evaluation.every": 3,
     "callbacks.checkpoints.every": 3,
+    "lr_schedule": "constant",
     "lr_schedule.warmup_steps": 2,
     "trainer.accelerator": "cpu",
     "trainer.max_steps": 6,
@@ -35,14 +37,14 @@ TINY = {
 def vary(config: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
     """The checked config with keys changed; a group's value is a choice, or a list of choices where several hold."""
     from diffusion_fw import registry
-    from diffusion_fw.config import STACKED, checked, node
+    from diffusion_fw.config import STACKED, checked
 
     result = copy.deepcopy(config)
     for key, value in changes.items():
         if key in STACKED:
-            result[key] = {name: node(registry.entry(key, name)) for name in value}
+            result[key] = {name: complete(key, name) for name in value}
         elif key in registry.GROUPS:
-            result[key] = node(registry.entry(key, value))
+            result[key] = complete(key, value)
         else:
             *path, last = key.split(".")
             place = result

@@ -9,9 +9,10 @@ import lightning
 from lightning.pytorch.callbacks import Checkpoint
 
 from diffusion_fw.training.history import History
+from diffusion_fw.training.step_callback import StepCallback
 
 
-class Checkpoints(Checkpoint):
+class Checkpoints(StepCallback, Checkpoint):
     """Saves ``last.ckpt`` every ``every`` steps and at the end, and ``best.ckpt`` when an evaluation is the best yet.
 
     Each file is written beside its place and then renamed, so that what stands there is always whole. Lightning calls
@@ -20,27 +21,12 @@ class Checkpoints(Checkpoint):
 
     def __init__(self, *, history: History, folder: Path, every: int) -> None:
         self.history, self.folder, self.every = history, folder, every
-        self._saved = -1
 
-    def on_train_start(self, trainer: lightning.Trainer, pl_module: Any) -> None:
-        self._saved = trainer.global_step
-
-    def on_train_batch_end(
-        self,
-        trainer: lightning.Trainer,
-        pl_module: Any,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-    ) -> None:
-        step = trainer.global_step
-        if step == self._saved:
-            return
+    def after_step(self, trainer: lightning.Trainer, module: Any, step: int) -> None:
         distances = self.history.distances
         evaluated = bool(distances) and distances[-1][0] == step
         if not evaluated and step % self.every and step != trainer.max_steps:
             return
-        self._saved = step
         with self.history.paused():
             if evaluated and distances[-1][1] == self.history.best:
                 trainer.save_checkpoint(self.folder / "best.ckpt")

@@ -18,12 +18,13 @@ from diffusion_fw.pictures.view import view_for
 from diffusion_fw.samplers.base import Sampler
 from diffusion_fw.sampling import draw, frames
 from diffusion_fw.training.history import History, log
+from diffusion_fw.training.step_callback import StepCallback
 
 BINS = 20
 HELDOUT_STREAM = 7
 
 
-class Evaluation(lightning.Callback):
+class Evaluation(StepCallback):
     """Every ``every`` steps and at the end: samples with their distance, a grid, the held-out loss by log-SNR.
 
     Each process draws its share of the ``metric.num_samples`` samples; sample i is the same for any number of them.
@@ -49,25 +50,11 @@ class Evaluation(lightning.Callback):
         self.view = view_for(data.shape)
         self.last_samples: Tensor | None = None
         self.curve: tuple[list[float], list[float]] = ([], [])
-        self._evaluated = -1
 
-    def on_train_start(self, trainer: lightning.Trainer, pl_module: Any) -> None:
-        self._evaluated = trainer.global_step
-
-    def on_train_batch_end(
-        self,
-        trainer: lightning.Trainer,
-        pl_module: Any,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-    ) -> None:
-        step = trainer.global_step
-        due = step % self.every == 0 or step == trainer.max_steps
-        if due and step != self._evaluated:
-            self._evaluated = step
+    def after_step(self, trainer: lightning.Trainer, module: Any, step: int) -> None:
+        if step % self.every == 0 or step == trainer.max_steps:
             with self.history.paused():
-                self.evaluate(trainer, pl_module, step)
+                self.evaluate(trainer, module, step)
 
     def evaluate(self, trainer: lightning.Trainer, module: Any, step: int) -> None:
         """One evaluation: recorded in the history, sent to the loggers, drawn in the folder."""

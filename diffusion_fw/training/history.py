@@ -12,11 +12,13 @@ import lightning
 import torch
 from torch import Tensor
 
+from diffusion_fw.training.step_callback import StepCallback
+
 MAX_RECORDS = 20_000
 PENDING_KEY = "losses_since_record"
 
 
-class History(lightning.Callback):
+class History(StepCallback):
     """Collects losses on the device and reads them every ``every`` steps: mean loss, gradient norm, rate, speed.
 
     ``records`` holds one dict an interval and ``distances`` one (step, value) an evaluation. Logs train/*.
@@ -29,7 +31,6 @@ class History(lightning.Callback):
         self.heldout: list[list[float]] = []
         self.images_per_second = 0.0
         self._losses: list[Tensor] = []
-        self._seen_step = 0
         self._images = 0
         self._since = time.perf_counter()
 
@@ -67,25 +68,19 @@ class History(lightning.Callback):
         self._since += time.perf_counter() - before
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        self._seen_step = trainer.global_step
+        super().on_train_start(trainer, pl_module)
         self._since = time.perf_counter()
 
     def on_train_batch_end(
-        self,
-        trainer: lightning.Trainer,
-        pl_module: Any,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
+        self, trainer: lightning.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         self._losses.append(outputs["losses"])
         self._images += len(outputs["losses"]) * trainer.world_size
-        step = trainer.global_step
-        if step == self._seen_step:
-            return
-        self._seen_step = step
+        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+
+    def after_step(self, trainer: lightning.Trainer, module: Any, step: int) -> None:
         if step % self.every == 0 or step == trainer.max_steps:
-            self._flush(trainer, pl_module, step)
+            self._flush(trainer, module, step)
 
     def _flush(self, trainer: lightning.Trainer, pl_module: Any, step: int) -> None:
         loss = trainer.strategy.reduce(torch.cat(self._losses).mean(), reduce_op="mean")
