@@ -1,0 +1,32 @@
+"""Values for the knobs that a component has no default for, so that every one can be chosen in a test."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from diffusion_fw import registry
+from diffusion_fw.config import node
+
+CANDIDATES: tuple[Any, ...] = (1, 0.5, "nowhere", [1.0, 0.5], [1], [[1.0]])
+
+
+def example(annotation: Any) -> Any:
+    """A value that an annotation allows."""
+    for value in CANDIDATES:
+        try:
+            registry.convert(annotation, value)
+        except ValueError:
+            continue
+        return value
+    raise AssertionError(f"no example of {annotation}")
+
+
+def required(group: str, name: str) -> dict[str, Any]:
+    """Values of the knobs without a default."""
+    knobs = registry.entry(group, name).knobs
+    return {key: example(knob.annotation) for key, knob in knobs.items() if knob.required}
+
+
+def complete(group: str, name: str) -> dict[str, Any]:
+    """The node of a component, with nothing missing."""
+    return {**node(registry.entry(group, name)), **required(group, name)}
