@@ -15,6 +15,9 @@ from diffusion_fw.denoiser import NetworkDenoiser
 from diffusion_fw.registry import ConfigError
 
 CHECKPOINT_KEY = "diffusion_fw"
+RECORD_PARTS = ("config", "facts", "plugins")
+MODEL_GROUPS = ("schedule", "parameterization", "network")
+"""What a model is built from; the plugins of a sampler or a logger that its training used are not needed."""
 
 
 def read(checkpoint: str | os.PathLike[str]) -> dict[str, Any]:
@@ -34,20 +37,29 @@ def read(checkpoint: str | os.PathLike[str]) -> dict[str, Any]:
             f"checkpoint={path} is damaged or holds more than weights and settings, and was not loaded: "
             f"{str(error).splitlines()[0]}"
         ) from None
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+    except Exception as error:  # what a damaged file makes of the unpickler can be any error
         raise ConfigError(f"checkpoint={path} is damaged: {str(error).partition('. ')[0]}") from None
-    if not isinstance(content, dict) or CHECKPOINT_KEY not in content or "state_dict" not in content:
+    if not _is_ours(content):
         raise ConfigError(f"checkpoint={path} was not written by diffusion_fw")
     return content
 
 
+def _is_ours(content: Any) -> bool:
+    if not isinstance(content, dict) or not isinstance(content.get("state_dict"), dict):
+        return False
+    record = content.get(CHECKPOINT_KEY)
+    if not isinstance(record, dict) or not all(isinstance(record.get(part), dict) for part in RECORD_PARTS):
+        return False
+    return all("name" in record["config"].get(group, ()) for group in MODEL_GROUPS)
+
+
 def _check_plugins(record: dict[str, Any], path: str | os.PathLike[str]) -> None:
-    for group, section in record["config"].items():
-        named = isinstance(section, dict) and "name" in section and group in registry.GROUPS
-        if named and section["name"] != "auto" and section["name"] not in registry.names(group):
+    for group in MODEL_GROUPS:
+        name = record["config"][group]["name"]
+        if name not in registry.names(group):
             plugins = ", ".join(record["plugins"]) or "none"
             raise ConfigError(
-                f"checkpoint={path} uses {group}={section['name']}, which is not registered here; "
+                f"checkpoint={path} uses {group}={name}, which is not registered here; "
                 f"it was made with the plugins: {plugins}. Put the plugin into plugins/ or {registry.PLUGIN_VARIABLE}"
             )
 
