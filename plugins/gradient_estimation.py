@@ -34,11 +34,12 @@ class GradientEstimation(Sampler):
     ) -> Iterator[Step]:
         levels = self.levels(denoiser.schedule)
         alpha, ratio = levels.alpha.tolist(), (levels.sigma / levels.alpha).tolist()
-        times = levels.t.tolist()
+        sigma, times = levels.sigma.tolist(), levels.t.tolist()
         last = None
         for i, level in zip(range(self.steps), levels.unbind(), strict=False):
             prediction = denoiser(x, level, cond)
-            eps = prediction.eps if last is None else self.gamma * prediction.eps + (1 - self.gamma) * last
-            x = alpha[i + 1] / alpha[i] * x + alpha[i + 1] * (ratio[i + 1] - ratio[i]) * eps
+            x = alpha[i + 1] * prediction.x0 + sigma[i + 1] * prediction.eps
+            if last is not None:
+                x = x + alpha[i + 1] * (ratio[i + 1] - ratio[i]) * (self.gamma - 1) * (prediction.eps - last)
             last = prediction.eps
             yield Step(times[i + 1], x, prediction.x0)

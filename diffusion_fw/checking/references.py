@@ -186,7 +186,7 @@ def entries() -> list[dict[str, Any]]:
 
 
 def agrees(published: str, ours: Any, tolerance: float | None = None) -> bool:
-    """Whether a number agrees to one unit of the last printed digit, or within a relative tolerance; words are equal."""
+    """Whether a number agrees to one unit of its last printed digit, or to a relative tolerance; words are equal."""
     try:
         printed = Decimal(published)
     except ArithmeticError:

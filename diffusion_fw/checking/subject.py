@@ -53,4 +53,4 @@ def schedules() -> dict[str, Schedule]:
 
 def verdict(what: str, where: str, wrong: str | None, wanted: str) -> Row:
     """A row that fails with what is wrong, if anything."""
-    return Row(what, where, wrong or "so", wanted, wrong is None)
+    return Row(what, where, wrong or "as wanted", wanted, wrong is None)
