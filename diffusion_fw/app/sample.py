@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from diffusion_fw.app.program import run
+from diffusion_fw.registry import ConfigError
 
 
 def sample(config: dict[str, Any], folder: Path) -> None:
@@ -22,6 +23,8 @@ def sample(config: dict[str, Any], folder: Path) -> None:
     from diffusion_fw.pictures.view import view_for
     from diffusion_fw.sampling import draw
 
+    if (folder / "images").exists():
+        raise ConfigError(f"{folder} holds the images of another run already; give another hydra.run.dir")
     denoiser, record = load_with_record(config["checkpoint"], raw_weights=config["raw_weights"])
     facts = Facts.from_record(record["facts"])
     sampler = build_sampler(config)

@@ -1,0 +1,194 @@
+"""Train, then sample and evaluate from the checkpoint alone."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import re
+
+import numpy as np
+import pytest
+import yaml
+from examples import complete
+from PIL import Image
+
+import diffusion_fw as dfw
+from diffusion_fw import registry
+from diffusion_fw.app import explain as explain_module
+from diffusion_fw.app.evaluate import evaluate
+from diffusion_fw.app.sample import sample
+from diffusion_fw.app.train import before, train
+from diffusion_fw.composition import Facts, build_data, build_denoiser
+from diffusion_fw.config import check_command_line
+from diffusion_fw.registry import ConfigError
+
+STEPS = "sampler.steps=2"
+
+
+@pytest.fixture(scope="module")
+def trained(tiny, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("trained")
+    distance = train(tiny({"logger": ["csv"], "network.class_conditional": True}), folder)
+    return folder, distance
+
+
+def program(name, trained, *arguments):
+    checkpoint = trained[0] / "checkpoints" / "last.ckpt"
+    return check_command_line(name, [f"checkpoint={checkpoint}", "device=cpu", STEPS, *arguments])[0]
+
+
+def images(folder):
+    return [np.asarray(Image.open(path)) for path in sorted((folder / "images").iterdir())]
+
+
+def test_training_leaves_pictures_numbers_and_checkpoints(trained):
+    folder, _ = trained
+    pictures = [
+        "samples.png",
+        "real_and_generated.png",
+        "loss.png",
+        "loss_by_log_snr.png",
+        "distance.png",
+        "schedule.png",
+        "samples/trajectory.png",
+        "samples/step_0000003.png",
+        "samples/step_0000006.png",
+    ]
+    for name in pictures:
+        with Image.open(folder / name) as picture:
+            picture.load()
+            assert np.asarray(picture.convert("L")).std() > 1, name
+    assert {path.name for path in (folder / "checkpoints").iterdir()} == {"last.ckpt", "best.ckpt"}
+    assert yaml.safe_load((folder / "config.yaml").read_text())["network"]["class_conditional"] is True
+
+
+def test_samples_are_one_picture_each_of_the_data_s_size(trained, tmp_path):
+    sample(program("sample", trained, "num_samples=5", "npz=true"), tmp_path)
+    drawn = images(tmp_path)
+    assert [(item.shape, item.dtype) for item in drawn] == [((8, 8), np.uint8)] * 5
+    with Image.open(tmp_path / "grid.png") as grid:
+        assert min(grid.size) > 8
+    assert np.array_equal(np.load(tmp_path / "samples.npz")["samples"][:, 0], np.stack(drawn))
+
+
+@pytest.mark.parametrize("sampler", [["sampler=ddim"], ["sampler=ddpm", "sampler.steps=5"]])
+def test_the_same_seed_gives_the_same_images_whatever_the_batch(trained, tmp_path, sampler):
+    drawn = []
+    for size in (3, 64):
+        (tmp_path / str(size)).mkdir()
+        config = program("sample", trained, "num_samples=7", "seed=4", f"batch_size={size}", *sampler)
+        sample(config, tmp_path / str(size))
+        drawn.append(np.stack(images(tmp_path / str(size))).astype(int))
+    assert np.abs(drawn[0] - drawn[1]).max() <= 1
+    other = tmp_path / "other"
+    other.mkdir()
+    sample(program("sample", trained, "num_samples=7", "seed=5", *sampler), other)
+    assert np.abs(np.stack(images(other)).astype(int) - drawn[0]).max() > 20
+
+
+def test_images_of_another_run_are_not_mixed_with_new_ones(trained, tmp_path):
+    sample(program("sample", trained, "num_samples=2"), tmp_path)
+    with pytest.raises(ConfigError, match="holds the images of another run"):
+        sample(program("sample", trained, "num_samples=1"), tmp_path)
+    assert len(images(tmp_path)) == 2
+
+
+def test_evaluation_finds_the_distance_that_training_found(trained, tmp_path):
+    """The same averaged weights, sampler, seed, features and number of samples."""
+    folder, best = trained
+    with (folder / "metrics.csv").open() as file:
+        logged = [float(row["fid/pixels@8/ema"]) for row in csv.DictReader(file) if row["fid/pixels@8/ema"]]
+    measure = ["features=pixels", "metric.num_samples=8", f"metric.cache_dir={tmp_path}"]
+    distance = evaluate(program("evaluate", trained, *measure), tmp_path)
+    assert distance == pytest.approx(logged[-1], rel=1e-5)
+    assert best == pytest.approx(min(logged), rel=1e-6)
+    written = json.loads((tmp_path / "evaluation.json").read_text())
+    assert written["metric"] == "fid/pixels@8/ema"
+    assert written["distance"] == distance
+    assert math.isfinite(written["floor"])
+
+
+def test_raw_weights_have_a_distance_of_another_name(trained, tmp_path):
+    measure = ["features=pixels", "metric.num_samples=8", f"metric.cache_dir={tmp_path}", "raw_weights=true"]
+    evaluate(program("evaluate", trained, *measure), tmp_path)
+    assert json.loads((tmp_path / "evaluation.json").read_text())["metric"] == "fid/pixels@8/raw"
+
+
+def test_a_sampler_that_cannot_run_on_the_model_is_refused_before_anything_is_drawn(trained, tmp_path):
+    config = program("sample", trained, "sampler=euler_maruyama")
+    with pytest.raises(ConfigError, match="schedule"):
+        sample(config, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_device_that_is_not_there_is_an_error(trained, tmp_path):
+    for device in ("abacus", "cuda:97"):
+        with pytest.raises(ConfigError, match=f"device={device}: .*choose auto, cpu"):
+            sample(program("sample", trained, f"device={device}"), tmp_path)
+
+
+def test_points_are_drawn_and_measured_too(tiny, tmp_path):
+    points = {"data": "moons", "network": "mlp", "network.width": 8, "features": "identity", "guidance": []}
+    assert math.isfinite(train(tiny({**points, "trainer.max_steps": 1}), tmp_path))
+    drawn = tmp_path / "drawn"
+    drawn.mkdir()
+    sample(program("sample", (tmp_path, None), "num_samples=4", "npz=true", "guidance=none"), drawn)
+    assert np.load(drawn / "samples.npz")["samples"].shape == (4, 2)
+    assert {path.name for path in drawn.iterdir()} == {"samples.npz", "grid.png"}
+
+
+ARGUMENTS = [
+    "explain=true",
+    "experiment=edm",
+    "trainer=ddp_cpu",
+    "network.channels=8",
+    "sampler.steps=7",
+    "batch_size=32",
+    "trainer.accumulate_grad_batches=2",
+    "trainer.max_steps=100",
+]
+
+
+@pytest.fixture
+def explained(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    configs = check_command_line("train", ARGUMENTS)
+    assert before(configs, ARGUMENTS)
+    table, _, run = capsys.readouterr().out.partition("the run")
+    cells = [[cell.strip() for cell in re.split("[│┃]", line)[1:-1]] for line in table.splitlines()]
+    return configs[0], {row[0]: row[1:] for row in cells if len(row) == 3}, run
+
+
+def test_explain_gives_every_key_its_value_and_origin(explained):
+    config, rows, _ = explained
+    for key, value in explain_module.flatten(config):
+        assert rows[key][0] == str(value)[: len(rows[key][0])], key
+        assert rows[key][1], key
+    origin = {key: row[1] for key, row in rows.items()}
+    assert origin["network.channels"] == "command line"
+    assert origin["batch_size"] == "command line"
+    assert origin["trainer.devices"] == "conf/trainer/ddp_cpu.yaml"
+    assert origin["seed"] == "conf/train.yaml"
+    assert origin["data.name"] == "conf/train.yaml"
+    assert origin["schedule.name"] == "conf/experiment/edm.yaml"
+    assert origin["parameterization.sigma_data"] == "conf/experiment/edm.yaml"
+    assert origin["network.channel_mult"] == "signature of UNet"
+
+
+def test_explain_states_what_the_run_would_cost(explained):
+    config, _, run = explained
+    denoiser = build_denoiser(config, Facts.of(build_data(config), config))
+    count = sum(item.numel() for item in denoiser.parameters())
+    assert f"{count:,}" in run
+    assert "32 = 2 processes x 2 accumulated x 8" in run
+    assert "3,200 = 2.2 epochs" in run
+    assert "14" in run.partition("network evaluations per sample")[2]
+
+
+@pytest.mark.parametrize("name", registry.names("network"))
+def test_parameters_are_counted_without_memory_for_them(tiny, name):
+    config = {**tiny(), "network": complete("network", name)}
+    facts = Facts.of(build_data(config), config)
+    network = dfw.build("network", name, shape=(1, 8, 8))
+    assert explain_module.parameters(config, facts) == sum(item.numel() for item in network.parameters())
