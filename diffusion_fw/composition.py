@@ -26,7 +26,8 @@ class Facts:
     shape: tuple[int, ...]
     num_classes: int
     class_names: tuple[str, ...]
-    data_range: tuple[float, float] | None
+    data_range: tuple[float, float]
+    pixels: bool
     data_diameter: float | None = None
     data_std: float | None = None
 
@@ -36,12 +37,20 @@ class Facts:
         measured = {}
         if any("auto" in section.values() for section in (config["schedule"], config["parameterization"])):
             measured = measure(data)
-        return Facts(data.shape, data.num_classes, data.class_names, data.value_range, **measured)
+        bounds = data.value_range or training_bounds(data)
+        pixels = data.value_range is not None
+        return Facts(data.shape, data.num_classes, data.class_names, bounds, pixels, **measured)
 
     @staticmethod
     def from_record(record: Mapping[str, Any]) -> Facts:
         values: dict[str, Any] = {key: tuple(item) if isinstance(item, list) else item for key, item in record.items()}
         return Facts(**values)
+
+
+def training_bounds(data: Data) -> tuple[float, float]:
+    """The smallest and the largest training value: no mean of training examples lies outside."""
+    values, _ = data.train.__getitems__(range(len(data.train)))
+    return float(values.min()), float(values.max())
 
 
 def measure(data: Data, most: int = 4000) -> dict[str, float]:

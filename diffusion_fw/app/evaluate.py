@@ -17,7 +17,15 @@ def evaluate(config: dict[str, Any], folder: Path) -> float:
 
     from diffusion_fw.app.device import choose
     from diffusion_fw.app.load import load_with_record
-    from diffusion_fw.composition import Facts, build_data, build_metric, build_sampler, build_wrappers, check_fit, is_conditional
+    from diffusion_fw.composition import (
+        Facts,
+        build_data,
+        build_metric,
+        build_sampler,
+        build_wrappers,
+        check_fit,
+        is_conditional,
+    )
     from diffusion_fw.data.source import to_pixels
     from diffusion_fw.sampling import draw
 
@@ -45,7 +53,7 @@ def evaluate(config: dict[str, Any], folder: Path) -> float:
     )
     with tqdm(total=metric.num_samples, desc="sampling") as bar:
         for chunk, x in chunks:
-            metric.update(to_pixels(x) if facts.data_range else x)
+            metric.update(to_pixels(x) if facts.pixels else x)
             bar.update(len(chunk))
     distance = float(metric.compute())
     name = metric.name("raw" if config["raw_weights"] else "ema")

@@ -11,8 +11,8 @@ from rich.console import Console
 from rich.table import Table
 
 from diffusion_fw import registry
-from diffusion_fw.app.help import defaults
 from diffusion_fw.app.device import processes
+from diffusion_fw.app.help import defaults
 from diffusion_fw.composition import Facts, build_data, build_denoiser, build_sampler, check_fit
 from diffusion_fw.config import STACKED, conf_dir
 from diffusion_fw.samplers.base import Sampler

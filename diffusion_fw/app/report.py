@@ -50,7 +50,8 @@ def draw_report(experiment: Experiment, config: Mapping[str, Any], folder: Path,
         )
     if evaluation is None or evaluation.last_samples is None:
         return
-    curves.loss_by_log_snr(folder / "loss_by_log_snr.png", *evaluation.curve)
+    centres, losses = evaluation.curve
+    curves.loss_by_log_snr(folder / "loss_by_log_snr.png", centres, losses, evaluation.irreducible)
     name = experiment.metric.name("ema")
     curves.distance_curve(folder / "distance.png", {name: history.distances}, floor=floor)
     generated = evaluation.last_samples
@@ -71,6 +72,12 @@ def print_summary(experiment: Experiment, folder: Path, floor: float) -> None:
     table.add_section()
     if history.records:
         table.add_row("loss, last interval", f"{history.records[-1]['loss']:.4f}")
+        if experiment.evaluation is not None and experiment.evaluation.irreducible is not None:
+            least = experiment.evaluation.irreducible
+            table.add_row(
+                "held-out loss, of which irreducible",
+                f"{history.heldout[-1][1]:.4f}, {sum(least) / len(least):.4f}",
+            )
         rates = sorted(record["images_per_second"] for record in history.records)
         table.add_row("examples/s, median", f"{rates[len(rates) // 2]:,.0f}")
     parameters = sum(item.numel() for item in experiment.denoiser.network.parameters())

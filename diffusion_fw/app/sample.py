@@ -45,10 +45,10 @@ def sample(config: dict[str, Any], folder: Path) -> None:
     values = []
     with tqdm(total=config["num_samples"], desc="sampling") as bar:
         for chunk, x in chunks:
-            values.append((to_pixels(x) if facts.data_range else x).cpu())
+            values.append((to_pixels(x) if facts.pixels else x).cpu())
             bar.update(len(chunk))
     result = torch.cat(values)
-    if facts.data_range:
+    if facts.pixels:
         (folder / "images").mkdir()
         for index, image in enumerate(result.permute(0, 2, 3, 1).numpy()):
             Image.fromarray(image.squeeze(-1) if image.shape[-1] == 1 else image).save(

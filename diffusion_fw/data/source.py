@@ -12,6 +12,8 @@ from typing import ClassVar, Protocol
 import torch
 from torch import Tensor
 
+from diffusion_fw.oracles import GaussianMixture
+
 Batch = tuple[Tensor, Tensor | None]
 """Examples (B, *shape), uint8 pixels or float values, and int64 labels (B,) where the data has classes."""
 
@@ -71,6 +73,11 @@ class Data(ABC):
     @property
     def num_classes(self) -> int:
         return len(self.class_names)
+
+    @property
+    def oracle(self) -> GaussianMixture | None:
+        """The distribution of the examples, where it is known in closed form."""
+        return None
 
     @functools.cached_property
     def train(self) -> Examples:

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from diffusion_fw.denoiser import NetworkDenoiser
+from diffusion_fw.denoiser import Denoiser, NetworkDenoiser
 from diffusion_fw.process.level import NoiseLevel
 
 
@@ -23,3 +23,9 @@ class Objective(ABC):
         self, denoiser: NetworkDenoiser, x0: Tensor, level: NoiseLevel, eps: Tensor, cond: Any = None
     ) -> Tensor:
         """Loss (B,) of clean x0 (B, ...) at levels (B,) with the noise eps of x0's shape."""
+
+    def irreducible(
+        self, denoiser: NetworkDenoiser, oracle: Denoiser, x0: Tensor, level: NoiseLevel, eps: Tensor
+    ) -> Tensor | None:
+        """The loss (B,) of a perfect network on these very draws, by the data's oracle; None where it isn't known."""
+        return None

@@ -7,10 +7,11 @@ from typing import Any
 
 from torch import Tensor
 
-from diffusion_fw.denoiser import NetworkDenoiser
+from diffusion_fw.denoiser import Denoiser, NetworkDenoiser
 from diffusion_fw.objectives.objective import Objective
 from diffusion_fw.objectives.weighting import Weighting, output_weight
 from diffusion_fw.process.level import NoiseLevel, expand
+from diffusion_fw.process.parameterization import Parameterization
 from diffusion_fw.registry import Runtime, register
 
 
@@ -27,8 +28,24 @@ class Simple(Objective):
     def __call__(
         self, denoiser: NetworkDenoiser, x0: Tensor, level: NoiseLevel, eps: Tensor, cond: Any = None
     ) -> Tensor:
-        x = expand(level.alpha, x0) * x0 + expand(level.sigma, x0) * eps
-        output, _ = denoiser.output(x, level, cond)
-        error = (output - denoiser.parameterization.target(level, x0, eps)).square().flatten(1).mean(1)
-        weight = output_weight(self.weighting, denoiser.parameterization, level)
+        output, _ = denoiser.output(noised(x0, level, eps), level, cond)
+        return self._loss(denoiser.parameterization, output, x0, level, eps)
+
+    def irreducible(
+        self, denoiser: NetworkDenoiser, oracle: Denoiser, x0: Tensor, level: NoiseLevel, eps: Tensor
+    ) -> Tensor | None:
+        exact = oracle(noised(x0, level, eps), level)
+        output = denoiser.parameterization.target(level, exact.x0, exact.eps)
+        return self._loss(denoiser.parameterization, output, x0, level, eps)
+
+    def _loss(
+        self, parameterization: Parameterization, output: Tensor, x0: Tensor, level: NoiseLevel, eps: Tensor
+    ) -> Tensor:
+        error = (output - parameterization.target(level, x0, eps)).square().flatten(1).mean(1)
+        weight = output_weight(self.weighting, parameterization, level)
         return error * weight.to(device=error.device, dtype=error.dtype, non_blocking=True)
+
+
+def noised(x0: Tensor, level: NoiseLevel, eps: Tensor) -> Tensor:
+    """x_t = alpha x_0 + sigma eps."""
+    return expand(level.alpha, x0) * x0 + expand(level.sigma, x0) * eps

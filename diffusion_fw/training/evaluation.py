@@ -15,6 +15,7 @@ from diffusion_fw.data.source import Data, to_model, to_pixels
 from diffusion_fw.denoiser import Denoiser
 from diffusion_fw.noise import batch_noise, generator
 from diffusion_fw.pictures.view import view_for
+from diffusion_fw.process.level import NoiseLevel
 from diffusion_fw.samplers.base import Sampler
 from diffusion_fw.sampling import draw, frames
 from diffusion_fw.training.history import History, log
@@ -49,6 +50,7 @@ class Evaluation(StepCallback):
         self.seed = seed
         self.view = view_for(data.shape)
         self.last_samples: Tensor | None = None
+        self.irreducible: list[float] | None = None
         self.curve: tuple[list[float], list[float]] = ([], [])
 
     def after_step(self, trainer: lightning.Trainer, module: Any, step: int) -> None:
@@ -66,7 +68,10 @@ class Evaluation(StepCallback):
         module.log("best_distance", self.history.best, logger=False)
         heldout = self._heldout(module)
         self.history.heldout.append([step, heldout])
-        log(trainer, {name: distance, "heldout/loss": heldout}, step)
+        metrics = {name: distance, "heldout/loss": heldout}
+        if self.irreducible is not None:
+            metrics["heldout/irreducible"] = sum(self.irreducible) / len(self.irreducible)
+        log(trainer, metrics, step)
         self.last_samples = first
         if trainer.is_global_zero:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -123,7 +128,17 @@ class Evaluation(StepCallback):
         bins = [part for part in order.tensor_split(min(BINS, count)) if len(part)]
         finite = level.log_snr.clamp(-30, 30)
         self.curve = ([float(finite[part].mean()) for part in bins], [float(loss[part].mean()) for part in bins])
+        least = self._irreducible(module, x0, level, eps)
+        if least is not None:
+            self.irreducible = [float(least[part].mean()) for part in bins]
         return float(loss.mean())
+
+    def _irreducible(self, module: Any, x0: Tensor, level: NoiseLevel, eps: Tensor) -> Tensor | None:
+        """The least loss on the same draws, where the data's distribution is known and no label is given."""
+        if self.data.oracle is None or module.conditional:
+            return None
+        exact = self.data.oracle.denoiser(module.denoiser.schedule)
+        return module.objective.irreducible(module.averaged, exact, x0, level, eps)
 
     def _draw_trajectory(self, module: Any) -> Path:
         classes = module.num_classes if module.conditional else 0

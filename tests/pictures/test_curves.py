@@ -94,7 +94,9 @@ class Exploding(Schedule):
 
 
 @pytest.mark.parametrize(
-    "path", [Linear(), Linear(num_steps=50), Linear(zero_terminal_snr=True), VP(), Exploding()], ids=lambda item: type(item).__name__
+    "path",
+    [Linear(), Linear(num_steps=50), Linear(zero_terminal_snr=True), VP(), Exploding()],
+    ids=lambda item: type(item).__name__,
 )
 def test_schedules_are_drawn_to_their_infinite_ends(tmp_path: Path, path: Schedule) -> None:
     picture = colours(schedule(tmp_path / "schedule.png", path, "name"))
