@@ -43,10 +43,10 @@ SHOWN_POINTS = 2500
 SHOWN_CURVES: dict[str, tuple[str, dict[str, Any]]] = {
     "ddim": ("ddim", {}),
     "heun": ("heun", {}),
-    "dpm_solver_pp": ("dpm_solver_pp", {}),
-    "dpm_solver_pp, third": ("dpm_solver_pp", {"order": 3}),
+    "dpm_solver_pp 2M": ("dpm_solver_pp", {}),
+    "dpm_solver_pp 3M": ("dpm_solver_pp", {"order": 3}),
     "deis": ("deis", {}),
-    "unipc, solver_order=3": ("unipc", {"solver_order": 3}),
+    "unipc solver_order=3": ("unipc", {"solver_order": 3}),
     "lms": ("lms", {}),
 }
 """The samplers of the picture in the documentation."""

@@ -1,5 +1,7 @@
 """How a sampler's error falls with its steps, and the order that this shows."""
 
+FROM_SIGNAL_ALTERNATING = Alternating(-1.0, 5.0)
+
 from __future__ import annotations
 
 import math
@@ -25,8 +27,7 @@ Build = Callable[[int, Grid], Sampler]
 class Interior(Grid):
     """Times smooth in log-SNR between two noisy levels, short of clean data.
 
-    The last step to sigma = 0 is of first order for most methods, and would hide their order. The steps are uneven, so
-    that a formula that is right for equal steps alone shows.
+    The last step to sigma = 0 is of first order for most methods, and would hide their order.
     """
 
     first: float
@@ -40,9 +41,24 @@ class Interior(Grid):
         return self.noisy_times(steps, schedule)
 
 
+@dataclass(frozen=True)
+class Alternating(Interior):
+    """Steps in log-SNR that alternate between one length and twice as much.
+
+    On steps whose lengths change little from one to the next, a multistep formula that takes them wrong keeps its
+    order; here it loses it.
+    """
+
+    def noisy_times(self, steps: int, schedule: Schedule) -> Tensor:
+        lengths = 1 + torch.arange(steps, dtype=torch.float64) % 2
+        u = torch.cat([lengths.new_zeros(1), lengths.cumsum(0)]) / lengths.sum()
+        return schedule.time(self.first + (self.last - self.first) * u)
+
+
 FROM_NOISE = Interior(-8.0, 5.0)
 FROM_SIGNAL = Interior(-1.0, 5.0)
 """Begins where the flow bends, so that the error of a start at too low an order shows."""
+FROM_SIGNAL_ALTERNATING = Alternating(-1.0, 5.0)
 
 
 @dataclass(frozen=True)
@@ -66,9 +82,9 @@ def measure(build: Build, schedule: Schedule, steps: int, grid: Interior) -> Poi
     return Point(steps, evaluations, error)
 
 
-def order(build: Build, schedule: Schedule) -> float:
+def order(build: Build, schedule: Schedule, grid: Interior = FROM_SIGNAL) -> float:
     """The measured order of convergence, -d log(error) / d log(steps)."""
-    coarse, fine = (measure(build, schedule, steps, FROM_SIGNAL) for steps in ORDER_STEPS)
+    coarse, fine = (measure(build, schedule, steps, grid) for steps in ORDER_STEPS)
     return -math.log(fine.error / coarse.error) / math.log(fine.steps / coarse.steps)
 
 

@@ -23,14 +23,14 @@ def convergence(
 ) -> Path:
     """(evaluations, error) of each named sampler in logarithmic scales, beside dashed lines of its declared order.
 
-    A line of order p passes through the curve's last point with the slope -p.
+    A line of order p has the slope -p and ends at half the error of the curve's last point.
     """
     with page(path, HEIGHT) as figure:
         axes = figure.add_subplot()
         shown = {name: [point for point in points if point[1] > SMALLEST] for name, points in curves.items()}
         styles = zip(itertools.cycle(PALETTE), itertools.cycle(MARKERS), strict=False)
         for (colour, marker), (name, points) in zip(styles, shown.items(), strict=False):
-            label = f"{name}, order {orders[name]}" if name in orders else name
+            label = f"{name}  (order {orders[name]})" if name in orders else name
             axes.plot(*zip(*points, strict=True), marker + "-", color=colour, label=label)
             if name in orders and points:
                 _slope(axes, points, orders[name])
@@ -43,8 +43,8 @@ def convergence(
 
 
 def _slope(axes: Axes, points: Sequence[tuple[int, float]], order: int) -> None:
-    """The dashed line through the last point, back over the finer half of the curve."""
-    last, error = points[-1]
+    """The dashed line below the finer part of the curve."""
+    last, error = points[-1][0], points[-1][1] / 2
     first = points[len(points) // 3][0]
     axes.plot([first, last], [error * (last / first) ** order, error], "--", color=QUIET, linewidth=1, zorder=1)
 

@@ -37,6 +37,8 @@ class Sampler(ABC):
 
     returns_to_noise: ClassVar[bool] = False
     """Whether it goes back to noise on its way, so that t rises there and there are more Steps than ``steps``."""
+    needs_smooth_grid: ClassVar[bool] = False
+    """Whether its order holds only on grids whose steps change little from one to the next."""
 
     @property
     def order(self) -> int | None:

@@ -37,6 +37,7 @@ class PLMS(LinearSampler):
     warm_up: Literal["runge_kutta", "improved_euler"] = "runge_kutta"
 
     order: ClassVar[int | None] = 2
+    needs_smooth_grid: ClassVar[bool] = True
     quantity: ClassVar[Literal["x0", "eps"]] = "eps"
 
     def plan(self, schedule: Schedule) -> list[LinearStep]:

@@ -46,7 +46,9 @@ class Evaluation(StepCallback):
         seed: int,
     ) -> None:
         self.history, self.data, self.sampler, self.wrap, self.metric = history, data, sampler, wrap, metric
-        self.folder, self.every, self.batch_size, self.grid_images = folder, every, batch_size, grid_images
+        self.folder, self.every, self.batch_size = folder, every, batch_size
+        # A grid shows few images, a plane shows every point.
+        self.shown = grid_images if len(data.shape) > 1 else metric.num_samples
         self.seed = seed
         self.view = view_for(data.shape)
         self.last_samples: Tensor | None = None
@@ -101,9 +103,9 @@ class Evaluation(StepCallback):
             for chunk, x in chunks:
                 values = as_data(self.data, x)
                 self.metric.update(values)
-                kept.append(values[: self.grid_images].cpu())
+                kept.append(values[: self.shown].cpu())
                 bar.update(len(chunk))
-        return torch.cat(kept)[: self.grid_images]
+        return torch.cat(kept)[: self.shown]
 
     @torch.no_grad()
     def _heldout(self, module: Any) -> float:
