@@ -1,7 +1,5 @@
 """How a sampler's error falls with its steps, and the order that this shows."""
 
-FROM_SIGNAL_ALTERNATING = Alternating(-1.0, 5.0)
-
 from __future__ import annotations
 
 import math

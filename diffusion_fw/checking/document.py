@@ -24,8 +24,8 @@ Samplers run with the exact denoiser of a mixture of three Gaussians in the plan
   {convergence.FROM_NOISE.first:g}, on `vp`.
 - Mean and covariance: of {limits.SAMPLES:,} samples by {limits.SAMPLE_STEPS} steps, on `vp`. They must be within
   {limits.STANDARD_ERRORS:g} standard errors (about 0.008 and 0.006 each) and {limits.BIAS}.
-- p: of a permutation test of the energy distance between {limits.COMPARED} samples and as many exact ones, which must be
-  above {limits.FALSE_ALARMS}, the rate at which a right sampler fails.
+- p: of a permutation test of the energy distance between {limits.COMPARED} samples and as many exact ones, which must
+  be above {limits.FALSE_ALARMS}, the rate at which a right sampler fails.
 """
 
 
