@@ -73,6 +73,7 @@ class Evaluation(StepCallback):
         metrics = {name: distance, "heldout/loss": heldout}
         if self.irreducible is not None:
             metrics["heldout/irreducible"] = sum(self.irreducible) / len(self.irreducible)
+        metrics.update({f"heldout/loss at log-SNR {at:+.1f}": loss for at, loss in zip(*self.curve, strict=True)})
         log(trainer, metrics, step)
         self.last_samples = first
         if trainer.is_global_zero:
