@@ -24,6 +24,8 @@ Samplers run with the exact denoiser of a mixture of three Gaussians in the plan
   {convergence.FROM_NOISE.first:g}, on `vp`.
 - Mean and covariance: of {limits.SAMPLES:,} samples by {limits.SAMPLE_STEPS} steps, on `vp`. They must be within
   {limits.STANDARD_ERRORS:g} standard errors (about 0.008 and 0.006 each) and {limits.BIAS}.
+- Variance of a Gaussian: that of N(0, 0.5^2), exact to rounding from the responses to unit impulses, extrapolated over
+  the steps; it must be within {limits.VARIANCE_TOLERANCE:.1%}.
 - p: of a permutation test of the energy distance between {limits.COMPARED} samples and as many exact ones, which must
   be above {limits.FALSE_ALARMS}, the rate at which a right sampler fails.
 """
@@ -42,7 +44,10 @@ def write(path: Path, reports: Sequence[Report], found: Sequence[Finding], pictu
         "Error after so many evaluations:\n",
         _table(["sampler", *map(str, convergence.EVALUATIONS)], _errors(samplers)),
         _image("A mixture under every sampler", pictures["samplers"]),
-        _table(["sampler", "mean off by", "covariance off by", "p", "all checks"], _moments(samplers)),
+        _table(
+            ["sampler", "mean off by", "covariance off by", "variance of a Gaussian", "p", "all checks"],
+            _moments(samplers),
+        ),
         "## Other components\n",
         _table(["component", "properties measured", "all checks"], _summaries(others)),
         "## Published constants\n",
@@ -98,7 +103,8 @@ def _moments(reports: Sequence[Report]) -> Iterator[Sequence[str]]:
     for report in reports:
         moments = [_cell(report, what).removeprefix("off by ") for what in ("mean of", "covariance of")]
         p = _cell(report, "two-sample").rpartition("p = ")[2]
-        yield [_name(report), *moments, p, _mark(not report.failures)]
+        limit = _cell(report, "variance of").rpartition("extrapolated ")[2]
+        yield [_name(report), *moments, limit, p, _mark(not report.failures)]
 
 
 def _summaries(reports: Sequence[Report]) -> Iterator[Sequence[str]]:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from diffusion_fw import registry
 from diffusion_fw.checking import convergence
+from diffusion_fw.checking.impulses import variance_error
 from diffusion_fw.checking.report import Row
 from diffusion_fw.checking.subject import Check, Subject, schedules, verdict
 from diffusion_fw.checking.truth import MIXTURE, normal, start
@@ -32,6 +33,8 @@ STEPS = 20
 SAMPLES, SAMPLE_STEPS = 10_000, 200
 STANDARD_ERRORS, BIAS = 4.0, 0.01
 """Moments may be off by four standard errors, and by a hundredth for what 200 steps leave of the discretization."""
+VARIANCE_TOLERANCE = 0.015
+"""Relative; the last noisy level of the grid leaves 0.4%, a hundredth too much noise 2%."""
 COMPARED = 1000
 FALSE_ALARMS = 0.001
 """How often the two-sample test fails a sampler of the exact distribution."""
@@ -161,6 +164,28 @@ def distribution(subject: Subject) -> Iterator[Row]:
         f"energy distance {energy:.4f}, p = {p:.3f}",
         f"p above {FALSE_ALARMS}, the rate of false alarms",
         p > FALSE_ALARMS,
+    )
+
+
+def variance(subject: Subject) -> Iterator[Row]:
+    """The variance of Gaussian data is reached as the steps grow: known without sampling error."""
+    schedule, steps = registry.build("schedule", "vp"), _many(subject, SAMPLE_STEPS)
+    coarse, fine = (
+        variance_error(subject.build(steps=count, grid=LogSNR(log_snr_max=7.0)), schedule)
+        for count in (steps // 2, steps)
+    )
+    where = f"vp, {steps // 2} and {steps} steps"
+    if coarse is None or fine is None:
+        yield Row("variance of N(0, 0.5^2)", where, "not measured: not linear in x and the noise")
+        return
+    # Without the part that falls as 1 / steps.
+    limit = 2 * fine - coarse
+    yield Row(
+        "variance of N(0, 0.5^2)",
+        where,
+        f"off by {fine:+.2%}, extrapolated {limit:+.2%}",
+        f"extrapolated within {VARIANCE_TOLERANCE:.1%}",
+        abs(limit) <= VARIANCE_TOLERANCE,
     )
 
 
@@ -309,6 +334,7 @@ CHECKS: tuple[Check, ...] = (
     order,
     distance_to_the_flow,
     distribution,
+    variance,
     randomness,
     kept,
     batch,

@@ -1,0 +1,449 @@
+"""A component that breaks its word is found out, for the reason for which it was broken."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from dataclasses import dataclass
+from typing import ClassVar
+
+import pytest
+import torch
+from torch import nn
+
+import diffusion_fw as dfw
+from diffusion_fw.checking import sampler as checks
+from diffusion_fw.checking.conformance import CHECKS
+from diffusion_fw.guidance.wrapper import Wrapper, with_x0
+from diffusion_fw.networks.mlp import MLP
+from diffusion_fw.objectives.time_sampler import InverseTimeSampler, TimeSampler
+from diffusion_fw.objectives.weighting import Weighting
+from diffusion_fw.process.level import NoiseLevel
+from diffusion_fw.process.parameterization import Parameterization, Prediction
+from diffusion_fw.process.schedules.linear import Linear
+from diffusion_fw.process.schedules.vp import VP
+from diffusion_fw.registry import Runtime
+from diffusion_fw.samplers.base import Sampler, Step
+from diffusion_fw.samplers.ddim import DDIM
+from diffusion_fw.samplers.ddpm import DDPM
+from diffusion_fw.samplers.exponential import hold_x0
+from diffusion_fw.samplers.grid import Grid
+from diffusion_fw.samplers.heun import Heun
+
+
+def reasons(group, name, **knobs):
+    with pytest.raises(dfw.checking.CheckFailed, match=f"{group}={name} breaks its word") as failure:
+        dfw.checking.check(group, name, **knobs)
+    return str(failure.value)
+
+
+# Samplers.
+
+
+@dataclass(frozen=True)
+class WrongLetter(Sampler):
+    """Heun's method whose second evaluation is at x_t where x_s belongs."""
+
+    order: ClassVar[int | None] = 2
+    evaluations_per_step: ClassVar[int | None] = 2
+
+    def trajectory(self, denoiser, x, *, cond=None, noise=torch.randn_like):
+        levels = list(self.levels(denoiser.schedule).unbind())
+        for level, end in itertools.pairwise(levels):
+            prediction = denoiser(x, level, cond)
+            eps, evaluations = prediction.eps, 1
+            if end.sigma > 0:
+                eps, evaluations = (eps + denoiser(x, end, cond).eps) / 2, 2
+            rho = level.sigma / level.alpha, end.sigma / end.alpha
+            x = end.alpha * (x / level.alpha + (rho[1] - rho[0]) * eps)
+            yield Step(end.t.item(), x, prediction.x0, evaluations)
+
+
+@dataclass(frozen=True)
+class EqualStepsOnly(Sampler):
+    """DPM-Solver++(2M) that takes the last step to have been as long as this one."""
+
+    order: ClassVar[int | None] = 2
+
+    def trajectory(self, denoiser, x, *, cond=None, noise=torch.randn_like):
+        levels, last = list(self.levels(denoiser.schedule).unbind()), None
+        for level, end in itertools.pairwise(levels):
+            x0 = denoiser(x, level, cond).x0
+            ahead = x0 if last is None or end.sigma == 0 else 1.5 * x0 - 0.5 * last
+            c_x, c_x0 = hold_x0(level, end)
+            x, last = c_x * x + c_x0 * ahead, x0
+            yield Step(end.t.item(), x, x0)
+
+
+class TooMuchNoise(DDPM):
+    def trajectory(self, denoiser, x, *, cond=None, noise=torch.randn_like):
+        yield from super().trajectory(denoiser, x, cond=cond, noise=lambda like: 1.02 * noise(like))
+
+
+class Displaced(DDIM):
+    def trajectory(self, denoiser, x, *, cond=None, noise=torch.randn_like):
+        for step in super().trajectory(denoiser, x, cond=cond, noise=noise):
+            yield Step(step.t, step.x + 0.05, step.x0)
+
+
+class Narrow(DDIM):
+    def trajectory(self, denoiser, x, *, cond=None, noise=torch.randn_like):
+        for step in super().trajectory(denoiser, x, cond=cond, noise=noise):
+            yield Step(step.t, 0.95 * step.x, step.x0)
+
+
+class OneMode(DDIM):
+    def trajectory(self, denoiser, x, *, cond=None, noise=torch.randn_like):
+        yield from super().trajectory(denoiser, x.abs(), cond=cond, noise=noise)
+
+
+class OwnNoise(DDPM):
+    def trajectory(self, denoiser, x, *, cond=None, noise=torch.randn_like):
+        yield from super().trajectory(denoiser, x, cond=cond, noise=torch.randn_like)
+
+
+class SilentlyStochastic(DDPM):
+    stochastic = False
+
+
+class InPlace(DDIM):
+    def trajectory(self, denoiser, x, *, cond=None, noise=torch.randn_like):
+        for step in super().trajectory(denoiser, x, cond=cond, noise=noise):
+            with torch.no_grad():
+                x.copy_(step.x)
+            yield step
+
+
+class Doubled(DDIM):
+    def trajectory(self, denoiser, x, *, cond=None, noise=torch.randn_like):
+        yield from super().trajectory(denoiser, x.double(), cond=cond, noise=noise)
+
+
+class Crowd(DDIM):
+    """Centres the batch."""
+
+    def trajectory(self, denoiser, x, *, cond=None, noise=torch.randn_like):
+        yield from super().trajectory(denoiser, x - x.mean(0), cond=cond, noise=noise)
+
+
+class StopsShort(DDIM):
+    def trajectory(self, denoiser, x, *, cond=None, noise=torch.randn_like):
+        *steps, _ = super().trajectory(denoiser, x, cond=cond, noise=noise)
+        yield from steps
+
+
+class Miscounts(Heun):
+    def trajectory(self, denoiser, x, *, cond=None, noise=torch.randn_like):
+        for step in super().trajectory(denoiser, x, cond=cond, noise=noise):
+            yield Step(step.t, step.x, step.x0)
+
+
+@dataclass(frozen=True)
+class NoSteps(DDIM):
+    steps: int = 50
+
+
+class SilentRefusal(DDIM):
+    """Refuses tables when it is run, and not when it is built."""
+
+    def trajectory(self, denoiser, x, *, cond=None, noise=torch.randn_like):
+        denoiser.schedule.rates(torch.tensor(0.5))
+        yield from super().trajectory(denoiser, x, cond=cond, noise=noise)
+
+
+class Explodes(DDIM):
+    def trajectory(self, denoiser, x, *, cond=None, noise=torch.randn_like):
+        for step in super().trajectory(denoiser, x, cond=cond, noise=noise):
+            yield Step(step.t, step.x * torch.inf, step.x0)
+
+
+class Detached(DDIM):
+    def trajectory(self, denoiser, x, *, cond=None, noise=torch.randn_like):
+        yield from super().trajectory(denoiser, x.detach(), cond=cond, noise=noise)
+
+
+class WrongCode(DDIM):
+    def encode(self, denoiser, x, *, cond=None):
+        return -super().encode(denoiser, x, cond=cond)
+
+
+SAMPLERS = [
+    (WrongLetter, checks.order, r"order, vp: found 1\.0\d, wanted the declared 2"),
+    (EqualStepsOnly, checks.order, r"order on alternating steps, vp: found 0\.99, wanted the declared 2"),
+    (TooMuchNoise, checks.variance, r"variance of N\(0, 0\.5\^2\), vp.*: found off by \S+, extrapolated \+3\.\d+%"),
+    (Displaced, checks.distribution, r"mean of 10000 samples.*: found off by 0\.\d+, wanted within"),
+    (Narrow, checks.distribution, r"covariance of 10000 samples.*: found off by 0\.\d+, wanted within"),
+    (OneMode, checks.distribution, r"two-sample test, n = 1000.*p = 0\.001, wanted p above"),
+    (OwnNoise, checks.randomness, r"source of noise: found torch's global generator was used"),
+    (
+        SilentlyStochastic,
+        checks.randomness,
+        r"stochastic: found the sample depends on the seed, wanted declared stochastic=False",
+    ),
+    (InPlace, checks.kept, r"x at t = 1: found changed in place"),
+    (Doubled, checks.kept, r"precision of x and x0, float32: found torch.float64"),
+    (Crowd, checks.batch, r"one sample alone and in a batch, vp: found \S+ apart"),
+    (StopsShort, checks.trajectory, r"steps, vp: found 19 at"),
+    (Miscounts, checks.trajectory, r"evaluations, vp: found 39, wanted 20, the sum over steps"),
+    (NoSteps, checks.trajectory, r"steps=0: found built, wanted refused"),
+    (SilentRefusal, checks.end_points, r"end points, linear: found check\(\) is silent, but sampling is refused"),
+    (Explodes, checks.end_points, r"end points, vp: found values that are not finite"),
+    (Detached, checks.gradients, r"gradient of x_0 by x_T, vp: found cut off"),
+    (WrongCode, checks.inversion, r"x_0 encoded and sampled again, vp: found \S+ apart"),
+]
+
+
+@pytest.mark.parametrize(("component", "item", "reason"), SAMPLERS, ids=lambda value: getattr(value, "__name__", ""))
+def test_a_broken_sampler_is_found_out(monkeypatch, registered, component, item, reason):
+    monkeypatch.setitem(CHECKS, "sampler", (item,))
+    assert re.search(reason, reasons("sampler", registered("sampler", component)))
+
+
+# Schedules.
+
+
+class WrongRates(VP):
+    def rates(self, t):
+        f, g_squared = super().rates(t)
+        return f, 2 * g_squared
+
+
+class WrongInverse(VP):
+    def time(self, log_snr):
+        return super().time(log_snr + 0.01)
+
+
+class WrongLogSNR(VP):
+    def __call__(self, t):
+        level = super().__call__(t)
+        return level._replace(log_snr=level.log_snr / 2)
+
+
+class NeverClean(VP):
+    def __call__(self, t):
+        return super().__call__(torch.as_tensor(t, dtype=torch.float64).clamp(min=1e-6))
+
+
+class Backwards(VP):
+    def __call__(self, t):
+        level = super().__call__(t)
+        return NoiseLevel(level.t, level.sigma, level.alpha, -level.log_snr)
+
+
+class SinglePrecision(VP):
+    def __call__(self, t):
+        return NoiseLevel(*(value.float() for value in super().__call__(t)))
+
+
+class TableWithRates(Linear):
+    def rates(self, t):
+        return t, t
+
+
+# Parameterizations.
+
+
+class WrongCoefficients(Parameterization):
+    """v-prediction whose solution has one sign wrong."""
+
+    def coefficients(self, level):
+        return -level.sigma, level.alpha
+
+    def inverse(self, level):
+        p, q, r, s = super().inverse(level)
+        return p, q, -r, s
+
+
+class NothingToLearn(Parameterization):
+    """F = x_t, which the network has already."""
+
+    def coefficients(self, level):
+        return level.alpha, level.sigma
+
+
+class InfiniteLabel(Parameterization):
+    def coefficients(self, level):
+        return torch.zeros_like(level.t), torch.ones_like(level.t)
+
+    def input(self, level):
+        return torch.ones_like(level.t), level.sigma.log()
+
+
+# Weightings, time samplers, grids.
+
+
+class Negative(Weighting):
+    space = "eps"
+
+    def __call__(self, level):
+        return level.log_snr.clamp(-10, 10)
+
+
+class Infinite(Weighting):
+    space = "x0"
+
+    def __call__(self, level):
+        return 1 / level.alpha
+
+
+class NoSpace(Weighting):
+    space = "velocity"
+
+    def __call__(self, level):
+        return torch.ones_like(level.t)
+
+
+class OutOfRange(InverseTimeSampler):
+    def times(self, u, schedule):
+        return 2 * u
+
+
+class GlobalRandomness(TimeSampler):
+    def __call__(self, count, schedule, generator=None):
+        return schedule.fraction(torch.rand(count, dtype=torch.float64))
+
+
+class NotStratified(InverseTimeSampler):
+    def times(self, u, schedule):
+        return schedule.fraction(torch.rand(u.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0)))
+
+
+class Biased(TimeSampler):
+    def __call__(self, count, schedule, generator=None):
+        return schedule.fraction(torch.rand(count, dtype=torch.float64, generator=generator).square())
+
+    def weight(self, t):
+        return 2 * torch.ones_like(t)
+
+
+class Forgetful(TimeSampler):
+    def __init__(self) -> None:
+        self.power = 1.0
+
+    def __call__(self, count, schedule, generator=None):
+        return schedule.fraction(torch.rand(count, dtype=torch.float64, generator=generator) ** self.power)
+
+    def update(self, t, loss):
+        self.power = 2.0
+
+
+class Increasing(Grid):
+    def noisy_times(self, steps, schedule):
+        return torch.linspace(0, 1, steps)
+
+    def __call__(self, steps, schedule):
+        return self.noisy_times(steps, schedule)
+
+
+class OneTooMany(Grid):
+    def noisy_times(self, steps, schedule):
+        return torch.linspace(1, 0, steps + 2, dtype=torch.float64)
+
+    def __call__(self, steps, schedule):
+        return schedule.snap(self.noisy_times(steps, schedule))
+
+
+# Guidance.
+
+
+class OnlyX0(Wrapper):
+    """Moves x_0 and forgets eps."""
+
+    def __call__(self, x, level, cond=None):
+        prediction = self.denoiser(x, level, cond)
+        return Prediction(prediction.x0 * 0.9, prediction.eps)
+
+
+@dataclass(frozen=True)
+class NeverUnguided(Wrapper):
+    scale: float = 2.0
+
+    def __call__(self, x, level, cond=None):
+        prediction = self.denoiser(x, level, cond)
+        return with_x0(prediction, level, (self.scale + 2) * prediction.x0)
+
+
+class Averages(Wrapper):
+    def __call__(self, x, level, cond=None):
+        prediction = self.denoiser(x, level, cond)
+        return with_x0(prediction, level, prediction.x0 - prediction.x0.mean(0))
+
+
+# Networks.
+
+
+class Timeless(MLP):
+    def __init__(self, shape: Runtime[tuple[int, ...]], num_classes: Runtime[int] = 0, outputs: Runtime[int] = 1):
+        super().__init__(shape, num_classes, outputs)
+
+    def forward(self, x, label, cond=None):
+        return super().forward(x, torch.zeros_like(label), cond)
+
+
+class Coupled(Timeless):
+    def forward(self, x, label, cond=None):
+        return MLP.forward(self, x - x.mean(0), label, cond)
+
+
+class OneOutput(Timeless):
+    def forward(self, x, label, cond=None):
+        return MLP.forward(self, x, label, cond)[:, :1]
+
+
+class Unused(Timeless):
+    def __init__(self, shape: Runtime[tuple[int, ...]], num_classes: Runtime[int] = 0, outputs: Runtime[int] = 1):
+        super().__init__(shape, num_classes, outputs)
+        self.spare = nn.Linear(2, 2)
+
+    def forward(self, x, label, cond=None):
+        return MLP.forward(self, x, label, cond)
+
+
+OTHERS = [
+    ("schedule", WrongRates, r"rate g\^2: found off by \S+, wanted the finite difference"),
+    ("schedule", WrongInverse, r"time\(log_snr\(t\)\): found off by \S+ of t"),
+    ("schedule", WrongLogSNR, r"log_snr: found off by \S+, wanted 2 log\(alpha / sigma\)"),
+    ("schedule", NeverClean, r"level at t = 0: found alpha = 1, sigma = 0\.000\d+"),
+    ("schedule", Backwards, r"log_snr over t: found does not fall everywhere"),
+    ("schedule", SinglePrecision, r"shape and precision, t of shape \(\): found \(\) torch.float32"),
+    ("schedule", TableWithRates, r"rates of a table: found given, wanted refused"),
+    ("parameterization", WrongCoefficients, r"x_0 and eps from F, vp.*: found off by \d+ roundings"),
+    ("parameterization", NothingToLearn, r"x_0 and eps from F, vp.*: found undetermined there"),
+    ("parameterization", InfiniteLabel, r"network's inputs, vp: found label not finite at t = 0"),
+    ("weighting", Negative, r"weights, vp: found -10 at t = \S+, wanted finite and >= 0"),
+    ("weighting", Infinite, r"weights, flow: found inf at t = 1"),
+    ("weighting", NoSpace, r"space: found 'velocity', wanted one of native, eps, x0"),
+    ("time_sampler", OutOfRange, r"times, vp: found \S+ \.\. 1\.99\d*, wanted in \[1e-05, 1\]"),
+    ("time_sampler", GlobalRandomness, r"source of randomness.*: found torch's global generator was used"),
+    ("time_sampler", NotStratified, r"stratified batch of 64.*: found off by 0\.\d+, wanted at most 1 / 64"),
+    ("time_sampler", Biased, r"mean weight of the drawn times.*: found 1 off by 1\.000"),
+    ("time_sampler", Forgetful, r"draws after state_dict and back.*: found other times"),
+    ("grid", Increasing, r"times, vp.*: found shape \(1,\), torch.float32 for 1 steps"),
+    ("grid", OneTooMany, r"times, vp.*: found shape \(3,\), torch.float64 for 1 steps"),
+    ("guidance", OnlyX0, r"alpha x0 \+ sigma eps, vp: found off by \S+, wanted x_t"),
+    ("guidance", NeverUnguided, r"unguided prediction, vp: found at no scale"),
+    ("guidance", Averages, r"one prediction alone and in a batch, vp: found \S+ apart"),
+    ("network", Timeless, r"time label, x \(2,\): found ignored, wanted changes the output"),
+    ("network", Coupled, r"one example alone and in a batch, x \(2,\): found \S+ apart"),
+    ("network", OneOutput, r"output, x \(2,\), outputs=1: found \(3, 1\)"),
+    ("network", Unused, r"gradients, x \(2,\): found none or not finite for spare\.weight"),
+]
+
+
+@pytest.mark.parametrize(("group", "component", "reason"), OTHERS, ids=lambda value: getattr(value, "__name__", ""))
+def test_a_broken_component_is_found_out(registered, group, component, reason):
+    assert re.search(reason, reasons(group, registered(group, component)))
+
+
+# Errors within a component.
+
+
+class Raises(Weighting):
+    space = "eps"
+
+    def __call__(self, level):
+        raise IndexError("row 7")
+
+
+def test_an_error_within_a_component_is_a_reason_too(registered):
+    assert "weights: found IndexError: row 7, wanted no error" in reasons("weighting", registered("weighting", Raises))

@@ -1,0 +1,44 @@
+"""Published constants: all agree, and a figure that does not is seen."""
+
+from __future__ import annotations
+
+import pytest
+
+from diffusion_fw.checking import references
+
+FOUND = list(references.findings())
+
+
+@pytest.mark.parametrize("finding", FOUND, ids=lambda finding: finding.what)
+def test_ours_is_the_published_figure(finding):
+    assert finding.passed, f"{finding.ours}, published {finding.published} ({finding.source})"
+
+
+def test_every_figure_names_its_source():
+    for entry in references.entries():
+        assert entry["source"]
+        assert entry["published"]
+
+
+@pytest.mark.parametrize(
+    ("published", "ours", "agree"),
+    [
+        ("4.03582976538e-05", 4.035829765383e-05, True),
+        ("4.03582976538e-05", 4.03583e-05, False),
+        (".9999", 0.99990004, True),
+        (".9999", 0.9997, False),
+        ("35746307", 35_746_307, True),
+        ("35746307", 35_746_308, False),
+        ("error", "error", True),
+        ("error", "0", False),
+    ],
+)
+def test_agreement_is_that_of_every_printed_digit(published, ours, agree):
+    assert references.agrees(published, ours) == agree
+
+
+def test_a_figure_off_in_its_last_digits_fails(monkeypatch):
+    (entry,) = (entry for entry in references.entries() if entry["what"].startswith("alpha_bar of linear, T = 1000"))
+    wrong = {**entry, "published": [*entry["published"][:2], "4.03582976638e-05"]}
+    monkeypatch.setattr(references, "entries", lambda: [wrong])
+    assert not next(references.findings()).passed
