@@ -33,7 +33,7 @@ def convergence(
             label = f"{name}  (order {orders[name]})" if name in orders else name
             axes.plot(*zip(*points, strict=True), marker + "-", color=colour, label=label)
             if name in orders and points:
-                _slope(axes, points, orders[name])
+                _slope(axes, points, orders[name], colour)
         axes.plot([], [], "--", color=QUIET, linewidth=1, label="slope of the declared order")
         _logarithmic(axes, [error for points in shown.values() for _, error in points])
         axes.set(xlabel="evaluations of the denoiser", ylabel="distance to the exact flow (root mean square)")
@@ -42,11 +42,11 @@ def convergence(
     return path
 
 
-def _slope(axes: Axes, points: Sequence[tuple[int, float]], order: int) -> None:
+def _slope(axes: Axes, points: Sequence[tuple[int, float]], order: int, colour: str) -> None:
     """The dashed line below the finer part of the curve."""
     last, error = points[-1][0], points[-1][1] / 2
-    first = points[len(points) // 3][0]
-    axes.plot([first, last], [error * (last / first) ** order, error], "--", color=QUIET, linewidth=1, zorder=1)
+    first = points[-4:][0][0]
+    axes.plot([first, last], [error * (last / first) ** order, error], "--", color=colour, linewidth=1)
 
 
 def _logarithmic(axes: Axes, errors: Sequence[float]) -> None:
