@@ -17,7 +17,7 @@ def evaluation(
     metric: Runtime[Any],
     folder: Runtime[Path],
     seed: Runtime[int],
-    every: PositiveInt = 400,
+    every: PositiveInt = 600,
     batch_size: PositiveInt = 256,
     grid_images: PositiveInt = 64,
 ) -> Any:
