@@ -15,7 +15,8 @@ STREAMS = 8
 
 def generators(*key: int, count: int) -> list[torch.Generator]:
     """``count`` independent CPU generators named by a key of non-negative integers (seed, purpose, step, ...)."""
-    seeds = np.random.SeedSequence(key).generate_state(count, np.uint64) >> np.uint64(1)
+    # The length is part of the key: a seed sequence reads (1, 2) and (1, 2, 0) alike.
+    seeds = np.random.SeedSequence((len(key), *key)).generate_state(count, np.uint64) >> np.uint64(1)
     return [torch.Generator().manual_seed(int(seed)) for seed in seeds]
 
 

@@ -42,3 +42,9 @@ def test_generators_of_neighbouring_keys_are_unrelated():
     draws = torch.stack([torch.randn(1000, generator=generator(0, key)) for key in range(8)])
     correlation = torch.corrcoef(draws) - torch.eye(8)
     assert correlation.abs().max() < 5 / 1000**0.5
+
+
+def test_keys_of_different_lengths_are_different():
+    draws = [torch.randn(8, generator=generator(*key)) for key in ((1, 2), (1, 2, 0), (1, 2, 0, 0))]
+    assert not torch.equal(draws[0], draws[1])
+    assert not torch.equal(draws[1], draws[2])

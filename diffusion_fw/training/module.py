@@ -20,7 +20,7 @@ from diffusion_fw.training.average import Average
 from diffusion_fw.training.stream import ShuffledBatches
 
 CHECKPOINT_KEY = "diffusion_fw"
-DATA_STREAM, TIME_STREAM, NOISE_STREAM, NETWORK_STREAM = range(4)
+TIME_STREAM, NOISE_STREAM, NETWORK_STREAM = range(3)
 
 
 class DiffusionModule(lightning.LightningModule):
