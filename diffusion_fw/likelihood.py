@@ -85,7 +85,8 @@ def bits_per_dim(nats: Tensor, dimensions: int, *, levels: int = 256, width: flo
 
 def dequantise(pixels: Tensor, generator: torch.Generator | None = None) -> Tensor:
     """uint8 pixels p as (p + u) / 128 - 1 with u uniform on [0, 1): values in [-1, 1) whose density bounds p's mass."""
-    u = torch.rand(pixels.shape, generator=generator).to(pixels.device)
+    # Of 2^14 even values: p + u has then no more digits than float32 holds, and is never rounded up to p + 1.
+    u = (torch.randint(0, 2**14, pixels.shape, generator=generator).to(pixels.device) + 0.5) / 2**14
     return (pixels.float() + u) / 128 - 1
 
 
