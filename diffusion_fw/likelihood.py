@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -10,9 +11,10 @@ import torch
 from torch import Tensor
 
 from diffusion_fw.denoiser import Denoiser, Noise
-from diffusion_fw.flow import angle, radius, velocity
+from diffusion_fw.flow import angle, radius, require_every_level, velocity
 from diffusion_fw.integrate import integrate
 from diffusion_fw.process.level import expand
+from diffusion_fw.registry import ConfigError
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,9 @@ def evaluate(
     x: Tensor,
     *,
     cond: Any = None,
+    prior: Callable[[Tensor], Tensor] | None = None,
     divergence: Literal["exact", "rademacher", "gaussian"] = "exact",
+    probes: int = 1,
     noise: Noise = torch.randn_like,
     atol: float = 1e-6,
     rtol: float = 1e-6,
@@ -36,13 +40,18 @@ def evaluate(
     """log p_0(x) = log p_T(x_T) + integral of the divergence of the flow from x (B, *shape) to x_T.
 
     Song et al. 2021, equation 39, in u = x / r and the angle theta = atan(sigma / alpha): d log p / dtheta =
-    -div(du/dtheta). x stands at the schedule's smallest noisy time and x_T has the density N(0, sigma_T^2), so the
-    result is that of the model whose prior is this normal. divergence "exact" takes as many backward passes as x has
-    dimensions; the others estimate it without bias from one probe of random signs or normal numbers, drawn once from
-    ``noise`` (Hutchinson 1990; Grathwohl et al. 2019). The error of nats is of the order of atol + rtol |log p|.
+    -div(du/dtheta). x stands at the schedule's smallest noisy time, t_min, and x_T has the log-density ``prior``, by
+    default that of N(0, sigma_T^2), from which samplers start: where alpha_T > 0 this is not quite the density of
+    noised data, and the result is that of the model, not of its data. Nothing is added for the step from t_min to 0.
+
+    divergence "exact" takes as many backward passes as x has dimensions; the others estimate it without bias from
+    random signs or normal numbers (Hutchinson 1990; Grathwohl et al. 2019), the mean over ``probes`` draws from
+    ``noise``, the same along the whole path. The error of nats is of the order of atol + rtol |log p|.
+    Raises ConfigError for another divergence, probes < 1, and a schedule whose log-SNR has a jump.
     """
-    probes = _probes(x, divergence, noise)
+    directions = _directions(x, divergence, probes, noise)
     schedule = denoiser.schedule
+    require_every_level(schedule, "likelihood")
     levels = schedule(torch.tensor([schedule.t_min, 1.0], dtype=torch.float64))
     theta, radii = angle(levels).tolist(), radius(levels)
     flow = velocity(denoiser, cond)
@@ -53,20 +62,19 @@ def evaluate(
             u = state[:, :size].view_as(x).detach().requires_grad_()
             slope = flow(s, u)
             traces = []
-            for index, probe in enumerate(probes):
-                last = index == len(probes) - 1
-                (product,) = torch.autograd.grad(slope, u, probe, retain_graph=not last)
-                traces.append((product * probe).flatten(1).sum(1))
+            for index, direction in enumerate(directions):
+                last = index == len(directions) - 1
+                (product,) = torch.autograd.grad(slope, u, direction, retain_graph=not last)
+                traces.append((product * direction).flatten(1).sum(1))
         return torch.cat([slope.detach().flatten(1), torch.stack(traces).sum(0)[:, None]], dim=1)
 
     start = torch.cat([(x / expand(radii[0], x)).flatten(1), x.new_zeros(len(x), 1)], dim=1)
     solution = integrate(derivative, start, *theta, atol=atol, rtol=rtol)
     last = solution.x.double()
-    deviation = float(levels.sigma[1] / radii[1])
-    squared = (last[:, :size] / deviation).square().sum(1)
-    prior = -squared / 2 - size * (math.log(deviation) + math.log(2 * math.pi) / 2)
-    change_of_scale = -size * math.log(float(radii[0]))
-    return Likelihood(prior + last[:, size] + change_of_scale, solution.evaluations)
+    x_T = float(radii[1]) * last[:, :size].view_as(x)
+    final = _normal(x_T, float(levels.sigma[1])) if prior is None else prior(x_T)
+    change_of_scale = size * math.log(float(radii[1] / radii[0]))
+    return Likelihood(final + last[:, size] + change_of_scale, solution.evaluations)
 
 
 def log_prob(denoiser: Denoiser, x: Tensor, **options: Any) -> Tensor:
@@ -90,9 +98,22 @@ def dequantise(pixels: Tensor, generator: torch.Generator | None = None) -> Tens
     return (pixels.float() + u) / 128 - 1
 
 
-def _probes(x: Tensor, divergence: str, noise: Noise) -> list[Tensor]:
+def _normal(x: Tensor, std: float) -> Tensor:
+    """The log-density (B,) of N(0, std^2 I)."""
+    return -((x / std).square() / 2 + math.log(std) + math.log(2 * math.pi) / 2).flatten(1).sum(1)
+
+
+def _directions(x: Tensor, divergence: str, probes: int, noise: Noise) -> list[Tensor]:
+    """Vectors v like x for which the sum of v^T J v is the trace of J, or is so in expectation."""
     if divergence == "exact":
         basis = torch.eye(x[0].numel(), dtype=x.dtype, device=x.device)
         return [row.view_as(x[0]).expand_as(x) for row in basis]
-    drawn = noise(x)
-    return [torch.where(drawn < 0, -1.0, 1.0).to(x) if divergence == "rademacher" else drawn]
+    draws: dict[str, Callable[[Tensor], Tensor]] = {
+        "rademacher": lambda z: torch.where(z < 0, -1.0, 1.0).to(z),
+        "gaussian": lambda z: z,
+    }
+    if divergence not in draws:
+        raise ConfigError(f"divergence={divergence!r}: must be one of exact, {', '.join(draws)}")
+    if probes < 1:
+        raise ConfigError(f"probes={probes}: must be at least 1")
+    return [draws[divergence](noise(x)) / probes**0.5 for _ in range(probes)]

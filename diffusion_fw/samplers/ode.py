@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from diffusion_fw.denoiser import Denoiser, Noise
-from diffusion_fw.flow import angle, level_at, radius, velocity
+from diffusion_fw.flow import angle, radius, require_every_level, velocity
 from diffusion_fw.integrate import integrate
 from diffusion_fw.process.level import expand
 from diffusion_fw.process.schedule import Schedule
-from diffusion_fw.registry import ConfigError, Positive, PositiveInt, register
+from diffusion_fw.registry import Positive, PositiveInt, register
 from diffusion_fw.samplers.base import Sampler, Step, leave_data
 
 
@@ -38,14 +38,7 @@ class ODE(Sampler):
 
     def check(self, schedule: Schedule) -> None:
         super().check(schedule)
-        first, last = angle(schedule(torch.tensor([1.0, schedule.t_min], dtype=torch.float64)))
-        theta = torch.lerp(first, last, torch.linspace(0, 1, 65, dtype=torch.float64))
-        found = angle(level_at(theta, schedule))
-        if not bool(((found - theta).abs() < 1e-6).all()):
-            raise ConfigError(
-                "sampler: ODE needs a level for every log-SNR between those of t=1 and of the smallest noisy time, "
-                "which this schedule has not; choose a schedule without a jump (schedule.zero_terminal_snr=false)"
-            )
+        require_every_level(schedule, "sampler: ODE")
 
     def trajectory(
         self, denoiser: Denoiser, x: Tensor, *, cond: Any = None, noise: Noise = torch.randn_like

@@ -17,6 +17,20 @@ def indices(name: str, steps: int, num_steps: int = 1000, **knobs) -> list[int]:
     return (rows.round().long() - 1).flip(0).tolist()
 
 
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("leading", [1, 101, 201, 301, 401, 501, 601, 701, 801, 901]),
+        ("linspace", [1, 112, 223, 334, 445, 556, 667, 778, 889, 1000]),
+        ("trailing", [100, 200, 300, 400, 500, 600, 700, 800, 900, 1000]),
+        ("uniform", [100, 200, 300, 400, 500, 600, 700, 800, 900, 1000]),
+    ],
+)
+def test_even_spacings_are_those_of_lin_et_al(name, expected):
+    """Table 2 of Lin et al. 2024, T = 1000 and S = 10, whose timesteps count from 1."""
+    assert [index + 1 for index in indices(name, 10)] == expected
+
+
 def test_ten_steps_of_a_thousand():
     assert indices("respaced", 10, spec="10") == [0, 111, 222, 333, 444, 555, 666, 777, 888, 999]
 

@@ -1,4 +1,4 @@
-"""Closed-form truth: distributions whose perfect denoiser, score and log-density are known at every noise level."""
+"""Mixtures of isotropic Gaussians on examples of any shape."""
 
 from __future__ import annotations
 
@@ -14,6 +14,9 @@ from diffusion_fw.process.level import NoiseLevel
 from diffusion_fw.process.parameterization import Prediction
 from diffusion_fw.process.schedule import Schedule
 from diffusion_fw.registry import ConfigError
+
+SMALLEST_VARIANCE = 1e-280
+"""Stands for the variance 0 of points in clean data: exponents stay finite, and the nearest point has all weight."""
 
 
 class GaussianMixture:
@@ -80,6 +83,14 @@ class GaussianMixture:
         terms = self.weights.log() - squared / (2 * variance) - self.dimensions / 2 * (2 * math.pi * variance).log()
         return torch.logsumexp(terms, dim=1)
 
+    def score(self, x: Tensor) -> Tensor:
+        """grad log p(x) = -sum_k p(k | x) (x - m_k) / s_k^2, of the shape of x (B, *shape), float64."""
+        offset = x.double().unsqueeze(1) - self.means
+        variance = self.stds.square()
+        terms = self.weights.log() - self.dimensions / 2 * variance.log()
+        share = (terms - offset.square().flatten(2).sum(2) / (2 * variance)).softmax(dim=1)
+        return -torch.einsum("bk,bk...->b...", share / variance, offset)
+
     def denoiser(self, schedule: Schedule) -> MixtureDenoiser:
         """The perfect denoiser of this distribution on a schedule."""
         return MixtureDenoiser(self, schedule)
@@ -93,7 +104,8 @@ class GaussianMixture:
         return torch.stack([self._irreducible(item, count, seed) for item in _each(level)]).reshape(level.t.shape)
 
     def _irreducible(self, level: NoiseLevel, count: int, seed: int) -> Tensor:
-        variance = (self.stds * level.sigma / torch.hypot(level.alpha * self.stds, level.sigma)).square()
+        noised = (level.alpha * self.stds).square() + level.sigma.square()
+        variance = (self.stds * level.sigma).square() / noised.clamp(min=SMALLEST_VARIANCE)
         if len(self.means) == 1:
             return variance[0]
         source = named_generator(seed)
@@ -102,19 +114,6 @@ class GaussianMixture:
         mean = torch.einsum("bk,bk...->b...", weight, x0).unsqueeze(1)
         spread = (x0 - mean).square().flatten(2).mean(2)
         return (weight * (variance + spread)).sum(1).mean()
-
-
-class Gaussian(GaussianMixture):
-    """N(mean, std^2 I), whose probability flow is known in closed form too."""
-
-    def __init__(self, mean: Tensor, std: float) -> None:
-        super().__init__(torch.as_tensor(mean, dtype=torch.float64).unsqueeze(0), torch.tensor([std]))
-
-    def flow(self, x: Tensor, level_t: NoiseLevel, level_s: NoiseLevel) -> Tensor:
-        """x_s on the flow through x_t: alpha_s m + (x_t - alpha_t m) sqrt((alpha_s^2 s^2 + sigma_s^2) / (... at t))."""
-        ratio = self.marginal(level_s).stds[0] / self.marginal(level_t).stds[0]
-        mean = self.mean.to(x)
-        return level_s.alpha * mean + ratio * (x - level_t.alpha * mean)
 
 
 def _each(level: NoiseLevel) -> list[NoiseLevel]:
@@ -138,7 +137,7 @@ class MixtureDenoiser:
         """Of each component, its probability given x_t (B, K) and the means of x_0 and eps (B, K, *shape)."""
         alpha, sigma = (value.to(x.device).reshape(-1, 1) for value in (level.alpha, level.sigma))
         stds = mixture.stds.to(x.device)
-        variance = (alpha * stds).square() + sigma.square()
+        variance = ((alpha * stds).square() + sigma.square()).clamp(min=SMALLEST_VARIANCE)
         tail = (1,) * (x.ndim - 1)
 
         def rows(value: Tensor) -> Tensor:
@@ -146,34 +145,15 @@ class MixtureDenoiser:
 
         means = mixture.means.to(x)
         offset = x.unsqueeze(1) - rows(alpha) * means
-        squared = offset.square().flatten(2).sum(2)
+        squared = offset.square().flatten(2).sum(2).double()
         prior = mixture.weights.to(x.device).log() - mixture.dimensions / 2 * variance.log()
-        logits = prior.to(x.dtype) - squared / (2 * variance).to(x.dtype)
+        logits = prior - squared / (2 * variance)
         if cond is not None:
             kept = torch.arange(len(means), device=x.device) == cond[:, None]
             logits = logits.masked_fill(~(kept | (cond == len(means))[:, None]), -torch.inf)
         x0 = means + rows(alpha * stds.square() / variance) * offset
-        return logits.softmax(dim=1), x0, rows(sigma / variance) * offset
+        return logits.softmax(dim=1).to(x.dtype), x0, rows(sigma / variance) * offset
 
     def __call__(self, x: Tensor, level: NoiseLevel, cond: Any = None) -> Prediction:
         weight, x0, eps = self.posterior(self.mixture, x, level, cond)
         return Prediction(*(torch.einsum("bk,bk...->b...", weight, value) for value in (x0, eps)))
-
-
-@dataclass(frozen=True)
-class Empirical:
-    """The distribution that puts the same weight on every example of ``data`` (N, *shape): what memorising learns.
-
-    E[x_0 | x_t] = softmax_i(-|x_t - alpha x_i|^2 / (2 sigma^2)) x_i, for sigma > 0.
-    """
-
-    data: Tensor
-    schedule: Schedule
-
-    def __call__(self, x: Tensor, level: NoiseLevel, cond: Any = None) -> Prediction:
-        alpha, sigma = (value.to(x).reshape(-1, 1) for value in (level.alpha, level.sigma))
-        flat, points = x.flatten(1), self.data.to(x).flatten(1)
-        # |x - alpha x_i|^2 without its part that no i changes.
-        logits = (alpha * (flat @ points.T) - alpha.square() / 2 * points.square().sum(1)) / sigma.square()
-        x0 = logits.softmax(dim=1) @ points
-        return Prediction(x0.view_as(x), ((flat - alpha * x0) / sigma).view_as(x))

@@ -1,0 +1,14 @@
+"""Closed-form truth: distributions whose perfect denoiser, score and log-density are known at every noise level."""
+
+from diffusion_fw.oracles.empirical import Empirical
+from diffusion_fw.oracles.gaussian import CorrelatedDenoiser, CorrelatedGaussian, Gaussian
+from diffusion_fw.oracles.mixture import GaussianMixture, MixtureDenoiser
+
+__all__ = [
+    "CorrelatedDenoiser",
+    "CorrelatedGaussian",
+    "Empirical",
+    "Gaussian",
+    "GaussianMixture",
+    "MixtureDenoiser",
+]

@@ -1,0 +1,104 @@
+"""What a network is given, and how its output is read."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+import diffusion_fw as dfw
+from diffusion_fw.noise import generator
+
+
+class Recording(nn.Module):
+    """Remembers what it was given; its output is ``factor`` times the input, on twice the channels if ``variance``."""
+
+    def __init__(self, factor: float = 0.5, variance: bool = False) -> None:
+        super().__init__()
+        self.factor, self.variance = factor, variance
+
+    def forward(self, x, label, cond):
+        self.x, self.label, self.cond = x, label, cond
+        output = self.factor * x
+        return torch.cat([output, torch.full_like(output, 7.0)], dim=1) if self.variance else output
+
+
+def normal(*shape: int, dtype: torch.dtype = torch.float64) -> torch.Tensor:
+    return torch.randn(shape, dtype=dtype, generator=generator(0))
+
+
+def times(*values: float) -> torch.Tensor:
+    return torch.tensor(values, dtype=torch.float64)
+
+
+@pytest.mark.parametrize("num_steps", [100, 1000, 4000])
+def test_the_label_of_a_row_is_ddpms_index_on_the_range_of_a_thousand(num_steps):
+    schedule, network = dfw.build("schedule", "linear", num_steps=num_steps), Recording()
+    denoiser = dfw.NetworkDenoiser(network, schedule, dfw.build("parameterization", "epsilon"))
+    rows = torch.tensor([1, 37, num_steps])
+    denoiser(normal(3, 2), schedule.table.at(rows))
+    expected = (rows.double() * 1000 / num_steps - 1).float()
+    torch.testing.assert_close(network.label, expected, rtol=1e-6, atol=1e-4)
+
+
+def test_a_thousand_labels_stay_apart_under_a_low_precision_input():
+    """bfloat16 has 507 values for the 1000 indices."""
+    schedule, network = dfw.build("schedule", "linear"), Recording()
+    denoiser = dfw.NetworkDenoiser(network, schedule, dfw.build("parameterization", "epsilon"))
+    denoiser(normal(1000, 1, dtype=torch.bfloat16), schedule.table.at(slice(1, None)))
+    assert network.label.dtype == torch.float32
+    assert len(network.label.unique()) == 1000
+
+
+@pytest.mark.parametrize("name", dfw.names("parameterization"))
+def test_the_network_sees_c_in_x_and_its_output_is_solved_for_both_ends(name):
+    schedule, network = dfw.build("schedule", "vp"), Recording()
+    parameterization = dfw.build("parameterization", name)
+    level, x = schedule(times(0.1, 0.5, 0.9)), normal(3, 2, 2, 2)
+    found = dfw.NetworkDenoiser(network, schedule, parameterization)(x, level, "cond")
+    c_in, label = parameterization.input(level)
+    torch.testing.assert_close(network.x, c_in.view(3, 1, 1, 1) * x)
+    torch.testing.assert_close(network.label, label.float())
+    assert network.cond == "cond"
+    # The two equations that x_0 and eps solve.
+    column = (3, 1, 1, 1)
+    torch.testing.assert_close(level.alpha.view(column) * found.x0 + level.sigma.view(column) * found.eps, x)
+    torch.testing.assert_close(parameterization.target(level, found.x0, found.eps), 0.5 * network.x)
+    assert found.variance_logit is None
+
+
+@pytest.mark.parametrize("name", dfw.names("parameterization"))
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_one_level_for_all_is_that_level_for_each(name, dtype):
+    schedule = dfw.build("schedule", "cosine")
+    denoiser = dfw.NetworkDenoiser(Recording(), schedule, dfw.build("parameterization", name))
+    x = normal(4, 3, dtype=dtype)
+    for t in (0.001, 0.5, 0.999, 0.5):
+        one, each = denoiser(x, schedule(times(t)[0])), denoiser(x, schedule(times(t, t, t, t)))
+        assert one.x0.dtype == one.eps.dtype == each.x0.dtype == dtype
+        torch.testing.assert_close(one.x0, each.x0, rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(one.eps, each.eps, rtol=1e-5, atol=1e-6)
+
+
+def test_the_second_half_of_twice_the_channels_is_the_raw_variance():
+    schedule = dfw.build("schedule", "linear")
+    x, level = normal(2, 3, 4, 4), schedule(times(0.5)[0])
+    plain, learned = (
+        dfw.NetworkDenoiser(Recording(variance=flag), schedule, dfw.build("parameterization", "epsilon"))(x, level)
+        for flag in (False, True)
+    )
+    assert torch.equal(plain.x0, learned.x0)
+    assert torch.equal(learned.variance_logit, torch.full_like(x, 7.0))
+
+
+def test_the_networks_weights_are_the_denoisers_parameters():
+    network = nn.Linear(2, 2)
+    denoiser = dfw.NetworkDenoiser(network, dfw.build("schedule", "vp"), dfw.build("parameterization", "v"))
+    assert set(denoiser.parameters()) == set(network.parameters())
+
+
+@pytest.mark.parametrize(("name", "sigma"), [("vp", 0.9999784069), ("ve", 50.0), ("edm", 80.0), ("flow", 1.0)])
+def test_the_prior_is_noise_of_the_size_at_time_one(name, sigma):
+    """The deviation of vp at t = 1 is that of yang-song/score_sde_pytorch."""
+    x = dfw.prior(dfw.build("schedule", name), (5, 2), torch.ones_like)
+    torch.testing.assert_close(x, torch.full((5, 2), sigma))
