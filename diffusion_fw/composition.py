@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,10 +14,13 @@ from diffusion_fw import registry
 from diffusion_fw.data.source import Data, to_model
 from diffusion_fw.denoiser import Denoiser, NetworkDenoiser
 from diffusion_fw.process.compatibility import check_parameterization
+from diffusion_fw.process.variance import Variance
 from diffusion_fw.registry import ConfigError
 from diffusion_fw.samplers.base import Sampler
 
 Config = Mapping[str, Any]
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -76,9 +80,31 @@ def assemble(group: str, section: Config, **facts: Any) -> Any:
     return registry.build(group, section["name"], **knobs, **wanted)
 
 
+FIXED_VARIANCE = {"name": "small"}
+"""The variance of a config that says nothing of it."""
+
+
+def build_variance(config: Config) -> Variance:
+    """The variance of the reverse step."""
+    variance: Variance = assemble("variance", config.get("variance") or FIXED_VARIANCE)
+    return variance
+
+
+def own_variance(config: Config, trained: Config) -> dict[str, Any]:
+    """A config with the variance that it asks for, or else that of the model's training."""
+    return {**config, "variance": config.get("variance") or trained.get("variance") or FIXED_VARIANCE}
+
+
 def build_denoiser(config: Config, facts: Facts) -> NetworkDenoiser:
     """The untrained model of a config, the same for training and for loading a checkpoint."""
-    known = asdict(facts)
+    outputs = build_variance(config).outputs
+    name = config["network"]["name"]
+    if outputs > 1 and "outputs" not in registry.entry("network", name).parameters:
+        raise ConfigError(
+            f"network={name} does not predict variances (its signature has no outputs: Runtime[int]), but "
+            f"variance={config['variance']['name']} is learned; choose variance=small|large or another network"
+        )
+    known = {**asdict(facts), "outputs": outputs}
     schedule = assemble("schedule", config["schedule"], **known)
     parameterization = assemble("parameterization", config["parameterization"], schedule=schedule, **known)
     # Convolutions are quicker with the channels last; what has none is left as it is.
@@ -87,8 +113,9 @@ def build_denoiser(config: Config, facts: Facts) -> NetworkDenoiser:
 
 
 def build_sampler(config: Config) -> Sampler:
-    """The sampler of a config on its grid."""
-    sampler: Sampler = assemble("sampler", config["sampler"], grid=assemble("grid", config["grid"]))
+    """The sampler of a config on its grid, with its variance."""
+    grid, variance = assemble("grid", config["grid"]), build_variance(config)
+    sampler: Sampler = assemble("sampler", config["sampler"], grid=grid, variance=variance)
     return sampler
 
 
@@ -109,10 +136,18 @@ def build_wrappers(config: Config, facts: Facts, conditional: bool) -> Callable[
     return wrap
 
 
-def check_fit(denoiser: NetworkDenoiser, sampler: Sampler) -> None:
-    """Find by arithmetic what cannot work together: ConfigError that names the keys."""
+def check_fit(denoiser: NetworkDenoiser, sampler: Sampler, variance: Variance) -> None:
+    """Find by arithmetic what cannot work together: ConfigError that names the keys.
+
+    A sampler that leaves a learned variance unused works, but not as one may think: a warning.
+    """
     sampler.check(denoiser.schedule)
     check_parameterization(denoiser.schedule, denoiser.parameterization, sampler.levels(denoiser.schedule).t)
+    if variance.outputs > 1 and not sampler.uses_variance:
+        logger.warning(
+            "sampler: %s leaves the model's learned variance unused; sampler=ddpm samples with it",
+            type(sampler).__name__,
+        )
 
 
 def build_data(config: Config) -> Data:
@@ -122,14 +157,14 @@ def build_data(config: Config) -> Data:
 
 
 def build_metric(config: Config, data: Data) -> tuple[Any, str]:
-    """The distance to the held-out examples on the chosen features (data's own for features=auto), and their name."""
+    """The metric on the chosen features (data's own for features=auto), and the features' name."""
     section = config["features"]
     if section["name"] == "auto":
         knobs = registry.entry("features", data.default_features).knobs
         section = {"name": data.default_features, **{key: knob.default for key, knob in knobs.items()}}
-    features = assemble("features", section, shape=data.shape)
-    metric = assemble("metric", config["metric"], features=features, reference=data.test, train=data.train)
-    return metric, section["name"]
+    features, grid = assemble("features", section, shape=data.shape), assemble("grid", config["grid"])
+    known = {"features": features, "reference": data.test, "train": data.train, "test": data.test, "grid": grid}
+    return assemble("metric", config["metric"], **known), section["name"]
 
 
 @dataclass(frozen=True)
@@ -158,13 +193,21 @@ def build_experiment(config: Config, folder: Path) -> Experiment:
     torch.manual_seed(config["seed"])
     denoiser = build_denoiser(config, facts)
     sampler = build_sampler(config)
-    check_fit(denoiser, sampler)
+    variance = build_variance(config)
+    check_fit(denoiser, sampler, variance)
     wrap = build_wrappers(config, facts, is_conditional(denoiser))
     wrap(denoiser)
     time_sampler = assemble("time_sampler", config["time_sampler"], schedule=denoiser.schedule)
     time_sampler(2, denoiser.schedule)
     weighting = assemble("weighting", config["weighting"], schedule=denoiser.schedule, **asdict(facts))
-    objective = assemble("objective", config["objective"], weighting=weighting, schedule=denoiser.schedule)
+    objective = assemble(
+        "objective", config["objective"], weighting=weighting, schedule=denoiser.schedule, variance=variance
+    )
+    if variance.outputs > 1 and not objective.trains_variance:
+        raise ConfigError(
+            f"objective={config['objective']['name']} does not train variance={config['variance']['name']}; "
+            "choose objective=hybrid or objective=vlb, or variance=small or variance=large"
+        )
     average = assemble("ema", config["ema"])
     if config["batch_size"] > len(data.train):
         raise ConfigError(
@@ -172,6 +215,11 @@ def build_experiment(config: Config, folder: Path) -> Experiment:
             f"data={config['data']['name']}; lower batch_size"
         )
     metric, features = build_metric(config, data)
+    if not metric.of_samples:
+        raise ConfigError(
+            f"metric={config['metric']['name']} cannot be tracked during training; choose metric=fid, and "
+            f"`python evaluate.py checkpoint=... metric={config['metric']['name']}` afterwards"
+        )
 
     max_steps = config["trainer"].get("max_steps", 1)
     history = History(every=config["trainer"].get("log_every_n_steps", 50))

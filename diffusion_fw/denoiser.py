@@ -53,7 +53,12 @@ class NetworkDenoiser(nn.Module):
         return mean, variance
 
     def forward(self, x: Tensor, level: NoiseLevel, cond: Any = None) -> Prediction:
-        output, variance_logit = self.output(x, level, cond)
+        return self.prediction(x, level, *self.output(x, level, cond))
+
+    def prediction(
+        self, x: Tensor, level: NoiseLevel, output: Tensor, variance_logit: Tensor | None = None
+    ) -> Prediction:
+        """What an ``output`` of the network at x_t says of both ends of the path."""
         _, _, p, q, r, s = self._coefficients(level, x)
         return Prediction(combine(p, x, q, output), combine(r, x, s, output), variance_logit)
 

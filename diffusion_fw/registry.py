@@ -77,6 +77,7 @@ PLUGIN_PACKAGE = "diffusion_fw.plugins"
 GROUPS: dict[str, str] = {
     "schedule": "diffusion_fw.process.schedules",
     "parameterization": "diffusion_fw.process.parameterizations",
+    "variance": "diffusion_fw.process.variances",
     "network": "diffusion_fw.networks",
     "objective": "diffusion_fw.objectives",
     "weighting": "diffusion_fw.objectives.weightings",

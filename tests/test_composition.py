@@ -30,6 +30,7 @@ NEEDS_MORE = {
     ("guidance", "posterior"),
     ("guidance", "replacement"),
     ("guidance", "rescheduled"),
+    ("metric", "nll"),  # of a finished run
 }
 EXTRAS = {("features", "efficientnet_lite0"), ("features", "inception")}
 
@@ -51,6 +52,9 @@ COMPANIONS = (
     {"parameterization": "v"},
     {"network.class_conditional": True},
     {"sampler.steps": 10},
+    {"variance": "learned_range"},
+    {"objective": "hybrid"},
+    {"variance": "learned_range", "objective": "hybrid"},
 )
 
 

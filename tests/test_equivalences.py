@@ -134,7 +134,7 @@ def test_ddpm_with_the_large_variance_is_equation_4_of_score_sde():
     schedule = dfw.build("schedule", "linear", num_steps=100)
     denoiser, x, noise = MIXTURE.denoiser(schedule), normal(8), replay()
     grid = dfw.build("grid", "uniform")
-    found = states("ddpm", denoiser, x, grid, 100, variance="large")
+    found = states("ddpm", denoiser, x, grid, 100, variance=dfw.build("variance", "large"))
     wanted = []
     for row, beta in reversed(list(enumerate(schedule.betas().tolist(), start=1))):
         level = schedule.table.at(row)
@@ -223,7 +223,7 @@ def test_heun_on_edms_path_and_grid_is_edms_algorithm_1(steps):
 
 # Samplers whose steps depend on the path through log-SNR and scale alone: no extrapolation or midpoint in t.
 PATH_FREE: list[tuple[str, dict[str, object]]] = [
-    ("ddpm", {"variance": "small"}),
+    ("ddpm", {}),
     ("ddim", {}),
     ("ddim", {"eta": 0.5}),
     ("euler", {}),

@@ -190,5 +190,5 @@ def test_explain_states_what_the_run_would_cost(explained):
 def test_parameters_are_counted_without_memory_for_them(tiny, name):
     config = {**tiny(), "network": complete("network", name)}
     facts = Facts.of(build_data(config), config)
-    network = dfw.build("network", name, shape=(1, 8, 8))
+    network = dfw.build("network", name, shape=(1, 8, 8), num_classes=10)
     assert explain_module.parameters(config, facts) == sum(item.numel() for item in network.parameters())

@@ -1,19 +1,22 @@
-"""Evaluate: the distance of a checkpoint's samples to its data's held-out examples, with any sampler."""
+"""Evaluate: what a metric says of a checkpoint, with any sampler."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from diffusion_fw.app.program import run
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 
 def evaluate(config: dict[str, Any], folder: Path) -> float:
-    """Measure a checkpoint, print a table and write evaluation.json into ``folder``; returns the distance."""
+    """Measure a checkpoint, print a table and write evaluation.json into ``folder``; returns the metric's value."""
     from rich.console import Console
     from rich.table import Table
-    from tqdm import tqdm
 
     from diffusion_fw.app.device import choose
     from diffusion_fw.app.load import load_with_record
@@ -22,55 +25,75 @@ def evaluate(config: dict[str, Any], folder: Path) -> float:
         build_data,
         build_metric,
         build_sampler,
+        build_variance,
         build_wrappers,
         check_fit,
         is_conditional,
+        own_variance,
     )
     from diffusion_fw.data.source import to_pixels
+    from diffusion_fw.metrics.metric import Subject
     from diffusion_fw.sampling import draw
 
     denoiser, record = load_with_record(config["checkpoint"], raw_weights=config["raw_weights"])
+    config = own_variance(config, record["config"])
     facts = Facts.from_record(record["facts"])
     data = build_data(record["config"])
-    sampler = build_sampler(config)
-    check_fit(denoiser, sampler)
     metric, _ = build_metric(config, data)
+    sampler, variance = build_sampler(config), build_variance(config)
+    if metric.of_samples:
+        check_fit(denoiser, sampler, variance)
     device = choose(config["device"])
     conditional = is_conditional(denoiser)
+    num_classes = facts.num_classes if conditional else 0
     wrapped = build_wrappers(config, facts, conditional)(denoiser.to(device))
-    floor = metric.floor()
-    metric.reset()
-    metric.to(device)
-    chunks = draw(
-        sampler,
-        wrapped,
-        facts.shape,
-        range(metric.num_samples),
-        seed=config["seed"],
-        num_classes=facts.num_classes if conditional else 0,
-        batch_size=config["batch_size"],
-        device=device,
+
+    def samples() -> Iterator[tuple[Sequence[int], Tensor]]:
+        for chunk, x in draw(
+            sampler,
+            wrapped,
+            facts.shape,
+            range(metric.num_samples),
+            seed=config["seed"],
+            num_classes=num_classes,
+            batch_size=config["batch_size"],
+            device=device,
+        ):
+            yield chunk, to_pixels(x) if facts.pixels else x
+
+    measured = metric.evaluate(
+        Subject(
+            denoiser=wrapped,
+            variance=variance,
+            data=data,
+            samples=samples,
+            num_classes=num_classes,
+            weights="raw" if config["raw_weights"] else "ema",
+            device=device,
+            seed=config["seed"],
+            batch_size=config["batch_size"],
+            folder=folder,
+        )
     )
-    with tqdm(total=metric.num_samples, desc="sampling") as bar:
-        for chunk, x in chunks:
-            metric.update(to_pixels(x) if facts.pixels else x)
-            bar.update(len(chunk))
-    distance = float(metric.compute())
-    name = metric.name("raw" if config["raw_weights"] else "ema")
+    how = {"sampler": config["sampler"]["name"], "sampler steps": str(sampler.steps)} if metric.of_samples else {}
+    rows = {"metric": measured.name, **measured.rows, **how, "variance": config["variance"]["name"]}
     result = {
-        "metric": name,
-        "distance": distance,
-        "floor": floor,
-        "sampler": config["sampler"],
+        "metric": measured.name,
+        **measured.record,
+        **({"sampler": config["sampler"]} if metric.of_samples else {}),
         "grid": config["grid"],
+        "variance": config["variance"],
         "checkpoint": config["checkpoint"],
         "seed": config["seed"],
     }
     (folder / "evaluation.json").write_text(json.dumps(result, indent=2))
-    table = Table("metric", "distance", "floor (train vs held-out)", "sampler", "steps")
-    table.add_row(name, f"{distance:.4g}", f"{floor:.4g}", config["sampler"]["name"], str(sampler.steps))
+    table = Table("", config["checkpoint"])
+    for key, value in rows.items():
+        table.add_row(key, value)
     Console().print(table)
-    return distance
+    for picture in measured.pictures:
+        print(f"picture: {picture}")
+    return measured.value
 
 
 def main(plugins: Path | None = None) -> None:

@@ -18,7 +18,15 @@ def sample(config: dict[str, Any], folder: Path) -> None:
 
     from diffusion_fw.app.device import choose
     from diffusion_fw.app.load import load_with_record
-    from diffusion_fw.composition import Facts, build_sampler, build_wrappers, check_fit, is_conditional
+    from diffusion_fw.composition import (
+        Facts,
+        build_sampler,
+        build_variance,
+        build_wrappers,
+        check_fit,
+        is_conditional,
+        own_variance,
+    )
     from diffusion_fw.data.source import to_pixels
     from diffusion_fw.pictures.view import view_for
     from diffusion_fw.sampling import draw
@@ -27,8 +35,9 @@ def sample(config: dict[str, Any], folder: Path) -> None:
         raise ConfigError(f"{folder} holds the images of another run already; give another hydra.run.dir")
     denoiser, record = load_with_record(config["checkpoint"], raw_weights=config["raw_weights"])
     facts = Facts.from_record(record["facts"])
+    config = own_variance(config, record["config"])
     sampler = build_sampler(config)
-    check_fit(denoiser, sampler)
+    check_fit(denoiser, sampler, build_variance(config))
     device = choose(config["device"])
     conditional = is_conditional(denoiser)
     wrapped = build_wrappers(config, facts, conditional)(denoiser.to(device))

@@ -7,6 +7,7 @@ from typing import Any
 
 from diffusion_fw import registry
 from diffusion_fw.checking.conformance import CHECKS
+from diffusion_fw.process.variances.large import Large
 
 Knobs = dict[str, Any]
 
@@ -16,7 +17,7 @@ SETTINGS: dict[tuple[str, str], list[Knobs]] = {
     ("sampler", "annealed_langevin"): [{"step_size": 2e-4}],
     ("sampler", "ddim"): [{}, {"eta": 1.0}],
     # A larger variance than the posterior's is right in the limit of many steps.
-    ("sampler", "ddpm"): [{}, {"variance": "large"}],
+    ("sampler", "ddpm"): [{}, {"variance": Large()}],
     ("sampler", "deis"): [
         *({"order": order} for order in (1, 2, 3, 4)),
         *({"order": order, "extrapolation": "log_rho"} for order in (2, 3, 4)),

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from diffusion_fw.data.source import Examples
 from diffusion_fw.metrics.extractor import FeatureExtractor
+from diffusion_fw.metrics.metric import Measurement, Subject
 from diffusion_fw.metrics.statistics import Statistics, cached, default_cache
 from diffusion_fw.registry import ConfigError, Range, Runtime, register
 
@@ -28,6 +29,8 @@ class FrechetDistance(nn.Module):
     ``~/.cache/diffusion_fw``) under the fingerprints of examples and features. Raises ConfigError for a held-out
     split of less than two examples.
     """
+
+    of_samples: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -94,6 +97,21 @@ class FrechetDistance(nn.Module):
         with torch.inference_mode(False):
             self.accumulator.enter(self._reference() if _rank() == 0 else None)
             return self.accumulator.compute().item()
+
+    def evaluate(self, subject: Subject) -> Measurement:
+        """The distance of the subject's samples."""
+        from tqdm import tqdm
+
+        floor = self.floor()
+        self.reset()
+        self.to(subject.device)
+        with tqdm(total=self.num_samples, desc="sampling") as bar:
+            for indices, examples in subject.samples():
+                self.update(examples)
+                bar.update(len(indices))
+        distance, name = self.compute(), self.name(subject.weights)
+        rows = {"distance": f"{distance:.4g}", "floor (train vs held-out)": f"{floor:.4g}"}
+        return Measurement(name, distance, {"distance": distance, "floor": floor}, rows)
 
     def floor(self) -> float:
         """The distance of ``floor_samples`` training examples, always the same ones, to the held-out split.

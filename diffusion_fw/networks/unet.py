@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import cast
+from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -99,6 +99,7 @@ class UNet(nn.Module):
     way up; each level halves height and width, rounding up, so that 28 becomes 14, 7, 4. Attention stands at the levels
     whose longer side is in attention_resolutions, and always in the middle. network(x, label, cond): x (B, C, H, W),
     label (B,), cond (B,) classes or None -> (B, outputs C, H, W), which is 0 before training.
+    class_conditional "auto" is true for data with classes.
 
     Raises ConfigError for data that are no images, more levels than the image has sizes, an attention resolution that
     no level has, heads that do not divide the channels, and class_conditional on data without classes.
@@ -116,7 +117,7 @@ class UNet(nn.Module):
         num_heads: PositiveInt = 1,
         dropout: OpenFraction = 0.0,
         scale_shift_norm: bool = False,
-        class_conditional: bool = False,
+        class_conditional: bool | Literal["auto"] = "auto",
         checkpointing: bool = False,
     ) -> None:
         super().__init__()
@@ -131,8 +132,9 @@ class UNet(nn.Module):
             return Stage(block, Attention(width, num_heads) if attention else nn.Identity(), checkpointing)
 
         self.time = TimeEmbedding(channels, features)
-        self.class_conditional = class_conditional
-        self.classes = class_embedding(class_conditional, num_classes, features)
+        # Labels tell a model much: where there are any, it is told.
+        self.class_conditional = num_classes > 0 if class_conditional == "auto" else class_conditional
+        self.classes = class_embedding(self.class_conditional, num_classes, features)
         self.enter = nn.Conv2d(shape[0], channels, 3, padding=1)
         width = channels
         skips = [channels]

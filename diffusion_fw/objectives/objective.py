@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor
 
@@ -17,6 +17,9 @@ class Objective(ABC):
     It asks for what it needs, such as ``weighting: Runtime[Weighting]``. One that is also an nn.Module has parameters
     of its own, which are trained with the network's.
     """
+
+    trains_variance: ClassVar[bool] = False
+    """Whether a learned variance has a gradient from it."""
 
     @abstractmethod
     def __call__(

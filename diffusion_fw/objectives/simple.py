@@ -29,18 +29,19 @@ class Simple(Objective):
         self, denoiser: NetworkDenoiser, x0: Tensor, level: NoiseLevel, eps: Tensor, cond: Any = None
     ) -> Tensor:
         output, _ = denoiser.output(noised(x0, level, eps), level, cond)
-        return self._loss(denoiser.parameterization, output, x0, level, eps)
+        return self.error(denoiser.parameterization, output, x0, level, eps)
 
     def irreducible(
         self, denoiser: NetworkDenoiser, oracle: Denoiser, x0: Tensor, level: NoiseLevel, eps: Tensor
     ) -> Tensor | None:
         exact = oracle(noised(x0, level, eps), level)
         output = denoiser.parameterization.target(level, exact.x0, exact.eps)
-        return self._loss(denoiser.parameterization, output, x0, level, eps)
+        return self.error(denoiser.parameterization, output, x0, level, eps)
 
-    def _loss(
+    def error(
         self, parameterization: Parameterization, output: Tensor, x0: Tensor, level: NoiseLevel, eps: Tensor
     ) -> Tensor:
+        """The weighted mean squared error (B,) of an output F."""
         error = (output - parameterization.target(level, x0, eps)).square().flatten(1).mean(1)
         weight = output_weight(self.weighting, parameterization, level)
         return error * weight.to(device=error.device, dtype=error.dtype, non_blocking=True)

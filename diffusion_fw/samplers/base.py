@@ -40,6 +40,9 @@ class Sampler(ABC):
     needs_smooth_grid: ClassVar[bool] = False
     """Whether its order holds only on grids whose steps change little from one to the next."""
 
+    uses_variance: ClassVar[bool] = False
+    """Whether its noise has the variance of the model, which is a choice of its own (variance=...)."""
+
     @property
     def order(self) -> int | None:
         """Order of convergence in the step size, measured by the checks; None for a method without one."""

@@ -141,7 +141,7 @@ def test_output_depends_on_the_class_and_none_is_the_null_class():
 
 
 def test_without_class_conditioning_the_class_has_no_effect():
-    network = unet(num_classes=3)
+    network = unet(num_classes=3, class_conditional=False)
     x, label = inputs(2, (1, 8, 8))
     assert torch.equal(network(x, label, torch.tensor([0, 3])), network(x, label))
 

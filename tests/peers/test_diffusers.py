@@ -142,7 +142,9 @@ FIRST_ROW = {"rounding": 2e-4}
 def test_ddpm(tables, steps, variance):
     scheduler = DDPMScheduler(**TABLE, **LEADING, clip_sample=False, variance_type=f"fixed_{variance}")
     wanted = theirs(scheduler, steps, tables, generator=generator(1))
-    assert_agree(ours("ddpm", scheduler.timesteps, noise=replay(), variance=variance), wanted, tables)
+    assert_agree(
+        ours("ddpm", scheduler.timesteps, noise=replay(), variance=dfw.build("variance", variance)), wanted, tables
+    )
 
 
 @TABLES

@@ -67,7 +67,7 @@ def recursion(alpha_bars, mean, std, large):
 def test_every_step_has_the_mean_and_variance_of_ddpms_recursion(schedule, steps, grid, variance):
     rows = (grid(steps, schedule)[:-1] * schedule.num_steps).round().long()
     alpha_bars = (1 - schedule.betas()).cumprod(0)[rows - 1].tolist()
-    found = moments(DDPM(steps, grid, variance), schedule, 0.7, 0.5)
+    found = moments(DDPM(steps, grid, dfw.build("variance", variance)), schedule, 0.7, 0.5)
     expected = recursion(alpha_bars, 0.7, 0.5, variance == "large")
     assert torch.allclose(torch.tensor(found).double(), torch.tensor(expected).double(), rtol=1e-5, atol=1e-6)
     assert found[-1] == pytest.approx(expected[-1], rel=1e-7)
@@ -78,7 +78,7 @@ def test_every_step_has_the_mean_and_variance_of_ddpms_recursion(schedule, steps
 def test_each_variance_is_exact_for_the_data_it_is_optimal_for(variance, std, steps):
     """Ho et al. 2020, section 3.2: large for x_0 ~ N(0, I), small for one point. Then every x_s is the marginal's."""
     schedule, data = Linear(), dfw.oracles.Gaussian(torch.full((1,), 0.0 if std else 0.7), std)
-    sampler = DDPM(steps, variance=variance)
+    sampler = DDPM(steps, variance=dfw.build("variance", variance))
     levels = sampler.levels(schedule)
     for (mean, spread), level in zip(
         moments(sampler, schedule, float(data.mean), std)[:-1], list(levels.unbind())[1:-1], strict=True
@@ -90,7 +90,7 @@ def test_each_variance_is_exact_for_the_data_it_is_optimal_for(variance, std, st
 
 @pytest.mark.parametrize("variance", ["small", "large"])
 def test_with_all_steps_the_data_is_reached(variance):
-    mean, spread = moments(DDPM(1000, variance=variance), Linear(), 0.7, 0.5)[-1]
+    mean, spread = moments(DDPM(1000, variance=dfw.build("variance", variance)), Linear(), 0.7, 0.5)[-1]
     assert mean == pytest.approx(0.7, abs=1e-3)
     assert spread == pytest.approx(0.25, rel=0.02)
 

@@ -1,0 +1,1 @@
+"""The registered variances of the reverse step."""
