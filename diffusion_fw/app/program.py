@@ -56,7 +56,7 @@ def run(program: str, task: Task, *, plugins: Path | None = None, before: Callab
             _discard(folder)
             if os.environ.get("HYDRA_FULL_ERROR"):
                 raise
-            raise CompactHydraException(f"ConfigError: {error}") from error
+            raise CompactHydraException(f"{type(error).__name__}: {error}") from error
 
     hydra.main(version_base="1.3", config_path=os.fspath(conf_dir()), config_name=program)(job)()
 

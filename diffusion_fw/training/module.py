@@ -58,6 +58,7 @@ class DiffusionModule(lightning.LightningModule):
         self.conditional, self.label_dropout, self.num_classes = conditional, label_dropout, num_classes
         self.record = record or {}
         self.gradient_norm = torch.zeros(())
+        self.draws: list[tuple[Tensor, Tensor]] = []
         # Dropout takes its numbers from the global state, which is then set at every step.
         self.learns_times = type(time_sampler).update is not TimeSampler.update
         self.draws_in_network = any(getattr(layer, "p", 0) > 0 for layer in denoiser.modules() if _is_dropout(layer))
@@ -69,6 +70,8 @@ class DiffusionModule(lightning.LightningModule):
 
     def configure_optimizers(self) -> Any:
         optimizer = self.optimizer_factory(self.trained)
+        # Else a fused optimizer would see gradients that were clipped before the loss scale was taken out of them.
+        optimizer._step_supports_amp_scaling = False  # type: ignore[attr-defined]
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, self.lr_schedule)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
@@ -92,6 +95,11 @@ class DiffusionModule(lightning.LightningModule):
             pin_memory=self.device.type == "cuda",
         )
 
+    def batch_of_step(self, step: int) -> tuple[list[int], int]:
+        """The indices of the examples of optimizer step ``step`` = 1, 2, ..., and where they begin in the stream."""
+        batches = ShuffledBatches(len(self.examples), self.batch_size, self.seed, start=step - 1, stop=step)
+        return next(iter(batches)), (step - 1) * self.batch_size
+
     def labels(self, labels: Tensor | None, keep: Tensor) -> Tensor | None:
         """The network's cond: the labels, replaced by "no class" where not kept; None for an unconditional network."""
         if not self.conditional or labels is None:
@@ -114,14 +122,18 @@ class DiffusionModule(lightning.LightningModule):
         level = self.denoiser.schedule(t)
         loss = self.objective(self.denoiser, x0, level, eps, self.labels(labels, keep))
         weighted = loss * self.time_sampler.weight(t).to(device=loss.device, dtype=loss.dtype, non_blocking=True)
+        if batch_idx % accumulate == 0:
+            self.draws = []
+        self.draws.append((t, loss.detach()))
         if self.learns_times:
             self._learn_times(t, loss.detach())
         return {"loss": weighted.mean(), "losses": loss.detach()}
 
     def _learn_times(self, t: Tensor, losses: Tensor) -> None:
-        """Show the time sampler the losses of every process."""
+        """Show the time sampler the losses of every process; one that is not finite would stay in its history."""
         mine = torch.stack([t.to(device=self.device, dtype=torch.float32), losses.float()], dim=1)
         everywhere = self.trainer.strategy.all_gather(mine).reshape(-1, 2).double().cpu()
+        everywhere = everywhere[everywhere[:, 1].isfinite()]
         self.time_sampler.update(everywhere[:, 0], everywhere[:, 1])
 
     def configure_gradient_clipping(

@@ -1,0 +1,38 @@
+"""The watch over the numbers of a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from diffusion_fw.registry import PositiveInt, Range, Runtime, register
+
+
+@register("callbacks", "health")
+def health(
+    folder: Runtime[Path],
+    action: Literal["stop", "skip", "lower_rate"] = "stop",
+    loss_multiple: Annotated[float, Range(1, low_open=True)] = 1000.0,
+    gradient_multiple: Annotated[float, Range(1, low_open=True)] = 1000.0,
+    window: PositiveInt = 100,
+    in_a_row: PositiveInt = 10,
+    factor: Annotated[float, Range(0, 1, low_open=True, high_open=True)] = 0.5,
+    most_times: PositiveInt = 5,
+) -> Any:
+    """Catch a step whose loss or gradient norm is not finite, or exploded, before it changes a weight.
+
+    Exploded is more than loss_multiple or gradient_multiple times the median of the last window good steps. action=stop
+    ends the run and keeps its last good state, skip leaves the step out, lower_rate leaves it out and multiplies the
+    learning rate by factor, at most most_times; more than in_a_row bad steps in a row end the run in any case.
+    """
+    from diffusion_fw.training.health import Health
+
+    return Health(
+        folder=folder / "checkpoints",
+        action=action,
+        multiples=(loss_multiple, gradient_multiple),
+        window=window,
+        in_a_row=in_a_row,
+        factor=factor,
+        most_times=most_times,
+    )
