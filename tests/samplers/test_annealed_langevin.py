@@ -5,7 +5,7 @@ from diffusion_fw.process.schedules.linear import Linear
 from diffusion_fw.process.schedules.ncsn import NCSN
 from diffusion_fw.process.schedules.vp import VP
 from diffusion_fw.registry import ConfigError
-from diffusion_fw.samplers.annealed_langevin import AnnealedLangevin
+from diffusion_fw.samplers.annealed_langevin import AnnealedLangevin, fitting_step
 
 NCSN_V1 = NCSN(num_steps=10, sigma_min=0.01, sigma_max=1.0)
 
@@ -44,6 +44,27 @@ def test_denoising_takes_away_the_last_levels_noise(tools):
     *_, last = AnnealedLangevin(10, steps_per_level=2).trajectory(denoiser, tools.start())
     torch.testing.assert_close(last.x, last.x0)
     assert last.evaluations == 3
+
+
+def test_technique_4_finds_ncsnv2s_step_size():
+    """Song and Ermon 2020: 6.2e-6 for CIFAR-10, sigma 50 .. 0.01 in 232 levels, 5 steps a level."""
+    growth = (50 / 0.01) ** (2 / 231)
+    assert fitting_step(growth, 5) * 0.01**2 == pytest.approx(6.2e-6, rel=0.01)
+
+
+@pytest.mark.parametrize("steps", [1, 5, 40])
+@pytest.mark.parametrize("growth", [1.08, 1.5])
+def test_the_fitting_step_ends_a_level_nearest_to_its_variance(growth, steps):
+    """Song and Ermon 2020, proposition 3, by its recursion var' = (1 - eta)^2 var + 2 eta from var = growth."""
+
+    def excess(eta):
+        variance = growth
+        for _ in range(steps):
+            variance = (1 - eta) ** 2 * variance + 2 * eta
+        return abs(variance - 1)
+
+    best = fitting_step(growth, steps)
+    assert best == pytest.approx(min((index / 1000 for index in range(1, 1000)), key=excess), abs=1e-3)
 
 
 def test_steps_that_diverge_are_refused():

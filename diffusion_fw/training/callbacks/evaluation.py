@@ -17,7 +17,7 @@ def evaluation(
     metric: Runtime[Any],
     folder: Runtime[Path],
     seed: Runtime[int],
-    every: PositiveInt = 600,
+    every: PositiveInt = 500,
     batch_size: PositiveInt = 256,
     grid_images: PositiveInt = 64,
 ) -> Any:

@@ -13,7 +13,7 @@ def default(
     loggers: Runtime[list[Any]],
     callbacks: Runtime[list[Any]],
     folder: Runtime[Path],
-    max_steps: PositiveInt = 1750,
+    max_steps: PositiveInt = 1400,
     accelerator: Literal["auto", "cpu", "gpu", "mps", "tpu"] = "auto",
     devices: int | list[int] | Literal["auto"] = 1,
     num_nodes: PositiveInt = 1,
