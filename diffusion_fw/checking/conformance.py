@@ -6,7 +6,17 @@ from collections.abc import Callable
 from typing import Any
 
 from diffusion_fw import registry
-from diffusion_fw.checking import grid, guidance, network, parameterization, sampler, schedule, time_sampler, weighting
+from diffusion_fw.checking import (
+    grid,
+    guidance,
+    network,
+    parameterization,
+    sampler,
+    schedule,
+    time_sampler,
+    variance,
+    weighting,
+)
 from diffusion_fw.checking.report import CheckFailed, Report, Row
 from diffusion_fw.checking.subject import Check, Subject
 from diffusion_fw.registry import ConfigError
@@ -14,6 +24,7 @@ from diffusion_fw.registry import ConfigError
 CHECKS: dict[str, tuple[Check, ...]] = {
     "schedule": schedule.CHECKS,
     "parameterization": parameterization.CHECKS,
+    "variance": variance.CHECKS,
     "weighting": weighting.CHECKS,
     "time_sampler": time_sampler.CHECKS,
     "network": network.CHECKS,

@@ -22,6 +22,7 @@ from diffusion_fw.process.level import NoiseLevel
 from diffusion_fw.process.parameterization import Parameterization, Prediction
 from diffusion_fw.process.schedules.linear import Linear
 from diffusion_fw.process.schedules.vp import VP
+from diffusion_fw.process.variances.learned import Learned
 from diffusion_fw.registry import Runtime
 from diffusion_fw.samplers.base import Sampler, Step
 from diffusion_fw.samplers.ddim import DDIM
@@ -35,6 +36,31 @@ def reasons(group, name, **knobs):
     with pytest.raises(dfw.checking.CheckFailed, match=f"{group}={name} breaks its word") as failure:
         dfw.checking.check(group, name, **knobs)
     return str(failure.value)
+
+
+# Variances.
+
+
+class OfTheBatch(Learned):
+    """Takes the mean logit of all examples for each."""
+
+    def log_variance(self, step, logit):
+        return super().log_variance(step, logit.mean().expand_as(logit))
+
+
+class Deaf(Learned):
+    """Says that it is learned, and is not."""
+
+    def log_variance(self, step, logit):
+        return step.large
+
+
+@pytest.mark.parametrize(
+    ("component", "reason"),
+    [(OfTheBatch, "gradient by the logit.*other places"), (Deaf, "gradient by the logit.*none")],
+)
+def test_a_learned_variance_that_is_not_is_found_out(registered, component, reason):
+    assert re.search(reason, reasons("variance", registered("variance", component)))
 
 
 # Samplers.

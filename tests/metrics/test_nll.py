@@ -1,0 +1,213 @@
+"""metric=nll on held-out images: its parts, its chain, and what it does not depend on."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import pytest
+import torch
+from PIL import Image
+
+import diffusion_fw as dfw
+from diffusion_fw.app.evaluate import evaluate
+from diffusion_fw.app.train import train
+from diffusion_fw.bound import discretised_log_likelihood
+from diffusion_fw.composition import FIXED_VARIANCE, build_data, own_variance
+from diffusion_fw.config import check_command_line
+from diffusion_fw.data.source import to_model
+from diffusion_fw.metrics.metric import Subject
+from diffusion_fw.process.transition import posterior
+from diffusion_fw.registry import ConfigError
+
+
+@pytest.fixture(scope="module")
+def data():
+    return dfw.build("data", "digits")
+
+
+@pytest.fixture
+def measure(data, tmp_path):
+    """measure(denoiser, steps=..., ...) -> the measurement of a denoiser on the first digits."""
+
+    def run(denoiser, variance="small", batch_size=64, **knobs):
+        grid = dfw.build("grid", "uniform")
+        metric = dfw.build("metric", "nll", test=data.test, grid=grid, **{"num_images": 8, "flow_images": 0, **knobs})
+        subject = Subject(
+            denoiser=denoiser,
+            variance=dfw.build("variance", variance),
+            data=data,
+            samples=lambda: iter(()),
+            num_classes=0,
+            weights="ema",
+            device=torch.device("cpu"),
+            seed=0,
+            batch_size=batch_size,
+            folder=tmp_path,
+        )
+        return metric.evaluate(subject)
+
+    return run
+
+
+def test_a_model_that_knows_the_images_pays_for_the_decoder_alone(data, measure):
+    """x_0 = E[x_0 | x_t] exactly: every KL is 0, L_0 the mass of a normal of the second row's variance around x."""
+    schedule = dfw.build("schedule", "cosine")
+    x = to_model(data.test.__getitems__(range(8))[0])
+
+    class Knows:
+        def __init__(self):
+            self.schedule = schedule
+
+        def __call__(self, x_t, level, cond=None):
+            return dfw.oracles.Empirical(x[:1], schedule)(x_t, level, cond)
+
+    found = measure(Knows(), steps=50, num_images=1)
+    assert found.record["steps_bits_per_dim"] == pytest.approx(0, abs=1e-9)
+    levels = schedule(dfw.build("grid", "uniform")(50, schedule))
+    variance = posterior(levels.at(-3), levels.at(-2)).var_small
+    exact = -discretised_log_likelihood(x[:1], x[:1], variance.log().float().expand_as(x[:1])).mean() / math.log(2)
+    assert found.record["decoder_bits_per_dim"] == pytest.approx(exact.item(), rel=1e-5)
+    assert found.value == pytest.approx(
+        sum(found.record[f"{part}_bits_per_dim"] for part in ("prior", "steps", "decoder"))
+    )
+
+
+def test_neither_the_batch_size_nor_the_other_images_change_an_images_bits(measure):
+    denoiser = dfw.oracles.Gaussian(torch.zeros(1, 8, 8), 0.5).denoiser(dfw.build("schedule", "linear"))
+    terms = [measure(denoiser, steps=5, batch_size=size).record["terms"] for size in (8, 3)]
+    assert terms[0] == pytest.approx(terms[1], rel=1e-6)
+
+
+def test_every_row_of_a_table_is_the_chain_unless_steps_says_otherwise(measure):
+    denoiser = dfw.oracles.Gaussian(torch.zeros(1, 8, 8), 0.5).denoiser(dfw.build("schedule", "cosine", num_steps=40))
+    assert measure(denoiser).record["steps"] == 40
+    found = measure(denoiser, steps=10)
+    assert found.name == "nll@10/ema"
+    assert len(found.record["terms"]) == len(found.record["t"]) == 10
+    with Image.open(found.pictures[0]) as picture:
+        picture.load()
+
+
+def test_the_flows_likelihood_of_gaussian_data_is_its_density(data, measure):
+    """Bits per dimension of the dequantised pixels by the exact log-density of N(0, std^2), to the estimate's noise."""
+    schedule, gaussian = dfw.build("schedule", "flow"), dfw.oracles.Gaussian(torch.zeros(1, 8, 8), 0.8)
+    found = measure(gaussian.denoiser(schedule), steps=5, flow_images=8).record["flow_bits_per_dim"]
+    x = to_model(data.test.__getitems__(range(8))[0])
+    exact = (-gaussian.log_prob(x) / 64 / math.log(2) + 7).mean().item()
+    assert found == pytest.approx(exact, abs=0.02)
+
+
+def test_points_have_no_bits(measure, tmp_path):
+    data = dfw.build("data", "moons")
+    metric = dfw.build("metric", "nll", test=data.test, grid=dfw.build("grid", "uniform"))
+    denoiser = dfw.oracles.Gaussian(torch.zeros(2), 0.5).denoiser(dfw.build("schedule", "vp"))
+    subject = Subject(denoiser, dfw.build("variance", "small"), data, lambda: iter(()), 0, "ema", "cpu", 0, 8, tmp_path)
+    with pytest.raises(ConfigError, match=r"metric=nll.*metric=fid"):
+        metric.evaluate(subject)
+
+
+# As its user runs it.
+
+
+@pytest.fixture(scope="module")
+def improved(tiny, tmp_path_factory):
+    """A run of improved DDPM in small: (folder, program(name, *arguments) -> its checked config)."""
+    folder = tmp_path_factory.mktemp("iddpm")
+    changes = {"variance": "learned_range", "objective": "hybrid", "sampler": "ddpm", "sampler.steps": 2}
+    train(tiny(changes), folder)
+
+    def program(name, *arguments):
+        checkpoint = f"checkpoint={folder}/checkpoints/last.ckpt"
+        return check_command_line(name, [checkpoint, "device=cpu", *arguments])[0]
+
+    return program
+
+
+NLL = ("metric=nll", "metric.steps=5", "metric.num_images=4", "metric.flow_images=2", "grid=respaced")
+
+
+def test_evaluate_states_the_bound_its_parts_and_the_flow(improved, tmp_path):
+    value = evaluate(improved("evaluate", *NLL), tmp_path)
+    result = json.loads((tmp_path / "evaluation.json").read_text())
+    assert result["metric"] == "nll@5/ema"
+    assert result["bits_per_dim"] == value > 0
+    assert result["variance"] == {"name": "learned_range"}
+    assert math.isfinite(result["flow_bits_per_dim"])
+    assert (tmp_path / "bound.png").is_file()
+
+
+def test_a_model_of_learned_variance_can_be_asked_for_a_fixed_one(improved, tmp_path):
+    """And a bound depends on it: the network's variance is at its start halfway between the two."""
+    found = {}
+    for name in ("learned_range", "small", "large"):
+        (tmp_path / name).mkdir()
+        found[name] = evaluate(improved("evaluate", *NLL, f"variance={name}"), tmp_path / name)
+    assert len(set(found.values())) == 3
+
+
+def test_a_sampler_that_leaves_a_learned_variance_unused_says_so(improved, tmp_path, caplog):
+    for sampler, said in (("ddpm", False), ("ddim", True)):
+        caplog.clear()
+        (tmp_path / sampler).mkdir()
+        evaluate(
+            improved("evaluate", f"sampler={sampler}", "sampler.steps=2", "metric.num_samples=4", "features=pixels"),
+            tmp_path / sampler,
+        )
+        assert ("learned variance unused" in caplog.text) is said
+
+
+def test_a_fixed_model_has_no_learned_variance(tiny, tmp_path):
+    train(tiny({"trainer.max_steps": 1}), tmp_path)
+    checkpoint = f"checkpoint={tmp_path}/checkpoints/last.ckpt"
+    config = check_command_line("evaluate", [checkpoint, "device=cpu", *NLL, "variance=learned_range"])[0]
+    with pytest.raises(ConfigError, match="variance"):
+        evaluate(config, tmp_path)
+
+
+def test_the_variance_is_the_models_own_unless_one_is_chosen():
+    learned, large = {"name": "learned_range"}, {"name": "large"}
+    assert own_variance({}, {"variance": learned})["variance"] == learned
+    assert own_variance({"variance": large}, {"variance": learned})["variance"] == large
+    assert own_variance({}, {})["variance"] == FIXED_VARIANCE
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"variance": "learned_range"}, r"objective=simple.*variance=learned_range.*objective=hybrid"),
+        ({"objective": "hybrid"}, r"objective=hybrid.*variance=learned_range"),
+        ({"metric": "nll"}, r"metric=nll.*metric=fid.*evaluate"),
+        ({"variance": "learned", "objective": "vlb", "schedule": "vp"}, r"rows of a table.*schedule=cosine"),
+    ],
+)
+def test_what_does_not_fit_is_refused_when_built(tiny, tmp_path, changes, says):
+    with pytest.raises(ConfigError, match=says):
+        train(tiny(changes), tmp_path)
+
+
+def test_a_schedule_and_a_network_that_know_nothing_of_it_learn_the_variance(tiny, tmp_path, monkeypatch):
+    """A plugin's table, and the MLP: composed with variance=learned_range, objective=hybrid as they are."""
+    from dataclasses import dataclass
+
+    from diffusion_fw import registry
+    from diffusion_fw.process.schedule import DiscreteSchedule
+
+    @dataclass(frozen=True)
+    class Straight(DiscreteSchedule):
+        """log_snr falls linearly from 8 to -8."""
+
+        def log_snrs(self):
+            return torch.linspace(8, -8, self.num_steps, dtype=torch.float64)
+
+    monkeypatch.setitem(registry._entries, "schedule", dict(registry.entries("schedule")))
+    registry.register("schedule", "straight")(Straight)
+    changes = {"schedule": "straight", "variance": "learned_range", "objective": "hybrid", "sampler": "ddpm"}
+    assert math.isfinite(train(tiny({**changes, "network": "mlp", "sampler.steps": 3}), tmp_path))
+
+
+def test_data_of_the_metric_is_the_held_out_split(improved, tmp_path):
+    config = improved("evaluate", *NLL, "metric.num_images=null", "metric.flow_images=0")
+    evaluate(config, tmp_path)
+    count = len(build_data({"data": {"name": "digits"}}).test)
+    assert json.loads((tmp_path / "evaluation.json").read_text())["images"] == count
