@@ -88,6 +88,7 @@ class Health(lightning.Callback):
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         device = pl_module.device
+        self._parameters = [(name, item) for name, item in pl_module.named_parameters() if item.requires_grad]
         self._good, self._stopped = self._good.to(device), self._stopped.to(device)
         self._multiples = torch.tensor(self.multiples, device=device)
         # A loss scaler skips gradients that overflow, and lowers its scale: a part of its work.
@@ -97,7 +98,7 @@ class Health(lightning.Callback):
     def on_before_optimizer_step(
         self, trainer: lightning.Trainer, pl_module: Any, optimizer: torch.optim.Optimizer
     ) -> None:
-        named = [(name, item.grad) for name, item in pl_module.named_parameters() if item.grad is not None]
+        named = [(name, item.grad) for name, item in self._parameters if item.grad is not None]
         norms = list(torch._foreach_norm([gradient for _, gradient in named]))
         loss = torch.cat([losses for _, losses in pl_module.draws]).float().mean()
         values = torch.stack([loss, torch.linalg.vector_norm(torch.stack(norms)).float()])
