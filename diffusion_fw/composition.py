@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import math
+import typing
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,10 +17,13 @@ from diffusion_fw.data.source import Data, to_model
 from diffusion_fw.denoiser import Denoiser, NetworkDenoiser
 from diffusion_fw.process.compatibility import check_parameterization
 from diffusion_fw.process.variance import Variance
-from diffusion_fw.registry import ConfigError
+from diffusion_fw.registry import ConfigError, NonNegativeInt, PositiveInt
 from diffusion_fw.samplers.base import Sampler
 
 Config = Mapping[str, Any]
+
+LARGEST_EXAMPLE = 1 << 28
+"""Values of one example: no more are believed of a checkpoint's data."""
 
 logger = logging.getLogger(__name__)
 
@@ -27,8 +32,8 @@ logger = logging.getLogger(__name__)
 class Facts:
     """What the model has to know of its data; a checkpoint carries it, so that no data is needed to load a model."""
 
-    shape: tuple[int, ...]
-    num_classes: int
+    shape: tuple[PositiveInt, ...]
+    num_classes: NonNegativeInt
     class_names: tuple[str, ...]
     data_range: tuple[float, float]
     pixels: bool
@@ -47,8 +52,15 @@ class Facts:
 
     @staticmethod
     def from_record(record: Mapping[str, Any]) -> Facts:
-        values: dict[str, Any] = {key: tuple(item) if isinstance(item, list) else item for key, item in record.items()}
-        return Facts(**values)
+        """ConfigError for facts of the wrong kind, and for examples larger than LARGEST_EXAMPLE."""
+        fields = typing.get_type_hints(Facts, include_extras=True)
+        try:
+            facts = Facts(**{key: registry.convert(fields[key], value) for key, value in record.items()})
+        except (KeyError, TypeError, ValueError):
+            raise ConfigError("the facts of its data are not those of a data set") from None
+        if math.prod(facts.shape) > LARGEST_EXAMPLE:
+            raise ConfigError(f"its examples of shape {facts.shape} have more than {LARGEST_EXAMPLE:,} values")
+        return facts
 
 
 def training_bounds(data: Data) -> tuple[float, float]:
@@ -70,6 +82,8 @@ def measure(data: Data, most: int = 4000) -> dict[str, float]:
 
 def assemble(group: str, section: Config, **facts: Any) -> Any:
     """A component from its node of the config, with those of the facts that its signature asks for."""
+    if not isinstance(section, Mapping) or not isinstance(section.get("name"), str):
+        raise ConfigError(f"{group} is not a component: it must be a mapping with a name")
     parameters = registry.entry(group, section["name"]).parameters
     wanted = {
         key: value
@@ -95,8 +109,8 @@ def own_variance(config: Config, trained: Config) -> dict[str, Any]:
     return {**config, "variance": config.get("variance") or trained.get("variance") or FIXED_VARIANCE}
 
 
-def build_denoiser(config: Config, facts: Facts) -> NetworkDenoiser:
-    """The untrained model of a config, the same for training and for loading a checkpoint."""
+def build_network(config: Config, facts: Facts) -> torch.nn.Module:
+    """The untrained network of a config."""
     outputs = build_variance(config).outputs
     name = config["network"]["name"]
     if outputs > 1 and "outputs" not in registry.entry("network", name).parameters:
@@ -104,12 +118,18 @@ def build_denoiser(config: Config, facts: Facts) -> NetworkDenoiser:
             f"network={name} does not predict variances (its signature has no outputs: Runtime[int]), but "
             f"variance={config['variance']['name']} is learned; choose variance=small|large or another network"
         )
-    known = {**asdict(facts), "outputs": outputs}
+    network: torch.nn.Module = assemble("network", config["network"], **asdict(facts), outputs=outputs)
+    return network
+
+
+def build_denoiser(config: Config, facts: Facts) -> NetworkDenoiser:
+    """The untrained model of a config, the same for training and for loading a checkpoint."""
+    known = asdict(facts)
     schedule = assemble("schedule", config["schedule"], **known)
     parameterization = assemble("parameterization", config["parameterization"], schedule=schedule, **known)
+    network: Any = build_network(config, facts)
     # Convolutions are quicker with the channels last; what has none is left as it is.
-    network = assemble("network", config["network"], **known).to(memory_format=torch.channels_last)
-    return NetworkDenoiser(network, schedule, parameterization)
+    return NetworkDenoiser(network.to(memory_format=torch.channels_last), schedule, parameterization)
 
 
 def build_sampler(config: Config) -> Sampler:

@@ -15,6 +15,7 @@ import importlib.util
 import inspect
 import os
 import pkgutil
+import reprlib
 import sys
 import typing
 from collections.abc import Callable, Iterable, Mapping
@@ -68,6 +69,9 @@ __all__ = [
 ]
 
 T = TypeVar("T")
+
+LONGEST_NAME = 100
+"""Longer names are compared by their beginning."""
 
 PLUGIN_VARIABLE = "DIFFUSION_FW_PLUGINS"
 PLUGIN_ENTRY_POINTS = "diffusion_fw.plugins"
@@ -175,8 +179,18 @@ _entries: dict[str, dict[str, Entry]] = {}
 _loaded: set[str] = set()
 
 
+def _shown(value: Any) -> str:
+    """A value in a message, cut where it is long or deep: a file's nested lists can spell out to any length."""
+    short = reprlib.Repr()
+    short.maxlist = short.maxtuple = short.maxdict = 20
+    short.maxstring = short.maxother = short.maxlong = 200
+    short.maxlevel = 3
+    return short.repr(value)
+
+
 def nearest(name: str, allowed: Iterable[str]) -> str:
     """`` - did you mean 'x'?`` for the closest of the allowed names, or nothing."""
+    name = name[:LONGEST_NAME]
 
     def similarity(candidate: str) -> float:
         # Half for the order of the letters, half for the letters alone, so that swapped letters count as close.
@@ -295,7 +309,7 @@ def validate(group: str, name: str, values: Mapping[str, Any], path: str | None 
             result[key] = convert(parameters[key].annotation, value)
         except ValueError:
             raise ConfigError(
-                f"{path}.{key}={value!r}: must be {describe(parameters[key].annotation)} (of {group}={name})"
+                f"{path}.{key}={_shown(value)}: must be {describe(parameters[key].annotation)} (of {group}={name})"
             ) from None
     for key, parameter in component.knobs.items():
         if parameter.required and key not in values:
@@ -360,11 +374,12 @@ def _import_plugin(module: str, origin: str) -> None:
 def load_plugins(*folders: str | os.PathLike[str]) -> list[str]:
     """Import every plugin: ``*.py`` of the folders given, of those in ``DIFFUSION_FW_PLUGINS``, and entry points.
 
-    The folders are added to the environment variable, and plugin ``x.py`` is the module ``diffusion_fw.plugins.x``, so
+    Nothing else is searched. Relative folders in the variable are those of the working directory at the first call. The
+    folders given are added to the variable, and plugin ``x.py`` is the module ``diffusion_fw.plugins.x``, so
     that every child process (DDP rank, data worker, sweep job) imports the same module under the same name.
     Returns the names of the modules. Raises ConfigError that names the file of a failing import.
     """
-    known = plugin_folders()
+    known = [os.path.abspath(folder) for folder in plugin_folders()]
     added = [os.path.abspath(folder) for folder in folders]
     os.environ[PLUGIN_VARIABLE] = os.pathsep.join(known + [path for path in dict.fromkeys(added) if path not in known])
     package = importlib.import_module(PLUGIN_PACKAGE)

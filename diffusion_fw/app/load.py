@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pickle
+import zipfile
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from diffusion_fw import registry
-from diffusion_fw.composition import Facts, build_denoiser
+from diffusion_fw.app.budget import at_most
+from diffusion_fw.composition import Facts, build_denoiser, build_network
 from diffusion_fw.denoiser import NetworkDenoiser
 from diffusion_fw.registry import ConfigError
 
@@ -30,6 +34,7 @@ def read(checkpoint: str | os.PathLike[str]) -> dict[str, Any]:
         near = sorted(path.parent.glob("*.ckpt")) if path.parent.is_dir() else []
         hint = f"; there are: {', '.join(map(str, near))}" if near else ""
         raise ConfigError(f"checkpoint={path}: no such file{hint}")
+    _check_archive(path)
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
@@ -41,7 +46,36 @@ def read(checkpoint: str | os.PathLike[str]) -> dict[str, Any]:
         raise ConfigError(f"checkpoint={path} is damaged: {str(error).partition('. ')[0]}") from None
     if not _is_ours(content):
         raise ConfigError(f"checkpoint={path} was not written by diffusion_fw")
+    _check_weights(content["state_dict"], path)
     return content
+
+
+def _check_archive(path: Path) -> None:
+    """torch stores what it saves, each record once: compressed or overlapping ones would unpack to any size."""
+    if not zipfile.is_zipfile(path):
+        return
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = archive.infolist()
+    except Exception as error:  # a damaged directory raises whatever its bytes happen to spell
+        raise ConfigError(f"checkpoint={path} is damaged: {error}") from None
+    size = path.stat().st_size
+    unpacked = sum(member.file_size for member in members)
+    if unpacked > size or any(member.compress_type != zipfile.ZIP_STORED for member in members):
+        raise ConfigError(
+            f"checkpoint={path} was not loaded: its {size:,} bytes would unpack to {unpacked:,}, but torch saves "
+            "without compression"
+        )
+
+
+def _check_weights(weights: dict[Any, Any], path: Path) -> None:
+    """A tensor may claim no more values than its storage holds, which strides of 0 would let it do."""
+    for name, value in weights.items():
+        if not isinstance(name, str) or not isinstance(value, Tensor):
+            raise ConfigError(f"checkpoint={path} was not loaded: its weights hold a {type(value).__name__}")
+        plain = value.layout is torch.strided and value.device.type == "cpu"
+        if not plain or value.numel() * value.element_size() > value.untyped_storage().nbytes():
+            raise ConfigError(f"checkpoint={path} was not loaded: {name} claims more values than the file holds")
 
 
 def _is_ours(content: Any) -> bool:
@@ -50,7 +84,17 @@ def _is_ours(content: Any) -> bool:
     record = content.get(CHECKPOINT_KEY)
     if not isinstance(record, dict) or not all(isinstance(record.get(part), dict) for part in RECORD_PARTS):
         return False
-    return all("name" in record["config"].get(group, ()) for group in MODEL_GROUPS)
+    sections = [record["config"].get(group) for group in MODEL_GROUPS]
+    if not all(isinstance(section, dict) and _is_name(section.get("name")) for section in sections):
+        return False
+    return all(
+        map(_is_name, (*record["config"], *record["plugins"], *(key for section in sections for key in section)))
+    )
+
+
+def _is_name(value: Any) -> bool:
+    """Short and printable: it may stand in a message on a terminal."""
+    return isinstance(value, str) and len(value) <= registry.LONGEST_NAME and value.isprintable()
 
 
 def _check_plugins(record: dict[str, Any], path: str | os.PathLike[str]) -> None:
@@ -64,6 +108,22 @@ def _check_plugins(record: dict[str, Any], path: str | os.PathLike[str]) -> None
             )
 
 
+def _build(record: dict[str, Any], weights: dict[str, Tensor], source: str) -> NetworkDenoiser:
+    """The untrained model, first without memory, so that one larger than its file is refused before it takes any."""
+    config = record["config"]
+    values = sum(value.numel() for value in weights.values())
+    try:
+        facts = Facts.from_record(record["facts"])
+        with at_most(len(weights), values):
+            with contextlib.suppress(NotImplementedError, RuntimeError), torch.device("meta"):
+                build_network(config, facts)
+            return build_denoiser(config, facts)
+    except ConfigError as error:
+        raise ConfigError(f"{source}: {error}") from None
+    except (MemoryError, OverflowError, RuntimeError) as error:
+        raise ConfigError(f"{source}: its model cannot be built: {str(error).splitlines()[0]}") from None
+
+
 def load_with_record(
     checkpoint: str | os.PathLike[str], *, raw_weights: bool = False
 ) -> tuple[NetworkDenoiser, dict[str, Any]]:
@@ -71,11 +131,11 @@ def load_with_record(
     content = read(checkpoint)
     record = content[CHECKPOINT_KEY]
     _check_plugins(record, checkpoint)
-    denoiser = build_denoiser(record["config"], Facts.from_record(record["facts"]))
     prefix = "denoiser." if raw_weights else "averaged."
     weights = {
         key.removeprefix(prefix): value for key, value in content["state_dict"].items() if key.startswith(prefix)
     }
+    denoiser = _build(record, weights, f"checkpoint={checkpoint}")
     try:
         denoiser.load_state_dict(weights)
     except RuntimeError as error:

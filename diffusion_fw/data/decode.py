@@ -12,7 +12,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF")
-LARGEST_IMAGE = 100_000_000
+LARGEST_IMAGE = 80_000_000
 """An image of more pixels is refused before it is decoded: a few kilobytes can claim any number."""
 
 

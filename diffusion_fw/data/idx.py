@@ -15,29 +15,37 @@ from torch import Tensor
 from diffusion_fw.registry import ConfigError
 
 UNSIGNED_BYTE = 0x08
+LARGEST_ARRAY = 1 << 30
+"""Bytes of one file's array: EMNIST has 5e8, and a header can claim any number."""
 
 
 def read_idx(path: Path, dimensions: int) -> Tensor:
     """The array of an IDX file of unsigned bytes, plain or .gz; ConfigError that names a file that isn't one."""
     opener = gzip.open if path.suffix == ".gz" else open
+    offset = 4 + 4 * dimensions
+    expected = bytes([0, 0, UNSIGNED_BYTE, dimensions])
     try:
         with opener(path, "rb") as file:
-            content = file.read()
+            header = file.read(offset)
+            if header[:4] != expected:
+                raise ConfigError(
+                    f"data.root: {path} begins with {header[:4].hex(' ') or 'nothing'}, but an IDX file of bytes in "
+                    f"{dimensions} dimensions begins with {expected.hex(' ')}; get the file again"
+                )
+            if len(header) < offset:
+                raise ConfigError(f"data.root: {path} ends within its header; get the file again")
+            shape = struct.unpack(f">{dimensions}I", header[4:])
+            size = math.prod(shape)
+            claimed = f"{' x '.join(map(str, shape))} = {size:,}"
+            if size > LARGEST_ARRAY:
+                raise ConfigError(f"data.root: the header of {path} says {claimed} bytes, more than {LARGEST_ARRAY:,}")
+            # No more than the header says is unpacked: a gz file of kilobytes can hold gigabytes.
+            content = bytearray(file.read(size + 1))
     except (OSError, EOFError, zlib.error) as error:
         raise ConfigError(f"data.root: {path} cannot be read ({error}); get the file again") from None
-    expected = bytes([0, 0, UNSIGNED_BYTE, dimensions])
-    if content[:4] != expected:
+    if len(content) != size:
+        held = f"{len(content):,}" if len(content) < size else "more"
         raise ConfigError(
-            f"data.root: {path} begins with {content[:4].hex(' ') or 'nothing'}, but an IDX file of bytes in "
-            f"{dimensions} dimensions begins with {expected.hex(' ')}; get the file again"
+            f"data.root: {path} holds {held} bytes of data, but its header says {claimed}; get the file again"
         )
-    offset = 4 + 4 * dimensions
-    if len(content) < offset:
-        raise ConfigError(f"data.root: {path} ends within its header; get the file again")
-    shape = struct.unpack(f">{dimensions}I", content[4:offset])
-    if len(content) - offset != math.prod(shape):
-        raise ConfigError(
-            f"data.root: {path} holds {len(content) - offset:,} bytes of data, but its header says "
-            f"{' x '.join(map(str, shape))} = {math.prod(shape):,}; get the file again"
-        )
-    return torch.from_numpy(np.frombuffer(bytearray(content), np.uint8, offset=offset).reshape(shape))
+    return torch.from_numpy(np.frombuffer(content, np.uint8).reshape(shape))

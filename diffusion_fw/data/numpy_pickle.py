@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import pickle
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,9 @@ from typing import Any
 import numpy as np
 
 from diffusion_fw.registry import ConfigError
+
+LARGEST_FILE = 1 << 30
+"""Bytes of a batch: CIFAR-10's have 31 million."""
 
 
 def _latin1(text: str, encoding: str) -> bytes:
@@ -33,7 +37,8 @@ ALLOWED: dict[tuple[str, str], Any] = {
 }
 
 
-class _ArraysOnly(pickle.Unpickler):
+class _ArraysOnly(pickle._Unpickler):  # type: ignore[name-defined]
+    # In Python: the one in C takes gigabytes for a memo whose index is large.
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in ALLOWED:
             raise pickle.UnpicklingError(f"it asks for {module}.{name}, which arrays do not need")
@@ -46,7 +51,8 @@ def read_numpy_pickle(path: Path) -> Any:
     Raises ConfigError that names a file that is corrupt or asks for anything else.
     """
     try:
-        with path.open("rb") as file:
-            return _ArraysOnly(file, encoding="bytes").load()
+        if path.stat().st_size > LARGEST_FILE:
+            raise pickle.UnpicklingError(f"it has more than {LARGEST_FILE:,} bytes")
+        return _ArraysOnly(io.BytesIO(path.read_bytes()), encoding="bytes").load()
     except Exception as error:  # a corrupt pickle raises whatever its bytes happen to spell
         raise ConfigError(f"data.root: {path} is not a batch of arrays: {error or type(error).__name__}") from None

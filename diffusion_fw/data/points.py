@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 from torch import Tensor
 
 from diffusion_fw.data.source import Data, InMemory
 from diffusion_fw.noise import generator
-from diffusion_fw.registry import NonNegative, NonNegativeInt, PositiveInt
+from diffusion_fw.registry import NonNegative, NonNegativeInt, Range
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Points(Data):
     The splits are drawn independently from the seed, so the same seed gives the same points.
     """
 
-    num_examples: PositiveInt = 10_000
+    num_examples: Annotated[int, Range(1, 10_000_000)] = 10_000
     noise: NonNegative = 0.05
     seed: NonNegativeInt = 0
 

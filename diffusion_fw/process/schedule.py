@@ -7,13 +7,13 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 from torch import Tensor
 
 from diffusion_fw.process.level import NoiseLevel, variance_preserving
-from diffusion_fw.registry import ConfigError, Positive, PositiveInt
+from diffusion_fw.registry import ConfigError, Positive, Range
 
 
 def bisect(log_snr: Callable[[Tensor], Tensor], target: Tensor) -> Tensor:
@@ -105,6 +105,10 @@ class LogSNRSchedule(Schedule):
         return torch.where(torch.isposinf(target), 0.0, t)
 
 
+TableLength = Annotated[int, Range(1, 1_000_000)]
+"""The rows of a table: its bound keeps a config from asking for all memory."""
+
+
 @dataclass(frozen=True)
 class DiscreteSchedule(Schedule):
     """A table of num_steps noise levels at t = k / num_steps, k = 1 .. num_steps, below a clean row k = 0.
@@ -113,7 +117,7 @@ class DiscreteSchedule(Schedule):
     above the last but one where the last is pure noise, the table says nothing, and asking is a ConfigError.
     """
 
-    num_steps: PositiveInt = 1000
+    num_steps: TableLength = 1000
 
     path: ClassVar[Callable[[Tensor], tuple[Tensor, Tensor]]] = staticmethod(variance_preserving)
 

@@ -82,7 +82,7 @@ IMAGES = "train-images-idx3-ubyte"
         (lambda content: content[:2] + b"\x0d" + content[3:], "begins with 00 00 0d 03"),
         (lambda content: content[:10], "ends within its header"),
         (lambda content: content[:-1], "20 x 28 x 28 = 15,680"),
-        (lambda content: content + b"\0", "15,681 bytes"),
+        (lambda content: content + b"\0", "holds more bytes"),
     ],
 )
 def test_a_corrupt_file_is_named_with_what_is_wrong(tmp_path, damage, reason):

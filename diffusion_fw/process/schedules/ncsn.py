@@ -11,8 +11,8 @@ from torch import Tensor
 
 from diffusion_fw.process.geometric import GeometricNoise
 from diffusion_fw.process.level import variance_exploding
-from diffusion_fw.process.schedule import DiscreteSchedule
-from diffusion_fw.registry import PositiveInt, register
+from diffusion_fw.process.schedule import DiscreteSchedule, TableLength
+from diffusion_fw.registry import register
 
 
 @register("schedule", "ncsn")
@@ -24,7 +24,7 @@ class NCSN(GeometricNoise, DiscreteSchedule):
     Song & Ermon 2020 (NCSNv2) for CIFAR-10. sigma_max=auto is the largest distance between two training examples.
     """
 
-    num_steps: PositiveInt = 232
+    num_steps: TableLength = 232
 
     path: ClassVar[Callable[[Tensor], tuple[Tensor, Tensor]]] = staticmethod(variance_exploding)
 

@@ -1,0 +1,280 @@
+"""A checkpoint from a stranger: it runs nothing, takes no more memory than its size, and is refused in one message."""
+
+from __future__ import annotations
+
+import pickle
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+import torch
+
+import diffusion_fw as dfw
+from diffusion_fw import registry
+from diffusion_fw.app.load import load_with_record
+from diffusion_fw.composition import build_data, build_experiment
+from diffusion_fw.registry import ConfigError, Runtime
+
+ROOT = Path(__file__).parents[2]
+CALLS = ["os.system", "os.mkdir", "builtins.exec", "builtins.eval"]
+
+
+def network(**changes):
+    return lambda content: content["diffusion_fw"]["config"]["network"].update(changes)
+
+
+def config(**changes):
+    return lambda content: content["diffusion_fw"]["config"].update(changes)
+
+
+def facts(**changes):
+    return lambda content: content["diffusion_fw"]["facts"].update(changes)
+
+
+def conditional(**changes):
+    def change(content):
+        network(class_conditional=True)(content)
+        facts(**changes)(content)
+
+    return change
+
+
+def test_what_is_forged_loads_before_it_is_changed(forged):
+    assert dfw.load(forged()).schedule == dfw.build("schedule", "cosine")
+
+
+@pytest.mark.parametrize("call", CALLS)
+@pytest.mark.parametrize("place", ["state_dict", "diffusion_fw", "optimizer_states", "extra"])
+def test_a_pickled_call_is_not_made(forged, trap, call, place):
+    path, calls = trap
+    with pytest.raises(ConfigError, match=r"forged\.ckpt .*was not loaded"):
+        dfw.load(forged(lambda content: content.update({place: {"x": calls[call]}})))
+    assert not path.exists()
+    pickle.loads(pickle.dumps(calls[call]))
+    assert path.exists()  # read without care, the same call is made
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_a_bare_pickle_in_place_of_a_checkpoint_is_not_run(tmp_path, trap, call):
+    path, calls = trap
+    (tmp_path / "bare.ckpt").write_bytes(pickle.dumps(calls[call], protocol=2))
+    with pytest.raises(ConfigError, match=r"bare\.ckpt"):
+        dfw.load(tmp_path / "bare.ckpt")
+    assert not path.exists()
+
+
+def test_a_resumed_training_does_not_run_a_checkpoint_either(tiny, forged, trap, tmp_path):
+    """Lightning reads it by itself."""
+    path, calls = trap
+    checkpoint = forged(lambda content: content.update(extra=calls["os.mkdir"]))
+    experiment = build_experiment(tiny(), tmp_path / "run")
+    with pytest.raises(pickle.UnpicklingError):
+        experiment.trainer.fit(experiment.module, ckpt_path=checkpoint)
+    assert not path.exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (network(_target_="os.system"), r"network\._target_: .*no such key"),
+        (network(**{"_target_": "builtins.exec", "_args_": ["raise SystemExit"]}), "no such key"),
+        (network(_partial_=True), "no such key"),
+        (config(network={"_target_": "os.system"}), "was not written by diffusion_fw"),
+        (config(network={"name": "os.system"}), r"uses network=os\.system, which is not registered"),
+        (config(network={"name": "builtins.exec", "channels": 4}), "not registered"),
+        (config(network={"name": {"_target_": "os.system"}}), "was not written by diffusion_fw"),
+        (config(network="name"), "was not written by diffusion_fw"),
+        (config(network=["name"]), "was not written by diffusion_fw"),
+        (config(schedule={"name": "cosine", "_target_": "os.system"}), "no such key"),
+        (config(variance={"_target_": "os.system"}), "variance is not a component"),
+        (config(variance={"name": "os.system"}), r"variance=os\.system: no such variance"),
+        (config(variance="learned"), "variance is not a component"),
+        (network(channels="${oc.env:HOME}"), r"network\.channels='\$\{oc\.env:HOME\}': must be int"),
+        (network(channels="${oc.decode:8}"), "must be int"),
+        (network(channels="4"), "must be int"),
+        (network(channels=4.0), "must be int"),
+        (network(channels=True), "must be int"),
+        (network(channels=-1), "must be int"),
+        (network(dropout=float("nan")), r"network\.dropout=nan: must be float"),
+        (network(channel_mult={"0": 1}), "must be a list"),
+        (network(channel_mult=[[1]]), "must be a list"),
+        (network(**{"\x1b[2J": 1}), "was not written by diffusion_fw"),
+        (config(network={"name": "\x1b]0;title\x07"}), "was not written by diffusion_fw"),
+        (config(network={"name": "x" * 10**7}), "was not written by diffusion_fw"),
+        (lambda content: content["diffusion_fw"]["plugins"].update({"\x1b[2J": "0"}), "was not written"),
+        (facts(shape="${oc.env:HOME}"), "facts of its data"),
+        (facts(shape=[1, -8, 8]), "facts of its data"),
+        (facts(num_classes="10"), "facts of its data"),
+        (facts(_target_="os.system"), "facts of its data"),
+        (lambda content: content["diffusion_fw"].update(facts={}), "facts of its data"),
+    ],
+)
+def test_a_config_that_asks_for_more_than_values_is_refused(forged, change, message):
+    with pytest.raises(ConfigError, match=message) as error:
+        dfw.load(forged(change))
+    assert "forged.ckpt" in str(error.value)
+    assert "\n" not in str(error.value)
+    assert "\x1b" not in str(error.value)
+    assert len(str(error.value)) < 1000
+
+
+def test_a_value_of_nested_lists_does_not_unfold_in_the_message(forged):
+    """40 lists, each twice in the next: 2^40 values when written out."""
+    value = [1]
+    for _ in range(40):
+        value = [value, value]
+    with pytest.raises(ConfigError, match="must be a list") as error:
+        dfw.load(forged(network(channel_mult=value)))
+    assert len(str(error.value)) < 1000
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (network(channels=10**5), "has more than"),
+        (network(channels=10**9), "has more than|cannot be built"),
+        (network(channels=10**18), "has more than|cannot be built"),
+        (network(channels=10**30), "cannot be built|must be"),
+        (network(num_res_blocks=10**9), "has more than"),
+        (network(channel_mult=[10**4] * 3), "has more than"),
+        (config(network={"name": "mlp", "width": 10**6}), "has more than"),
+        (config(network={"name": "mlp", "depth": 10**9}), "has more than"),
+        (config(schedule={"name": "cosine", "num_steps": 10**12}), r"must be int in \[1, 1e\+06\]"),
+        (config(schedule={"name": "ncsn", "num_steps": 10**9}), "must be int in"),
+        (facts(shape=[10**6, 10**6]), "more than 268,435,456 values"),
+        (facts(shape=[3, 10**4, 10**4]), "more than 268,435,456 values"),
+        (facts(shape=[10**8, 1, 1]), "has more than"),
+        (conditional(num_classes=10**12), "has more than"),
+    ],
+)
+def test_a_model_larger_than_its_file_is_refused_before_it_takes_memory(forged, change, message, limited):
+    with limited(1 << 30), pytest.raises(ConfigError, match=message) as error:
+        dfw.load(forged(change))
+    assert "forged.ckpt" in str(error.value)
+
+
+def test_a_plugin_s_network_that_cannot_be_built_without_memory_still_loads(tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr(registry, "_entries", {group: dict(known) for group, known in registry._entries.items()})
+
+    @dfw.register("network", "reads_its_weights")
+    class ReadsItsWeights(torch.nn.Module):
+        """Looks at its first weight when it is built."""
+
+        def __init__(self, shape: Runtime[tuple[int, ...]], width: int = 3):
+            super().__init__()
+            self.scale = torch.nn.Parameter(torch.ones(width))
+            self.first = float(self.scale.detach()[0])
+
+        def forward(self, x, label, cond=None):
+            return x * self.scale.mean()
+
+    config = tiny({"trainer.max_steps": 1, "data": "moons", "features": "identity", "network": "reads_its_weights"})
+    experiment = build_experiment(config, tmp_path)
+    experiment.trainer.fit(experiment.module)
+    path = tmp_path / "checkpoints" / "last.ckpt"
+    assert dfw.load(path).network.first == 1
+    content = torch.load(path, weights_only=True)
+    content["diffusion_fw"]["config"]["network"]["width"] = 1 << 25
+    torch.save(content, path)
+    with pytest.raises(ConfigError, match="has more than"):
+        dfw.load(path)
+
+
+@pytest.mark.parametrize("kind", ["expanded", "meta", "sparse", "text"])
+def test_a_tensor_that_claims_more_than_it_holds_is_refused(forged, kind):
+    make = {
+        "expanded": lambda: torch.zeros(1).expand(10**12),
+        "meta": lambda: torch.empty(10**12, device="meta"),
+        "sparse": lambda: torch.sparse_coo_tensor(torch.zeros(1, 1, dtype=torch.long), torch.ones(1), (10**12,)),
+        "text": lambda: "weights",
+    }
+    with pytest.raises(ConfigError, match=r"forged\.ckpt"):
+        dfw.load(forged(lambda content: content["state_dict"].update({"averaged.network.enter.bias": make[kind]()})))
+
+
+def test_a_compressed_checkpoint_is_refused_before_it_unpacks(forged, tmp_path, limited):
+    """512 MB of zeros are 2 MB."""
+    path = forged()
+    bomb = tmp_path / "bomb.ckpt"
+    with zipfile.ZipFile(path) as source, zipfile.ZipFile(bomb, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as target:
+        for member in source.infolist():
+            target.writestr(member.filename, source.read(member))
+        with target.open(path.stem + "/data/bomb", "w", force_zip64=True) as file:
+            for _ in range(512):
+                file.write(bytes(1 << 20))
+    with (
+        limited(1 << 28),
+        pytest.raises(ConfigError, match=r"bomb\.ckpt was not loaded: its [\d,]+ bytes would unpack to 53"),
+    ):
+        dfw.load(bomb)
+
+
+def test_records_that_overlap_are_refused(forged, tmp_path):
+    """One stored record, listed a thousand times in the directory of the archive."""
+    path = forged()
+    content = bytearray(path.read_bytes())
+    with zipfile.ZipFile(path) as archive:
+        largest = max(archive.infolist(), key=lambda member: member.file_size)
+        start = archive.start_dir
+        archive.NameToInfo.clear()
+    with zipfile.ZipFile(tmp_path / "overlap.ckpt", "w") as archive:
+        archive.fp.write(content[:start])
+        archive.start_dir = start
+        archive.filelist = [largest] * 1000
+        archive._didModify = True
+    with pytest.raises(ConfigError, match=r"overlap\.ckpt was not loaded: its [\d,]+ bytes would unpack"):
+        dfw.load(tmp_path / "overlap.ckpt")
+
+
+@pytest.mark.parametrize("name", ["../../escaped", "/tmp/escaped"])
+def test_a_record_named_like_a_path_writes_no_file(forged, tmp_path, name):
+    path = forged()
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr(name, b"x")
+    before = set(tmp_path.parent.rglob("escaped*"))
+    try:
+        dfw.load(path)
+    except ConfigError as error:
+        assert "forged.ckpt" in str(error)  # noqa: PT017
+    assert before == set(tmp_path.parent.rglob("escaped*"))
+
+
+def test_plugins_that_a_checkpoint_names_are_not_loaded(forged, trap, tmp_path, monkeypatch):
+    """Neither from beside the checkpoint, nor from the working directory, nor from the path it gives."""
+    path, _ = trap
+    code = f"import os\nos.mkdir({str(path)!r})\n"
+    for folder in (tmp_path, tmp_path / "plugins"):
+        folder.mkdir(exist_ok=True)
+        (folder / "lender.py").write_text(code)
+    monkeypatch.chdir(tmp_path)
+
+    def change(content):
+        content["diffusion_fw"]["plugins"] = {"lender": "0" * 64, str(tmp_path / "lender.py"): "0" * 64}
+        content["diffusion_fw"]["config"]["network"] = {"name": "lender"}
+
+    with pytest.raises(ConfigError, match="network=lender, which is not registered here"):
+        dfw.load(forged(change))
+    assert not path.exists()
+
+
+@pytest.mark.parametrize("data", [{"_target_": "os.system"}, {"name": "os.system"}, "digits", None])
+def test_evaluation_builds_only_registered_data(forged, data):
+    _, record = load_with_record(forged(config(data=data)))
+    with pytest.raises(ConfigError, match=r"^data"):
+        build_data(record["config"])
+
+
+def test_a_program_ends_with_one_message(forged, tmp_path):
+    path = forged(network(_target_="os.system"))
+    command = [sys.executable, str(ROOT / "sample.py"), f"checkpoint={path}", f"hydra.run.dir={tmp_path / 'out'}"]
+    result = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert result.returncode == 1
+    assert "ConfigError: checkpoint=" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_the_record_that_programs_read_is_the_checked_one(forged):
+    _, record = load_with_record(forged())
+    assert record["config"]["network"]["name"] == "unet"
