@@ -156,6 +156,17 @@ def build_wrappers(config: Config, facts: Facts, conditional: bool) -> Callable[
     return wrap
 
 
+def check_label_dropout(config: Config, label_dropout: float) -> None:
+    """ConfigError for a guidance that asks without a label a model that always had one in training."""
+    for name, section in config["guidance"].items():
+        factory = registry.entry("guidance", section["name"]).factory
+        if label_dropout == 0 and getattr(factory, "asks_without_label", False):
+            raise ConfigError(
+                f"guidance={name} asks the model without a label, and training had one always (label_dropout=0); "
+                "train with label_dropout=0.1 or so, or take it out of guidance"
+            )
+
+
 def check_fit(denoiser: NetworkDenoiser, sampler: Sampler, variance: Variance) -> None:
     """Find by arithmetic what cannot work together: ConfigError that names the keys.
 
@@ -217,6 +228,7 @@ def build_experiment(config: Config, folder: Path) -> Experiment:
     check_fit(denoiser, sampler, variance)
     wrap = build_wrappers(config, facts, is_conditional(denoiser))
     wrap(denoiser)
+    check_label_dropout(config, config["label_dropout"])
     time_sampler = assemble("time_sampler", config["time_sampler"], schedule=denoiser.schedule)
     time_sampler(2, denoiser.schedule)
     weighting = assemble("weighting", config["weighting"], schedule=denoiser.schedule, **asdict(facts))

@@ -192,6 +192,9 @@ def checked(program: str, config: Any) -> dict[str, Any]:
     except ConfigError as error:
         message = str(error).replace("settings.", "").replace(f" (of settings={program})", "")
         raise ConfigError(message.replace(f"settings={program} needs", "it must be")) from None
+    for group in STACKED:
+        # Hydra leaves out a group of which nothing is chosen.
+        result.setdefault(group, {})
     for group, path, section in sections(config):
         if section.get("name") == "auto" and group == "features":
             continue

@@ -173,3 +173,10 @@ def test_help_lists_groups_choices_and_plugins_from_any_folder(tmp_path):
             assert name in result.stdout
     for plugin in ("log_linear", "gradient_estimation"):
         assert plugin in result.stdout
+
+
+@pytest.mark.parametrize("group", STACKED)
+def test_no_choice_of_a_group_of_several_is_an_empty_one(group):
+    for choice in (f"{group}=[]", f"{group}=none"):
+        (config,) = check_command_line("train", [choice])
+        assert config[group] == {}

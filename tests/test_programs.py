@@ -192,3 +192,9 @@ def test_parameters_are_counted_without_memory_for_them(tiny, name):
     facts = Facts.of(build_data(config), config)
     network = dfw.build("network", name, shape=(1, 8, 8), num_classes=10)
     assert explain_module.parameters(config, facts) == sum(item.numel() for item in network.parameters())
+
+
+def test_guidance_without_labels_needs_a_model_that_has_gone_without(tiny, tmp_path):
+    changes = {"label_dropout": 0.0, "guidance": ["classifier_free"], "trainer.max_steps": 1}
+    with pytest.raises(ConfigError, match=r"guidance=classifier_free.*label_dropout"):
+        train(tiny(changes), tmp_path)

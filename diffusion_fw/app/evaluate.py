@@ -28,6 +28,7 @@ def evaluate(config: dict[str, Any], folder: Path) -> float:
         build_variance,
         build_wrappers,
         check_fit,
+        check_label_dropout,
         is_conditional,
         own_variance,
     )
@@ -46,6 +47,7 @@ def evaluate(config: dict[str, Any], folder: Path) -> float:
     device = choose(config["device"])
     conditional = is_conditional(denoiser)
     num_classes = facts.num_classes if conditional else 0
+    check_label_dropout(config, record["config"]["label_dropout"])
     wrapped = build_wrappers(config, facts, conditional)(denoiser.to(device))
 
     def samples() -> Iterator[tuple[Sequence[int], Tensor]]:

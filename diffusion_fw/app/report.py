@@ -83,15 +83,16 @@ def print_summary(experiment: Experiment, folder: Path, floor: float) -> None:
     parameters = sum(item.numel() for item in experiment.denoiser.network.parameters())
     table.add_row("parameters", f"{parameters:,}")
     table.add_section()
-    for what, path in (
-        ("real and generated", "real_and_generated.png"),
-        ("samples over training", "samples/"),
-        ("trajectory from noise to data", "samples/trajectory.png"),
-        ("curves", "loss.png, loss_by_log_snr.png, distance.png, schedule.png"),
-        ("checkpoints", "checkpoints/last.ckpt, checkpoints/best.ckpt"),
-        ("numbers, config", "metrics.csv, config.yaml"),
+    for what, paths in (
+        ("real and generated", ["real_and_generated.png"]),
+        ("samples over training", ["samples/"]),
+        ("trajectory from noise to data", ["samples/trajectory.png"]),
+        ("curves", ["loss.png", "loss_by_log_snr.png", "distance.png", "schedule.png"]),
+        ("checkpoints", ["checkpoints/last.ckpt", "checkpoints/best.ckpt"]),
+        ("numbers, config", ["metrics.csv", "config.yaml"]),
     ):
-        table.add_row(what, path)
+        if written := [path for path in paths if (folder / path).exists()]:
+            table.add_row(what, ", ".join(written))
     console = Console()
     console.print(table)
     console.print(f"everything is in [bold]{folder}[/bold]", soft_wrap=True)

@@ -24,6 +24,7 @@ def sample(config: dict[str, Any], folder: Path) -> None:
         build_variance,
         build_wrappers,
         check_fit,
+        check_label_dropout,
         is_conditional,
         own_variance,
     )
@@ -40,6 +41,7 @@ def sample(config: dict[str, Any], folder: Path) -> None:
     check_fit(denoiser, sampler, build_variance(config))
     device = choose(config["device"])
     conditional = is_conditional(denoiser)
+    check_label_dropout(config, record["config"]["label_dropout"])
     wrapped = build_wrappers(config, facts, conditional)(denoiser.to(device))
     chunks = draw(
         sampler,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -37,6 +37,8 @@ class ClassifierFree(Wrapper):
     interval: tuple[float, float] | None = None
     interval_unit: Literal["t", "sigma", "log_snr"] = "t"
     rescale: Fraction = 0.0
+
+    asks_without_label: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if self.num_classes == 0:

@@ -6,7 +6,7 @@ import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -23,6 +23,9 @@ class Wrapper(ABC):
     """A denoiser on the schedule of the one it wraps; several wrap each other, the first of a config innermost."""
 
     denoiser: Runtime[Denoiser]
+
+    asks_without_label: ClassVar[bool] = False
+    """Whether it asks a model of labels for its prediction without one, which training must have practised."""
 
     @property
     def schedule(self) -> Schedule:

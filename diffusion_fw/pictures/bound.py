@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from diffusion_fw.pictures.curves import HEIGHT
-from diffusion_fw.pictures.style import PALETTE, QUIET, legend_above, page
+from diffusion_fw.pictures.style import PALETTE, legend_above, page
 
 
 def bound_curve(path: Path, times: Sequence[float], terms: Sequence[float], prior: float) -> Path:
@@ -21,8 +21,8 @@ def bound_curve(path: Path, times: Sequence[float], terms: Sequence[float], prio
         axes, sums = figure.subplots(1, 2)
         axes.plot(times[:-1], values[:-1], color=PALETTE[0], marker="o" if len(values) <= 60 else "")
         axes.plot(times[-1:], values[-1:], "o", color=PALETTE[1], label=f"$L_0$, the decoder: {values[-1]:.3g}")
-        if prior > 0:
-            axes.plot([1.0], [prior], "s", color=QUIET, label=f"$L_T$, the prior: {prior:.2g}")
+        # Often smaller by many powers of ten, it would flatten all others.
+        axes.plot([], [], " ", label=f"$L_T$, the prior: {prior:.2g}")
         axes.set(xlabel="t  (data at the left, noise at the right)", ylabel="bits per dimension", yscale="log")
         legend_above(axes)
         # From the data outwards: how much of the bound is spent below t.
