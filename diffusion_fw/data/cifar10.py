@@ -30,10 +30,13 @@ def read_python_batch(path: Path) -> tuple[np.ndarray, np.ndarray]:
     entries = {key.decode() if isinstance(key, bytes) else key: value for key, value in batch.items()}
     if not {"data", "labels"} <= entries.keys():
         raise ConfigError(f"data.root: {path} holds no data and labels; get the file again")
-    try:
-        return np.asarray(entries["data"]), np.asarray(entries["labels"])
-    except ValueError as error:
-        raise ConfigError(f"data.root: {path} holds no arrays ({error}); get the file again") from None
+    pixels, labels = entries["data"], entries["labels"]
+    # Lists of lists are left alone: a few bytes of pickle can make them unfold to any size.
+    if isinstance(labels, list) and all(type(label) is int for label in labels):
+        labels = np.array(labels)
+    if not isinstance(pixels, np.ndarray) or not isinstance(labels, np.ndarray):
+        raise ConfigError(f"data.root: {path} holds no array of data with a list of labels; get the file again")
+    return pixels, labels
 
 
 def read_binary_batch(path: Path) -> tuple[np.ndarray, np.ndarray]:
