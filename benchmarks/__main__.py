@@ -8,14 +8,14 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import sampling_step, training_step
+from benchmarks import health_watch, sampling_step, training_step
 
 
 def main() -> None:
     torch.set_num_threads(1)
     table = Table("benchmark", "ours", "bare", "ratio", "at most")
     kept = True
-    for benchmark in (sampling_step, training_step):
+    for benchmark in (sampling_step, training_step, health_watch):
         for name, result, bound in benchmark.measure():
             kept &= result["ratio"] <= bound
             milliseconds = (f"{1e3 * result[key]:.3f} ms" for key in ("ours", "bare"))

@@ -40,7 +40,7 @@ class Clock(lightning.pytorch.Callback):
             self.seconds = (time.perf_counter() - self.begin) / (STEPS - WARMUP)
 
 
-def ours(points: torch.Tensor, folder: Path) -> float:
+def ours(points: torch.Tensor, folder: Path, *watches: lightning.pytorch.Callback) -> float:
     """The LightningModule with EMA, clipping, warm-up, history and metrics.csv."""
     module = DiffusionModule(
         dfw.NetworkDenoiser(network(), dfw.build("schedule", "linear"), dfw.build("parameterization", "epsilon")),
@@ -60,7 +60,7 @@ def ours(points: torch.Tensor, folder: Path) -> float:
         max_steps=STEPS,
         accelerator="cpu",
         loggers=[dfw.build("logger", "csv", folder=folder)],
-        callbacks=[History(50), dfw.build("callbacks", "progress", history=History(50)), clock],
+        callbacks=[History(50), dfw.build("callbacks", "progress", history=History(50)), *watches, clock],
         folder=folder,
     )
     trainer.fit(module)

@@ -1,0 +1,36 @@
+"""A training step with the watch over its numbers, against the same step without: the dearest case, a tiny network."""
+
+from __future__ import annotations
+
+import logging
+import statistics
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+
+import diffusion_fw as dfw
+from benchmarks.training_step import BATCH, ROUNDS, ours
+
+BOUND = 1.25
+
+
+def measure() -> Iterator[tuple[str, dict[str, float], float]]:
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    points = torch.randn(4096, 2)
+    pairs = []
+    with tempfile.TemporaryDirectory() as folder:
+        for index in range(ROUNDS):
+            watched = ours(points, Path(folder) / f"{index}a", dfw.build("callbacks", "health", folder=Path(folder)))
+            pairs.append((watched, ours(points, Path(folder) / f"{index}b")))
+    yield (
+        f"watch over the numbers, default MLP on 2-D points, batch {BATCH}",
+        {
+            "ours": statistics.median(first for first, _ in pairs),
+            "bare": statistics.median(second for _, second in pairs),
+            "ratio": statistics.median(first / second for first, second in pairs),
+        },
+        BOUND,
+    )
