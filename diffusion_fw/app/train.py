@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -34,9 +37,29 @@ def train(config: dict[str, Any], folder: Path) -> float:
     experiment = build_experiment(config, folder)
     trainer = experiment.trainer
     trainer.callbacks.append(Report(experiment, config, folder, floor=experiment.metric.floor()))
-    trainer.fit(experiment.module)
+    with errors_of_children():
+        trainer.fit(experiment.module)
     # What strategies that fork or spawn bring back from the process that trained.
     return float(trainer.callback_metrics.get("best_distance", float("inf")))
+
+
+@contextlib.contextmanager
+def errors_of_children() -> Iterator[None]:
+    """A ConfigError of a forked or spawned process, which comes as the text of its traceback, is raised as one."""
+    from torch.multiprocessing import ProcessRaisedException
+
+    from diffusion_fw.training.health import NumericalError
+
+    try:
+        yield
+    except ProcessRaisedException as error:
+        # The traceback's last entry begins a line with the name of its class.
+        *_, last = re.split(r"^(?=[\w.]+: )", str(error).strip(), flags=re.MULTILINE)
+        name, _, message = last.partition(": ")
+        kind = {"ConfigError": ConfigError, "NumericalError": NumericalError}.get(name.rpartition(".")[2])
+        if kind is None:
+            raise
+        raise kind(message) from None
 
 
 def check_sweep(configs: list[dict[str, Any]], arguments: list[str]) -> None:

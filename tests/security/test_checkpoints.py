@@ -70,7 +70,7 @@ def test_a_resumed_training_does_not_run_a_checkpoint_either(tiny, forged, trap,
     path, calls = trap
     checkpoint = forged(lambda content: content.update(extra=calls["os.mkdir"]))
     experiment = build_experiment(tiny(), tmp_path / "run")
-    with pytest.raises(pickle.UnpicklingError):
+    with pytest.raises(ConfigError, match=r"forged\.ckpt .*was not loaded"):
         experiment.trainer.fit(experiment.module, ckpt_path=checkpoint)
     assert not path.exists()
 

@@ -29,6 +29,8 @@ def default(
     import lightning
     from lightning.pytorch.callbacks import Checkpoint, ProgressBar
 
+    from diffusion_fw.training.weights_only import WeightsOnlyIO
+
     return lightning.Trainer(
         max_steps=max_steps,
         max_epochs=-1,
@@ -45,6 +47,7 @@ def default(
         default_root_dir=folder,
         logger=loggers or False,
         callbacks=callbacks,
+        plugins=[WeightsOnlyIO()],
         use_distributed_sampler=False,
         enable_checkpointing=any(isinstance(callback, Checkpoint) for callback in callbacks),
         enable_progress_bar=any(isinstance(callback, ProgressBar) for callback in callbacks),
