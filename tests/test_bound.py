@@ -96,11 +96,12 @@ def test_published_figures_of_the_priors_term(name, steps, published):
 
 @dataclass
 class Exact:
-    """The exact denoiser of N(0, std^2), with the logit at which the learned range is the exact reverse variance."""
+    """The exact denoiser of N(0, std^2), with the logit at which a learned variance is the exact reverse one."""
 
     std: float
     schedule: Any
     levels: Any
+    variance: str
 
     def __call__(self, x, level, cond=None):
         exact = dfw.oracles.Gaussian(torch.zeros(1), self.std).denoiser(self.schedule)(x, level)
@@ -111,13 +112,19 @@ class Exact:
         spread = self.std**2 * level.sigma**2 / (level.alpha**2 * self.std**2 + level.sigma**2)
         wanted = (transition.var_small + transition.c_x0**2 * spread).log()
         u = (wanted - variances.small) / (variances.large - variances.small)
-        return Prediction(exact.x0, exact.eps, (2 * u - 1).to(x).expand_as(x))
+        logit = {
+            "learned_range": 2 * u - 1,
+            "learned": wanted - variances.large,
+            # Of the level alone, whatever the step.
+            "learned_spread": (spread * (level.alpha**2 + level.sigma**2) / level.sigma**2).log(),
+        }.get(self.variance, u)
+        return Prediction(exact.x0, exact.eps, logit.to(x).expand_as(x))
 
 
 def measured(std, schedule, steps, variance, count=20_000, seed=0):
     """Mean and standard error of each term over draws of Gaussian pixel values: (prior, terms (S,), errors (S,))."""
     levels = schedule(dfw.build("grid", "respaced")(steps, schedule))
-    bound, denoiser = VariationalBound(levels, dfw.build("variance", variance)), Exact(std, schedule, levels)
+    bound, denoiser = VariationalBound(levels, dfw.build("variance", variance)), Exact(std, schedule, levels, variance)
     source = torch.Generator().manual_seed(seed)
     x0 = ((std * torch.randn(count, 1, dtype=F64, generator=source) + 1) * 127.5).round() / 127.5 - 1
     terms = []
@@ -144,11 +151,12 @@ def test_every_term_of_gaussian_data_is_its_closed_form(name, steps, variance):
     assert ((terms[:-1].mean(1) - expected).abs() < 5 * error + 1e-3 * expected).all()
 
 
+@pytest.mark.parametrize("variance", ["learned_range", "learned", "learned_spread"])
 @pytest.mark.parametrize("steps", [10, 200])
-def test_the_bound_is_tight_where_mean_and_variance_are_exact(steps):
+def test_the_bound_is_tight_where_mean_and_variance_are_exact(steps, variance):
     """The reverse chain of Gaussian data is Gaussian, so that the bound is the data's own entropy, for any steps."""
     std, schedule = 0.25, dfw.build("schedule", "linear")
-    bound, x0, terms = measured(std, schedule, steps, "learned_range")
+    bound, x0, terms = measured(std, schedule, steps, variance)
     found = bound.prior(x0) + terms.sum(0)
     exact = -discretised_log_likelihood(x0, torch.zeros_like(x0), torch.full_like(x0, 2 * math.log(std)))[:, 0]
     difference = found - exact / math.log(2)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import ClassVar, NamedTuple
 
+import torch
 from torch import Tensor
 
 from diffusion_fw.process.level import NoiseLevel
@@ -13,10 +14,15 @@ from diffusion_fw.registry import ConfigError
 
 
 class LogVariances(NamedTuple):
-    """log var_small and log var_large of reverse steps, and whether a step ends in clean data; of one shape."""
+    """What the variances of reverse steps are made of, in tensors of one shape.
+
+    log var_small; log var_large; the logarithm of what c_x0 x_0 adds for data of N(0, I), c_x0^2 Var[x_0 | x_t] with
+    Var[x_0 | x_t] = sigma_t^2 / (alpha_t^2 + sigma_t^2); whether the step ends in clean data.
+    """
 
     small: Tensor
     large: Tensor
+    spread: Tensor
     to_data: Tensor
 
     def at(self, key: int | slice | Tensor) -> LogVariances:
@@ -25,8 +31,8 @@ class LogVariances(NamedTuple):
 
     def to(self, x: Tensor) -> LogVariances:
         """Moved to the device and precision of x."""
-        small, large, to_data = (value.to(x.device, non_blocking=True) for value in self)
-        return LogVariances(small.to(x.dtype), large.to(x.dtype), to_data)
+        small, large, spread = (value.to(x.device, x.dtype, non_blocking=True) for value in self[:3])
+        return LogVariances(small, large, spread, self.to_data.to(x.device, non_blocking=True))
 
     def expand(self, x: Tensor) -> LogVariances:
         """Values (B,), one per example, ready for arithmetic with x (B, ...)."""
@@ -39,12 +45,14 @@ def log_variances(levels: NoiseLevel) -> LogVariances:
     The step to clean data has var_small = 0, of which there is no logarithm: the decoder takes that of the step before
     it, as the code of Ho et al. 2020 and Nichol & Dhariwal 2021 do (var_large where there is no other step).
     """
-    transition = posterior(levels.at(slice(None, -1)), levels.at(slice(1, None)))
+    start = levels.at(slice(None, -1))
+    transition = posterior(start, levels.at(slice(1, None)))
+    spread = (transition.c_x0 * start.sigma / torch.hypot(start.alpha, start.sigma)).square()
     small, large = transition.var_small.clone(), transition.var_large
     to_data = transition.var_small == 0
     if bool(to_data[-1]):
         small[-1] = small[-2] if len(small) > 1 else large[-1]
-    return LogVariances(small.log(), large.log(), to_data)
+    return LogVariances(small.log(), large.log(), spread.log(), to_data)
 
 
 class Variance(ABC):
