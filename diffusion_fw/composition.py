@@ -292,7 +292,7 @@ def build_experiment(config: Config, folder: Path) -> Experiment:
         label_dropout=config["label_dropout"],
         num_classes=data.num_classes,
         num_workers=config["num_workers"],
-        record=checkpoint_record({**config, "features": {"name": features}}, facts),
+        record=checkpoint_record({**config, "features": {**config["features"], "name": features}}, facts),
     )
     return Experiment(data, denoiser, sampler, metric, history, built.get("evaluation"), module, trainer)
 

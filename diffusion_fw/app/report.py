@@ -14,6 +14,8 @@ from rich.table import Table
 from diffusion_fw.composition import Experiment, plain
 from diffusion_fw.pictures import curves
 from diffusion_fw.pictures.schedules import schedule as draw_schedule
+from diffusion_fw.training.durable import replaced
+from diffusion_fw.training.outages import survived
 
 
 class Report(lightning.Callback):
@@ -27,13 +29,16 @@ class Report(lightning.Callback):
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: Any) -> None:
         if trainer.is_global_zero:
-            (self.folder / "config.yaml").write_text(yaml.safe_dump(plain(self.config), sort_keys=False))
+            with survived(f"writing {self.folder / 'config.yaml'}"), replaced(self.folder / "config.yaml") as file:
+                file.write(yaml.safe_dump(plain(self.config), sort_keys=False).encode())
         for logger in trainer.loggers:
-            logger.log_hyperparams(plain(self.config))
+            with survived(f"{type(logger).__name__} of {logger.save_dir}"):
+                logger.log_hyperparams(plain(self.config))
 
     def on_train_end(self, trainer: lightning.Trainer, pl_module: Any) -> None:
         if trainer.is_global_zero:
-            draw_report(self.experiment, self.config, self.folder, self.floor)
+            with survived(f"drawing into {self.folder}"):
+                draw_report(self.experiment, self.config, self.folder, self.floor)
             print_summary(self.experiment, self.folder, self.floor)
 
 

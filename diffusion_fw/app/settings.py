@@ -10,13 +10,20 @@ from diffusion_fw.registry import Fraction, NonNegativeInt, PositiveInt, registe
 @register("settings", "train")
 @dataclass(frozen=True)
 class TrainSettings:
-    """batch_size is that of all processes and accumulated steps together: what one optimizer step sees."""
+    """batch_size is that of all processes and accumulated steps together: what one optimizer step sees.
+
+    resume goes on with a run (its folder or a checkpoint of it); init_from starts anew with another run's averaged
+    weights, or its raw ones.
+    """
 
     seed: NonNegativeInt = 0
     batch_size: PositiveInt = 128
     num_workers: NonNegativeInt = 0
     label_dropout: Fraction = 0.1
     explain: bool = False
+    resume: str | None = None
+    init_from: str | None = None
+    init_raw_weights: bool = False
 
 
 @register("settings", "sample")

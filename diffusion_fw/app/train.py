@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,8 +22,14 @@ def train(config: dict[str, Any], folder: Path) -> float:
     import lightning.pytorch  # noqa: F401 - sets the levels of its loggers, which are set again below
     import torch
 
+    from diffusion_fw.app.load import read
     from diffusion_fw.app.report import Report
+    from diffusion_fw.app.resume import checkpoint_of
+    from diffusion_fw.app.warm_start import warm_start
     from diffusion_fw.composition import build_experiment
+    from diffusion_fw.training.checkpoints import Checkpoints
+    from diffusion_fw.training.history import LOGGERS_KEY
+    from diffusion_fw.training.interruption import Interruption
 
     for message in (
         "does not have many workers",
@@ -29,18 +37,41 @@ def train(config: dict[str, Any], folder: Path) -> float:
         "in eval mode at the start of training",
         "is smaller than the logging interval",
         "all_gather is deprecated",
+        "You're resuming from a checkpoint that ended before the epoch ended",
     ):
         warnings.filterwarnings("ignore", message=f".*{message}")
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
     torch.set_float32_matmul_precision("high")
+    checkpoint = None
+    if config["resume"]:
+        checkpoint = checkpoint_of(config["resume"])
+        content = read(checkpoint)
+        step = content["global_step"]
+        if step == config["trainer"]["max_steps"]:
+            print(f"{folder} has taken its {step:,} steps; to train on, raise trainer.max_steps")
+            return _best(content)
     experiment = build_experiment(config, folder)
     trainer = experiment.trainer
+    if checkpoint:
+        for logger in (logger for logger in trainer.loggers if hasattr(logger, "resume")):
+            logger.resume(step, content[LOGGERS_KEY].get(type(logger).__name__, {}))
+    elif config["init_from"]:
+        raw = config["init_raw_weights"]
+        print(warm_start(experiment.module, config["init_from"], raw_weights=raw))
     trainer.callbacks.append(Report(experiment, config, folder, floor=experiment.metric.floor()))
+    writers = [item for item in trainer.callbacks if isinstance(item, Checkpoints)]
+    trainer.callbacks.append(Interruption(writers[0] if writers else None))
     with errors_of_children():
-        trainer.fit(experiment.module)
+        trainer.fit(experiment.module, ckpt_path=checkpoint)
     # What strategies that fork or spawn bring back from the process that trained.
     return float(trainer.callback_metrics.get("best_distance", float("inf")))
+
+
+def _best(content: dict[str, Any]) -> float:
+    """The smallest finite distance of a run, from its checkpoint."""
+    distances = [value for _, value in content["callbacks"]["History"]["distances"]]
+    return min((value for value in distances if math.isfinite(value)), default=math.inf)
 
 
 @contextlib.contextmanager
@@ -82,8 +113,19 @@ def check_sweep(configs: list[dict[str, Any]], arguments: list[str]) -> None:
 
 
 def before(configs: list[dict[str, Any]], arguments: list[str]) -> bool:
-    """Answer explain=true: print what would be run, and run nothing."""
+    """Answer explain=true: print what would be run, and run nothing. A run that is resumed keeps its folder."""
     check_sweep(configs, arguments)
+    if any(config["resume"] for config in configs):
+        from diffusion_fw.app.resume import folder_of, remember, resumed
+
+        if len(configs) > 1 or "-m" in arguments or "--multirun" in arguments:
+            raise ConfigError("resume goes on with one run; a sweep cannot")
+        if any(argument.startswith("hydra.run.dir") for argument in arguments):
+            raise ConfigError("hydra.run.dir: a run is resumed in its own folder; to start a new one, use init_from")
+        configs = [resumed(configs[0], arguments)]
+        remember(configs[0])
+        folder = str(folder_of(configs[0]["resume"])).replace("'", "\\'")
+        sys.argv += [f"hydra.run.dir='{folder}'", "hydra.output_subdir=.hydra_resume"]
     if not configs[0]["explain"]:
         return False
     from diffusion_fw.app.explain import explain
@@ -94,4 +136,10 @@ def before(configs: list[dict[str, Any]], arguments: list[str]) -> bool:
 
 def main(plugins: Path | None = None) -> None:
     """The program `python train.py`."""
-    run("train", train, plugins=plugins, before=before)
+
+    def task(config: dict[str, Any], folder: Path) -> float:
+        from diffusion_fw.app.resume import remembered
+
+        return train(remembered(config), folder)
+
+    run("train", task, plugins=plugins, before=before)

@@ -8,19 +8,34 @@ from typing import Any
 import lightning
 from lightning.pytorch.callbacks import Checkpoint
 
+from diffusion_fw.registry import ConfigError
+from diffusion_fw.training.durable import remove_unfinished
 from diffusion_fw.training.history import History
+from diffusion_fw.training.outages import tell
 from diffusion_fw.training.step_callback import StepCallback
+
+LAST, BEST = "last.ckpt", "best.ckpt"
+
+
+class UnsavedError(ConfigError):
+    """A run that could not write its final checkpoint."""
 
 
 class Checkpoints(StepCallback, Checkpoint):
     """Saves ``last.ckpt`` every ``every`` steps and at the end, and ``best.ckpt`` when an evaluation is the best yet.
 
-    Each file is written beside its place and then renamed, so that what stands there is always whole. Lightning calls
-    it after all other callbacks, the evaluation among them, wherever it stands in the config.
+    What stands there is always a whole file. One that cannot be written is told, once, and tried again at the next
+    interval. Lightning calls it after all other callbacks, the evaluation among them, wherever it stands in the config.
+    Raises UnsavedError at the end where the last state is not on the disk.
     """
 
     def __init__(self, *, history: History, folder: Path, every: int) -> None:
         self.history, self.folder, self.every = history, folder, every
+
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        super().on_train_start(trainer, pl_module)
+        if trainer.is_global_zero:
+            remove_unfinished(self.folder)
 
     def after_step(self, trainer: lightning.Trainer, module: Any, step: int) -> None:
         distances = self.history.distances
@@ -29,5 +44,23 @@ class Checkpoints(StepCallback, Checkpoint):
             return
         with self.history.paused():
             if evaluated and distances[-1][1] == self.history.best:
-                trainer.save_checkpoint(self.folder / "best.ckpt")
-            trainer.save_checkpoint(self.folder / "last.ckpt")
+                self.save(trainer, BEST)
+            error = self.save(trainer, LAST)
+        if error and step == trainer.max_steps:
+            raise UnsavedError(
+                f"the final checkpoint {self.folder / LAST} could not be written: {error}; "
+                "what stands there, if anything, is of an earlier step"
+            )
+
+    def save(self, trainer: lightning.Trainer, name: str) -> OSError | None:
+        """Write the state into the folder; the error where that failed, which is told once."""
+        try:
+            trainer.save_checkpoint(self.folder / name)
+        except OSError as error:
+            if not trainer.is_global_zero:
+                raise
+            tell(f"writing {self.folder / name}", error)
+            # Where the other processes wait for the file that they think is written.
+            trainer.strategy.barrier("Trainer.save_checkpoint")
+            return error
+        return None

@@ -19,6 +19,7 @@ from diffusion_fw.process.level import NoiseLevel
 from diffusion_fw.samplers.base import Sampler
 from diffusion_fw.sampling import draw, frames
 from diffusion_fw.training.history import History, log
+from diffusion_fw.training.outages import survived
 from diffusion_fw.training.step_callback import StepCallback
 
 BINS = 20
@@ -76,8 +77,9 @@ class Evaluation(StepCallback):
         metrics.update({f"heldout/loss at log-SNR {at:+.1f}": loss for at, loss in zip(*self.curve, strict=True)})
         log(trainer, metrics, step)
         self.last_samples = first
-        if trainer.is_global_zero:
-            self.folder.mkdir(parents=True, exist_ok=True)
+        if not trainer.is_global_zero:
+            return
+        with survived(f"drawing into {self.folder}"):
             path = self.view.samples(self.folder / f"step_{step:07d}.png", first)
             self._log_picture(trainer, "samples", path, step)
             if step == trainer.max_steps:

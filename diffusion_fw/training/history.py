@@ -12,10 +12,12 @@ import lightning
 import torch
 from torch import Tensor
 
+from diffusion_fw.training.outages import survived
 from diffusion_fw.training.step_callback import StepCallback
 
 MAX_RECORDS = 20_000
 PENDING_KEY = "losses_since_record"
+LOGGERS_KEY = "loggers"
 
 
 class History(StepCallback):
@@ -53,6 +55,9 @@ class History(StepCallback):
         pending = torch.cat(self._losses) if self._losses else torch.zeros(0, device=pl_module.device)
         everywhere = trainer.strategy.all_gather(pending).reshape(trainer.world_size, -1)
         checkpoint[PENDING_KEY] = everywhere.T.flatten().cpu()
+        checkpoint[LOGGERS_KEY] = {
+            type(logger).__name__: logger.state() for logger in trainer.loggers if hasattr(logger, "state")
+        }
 
     def on_load_checkpoint(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, checkpoint: dict[str, Any]
@@ -104,4 +109,5 @@ def log(trainer: lightning.Trainer, metrics: dict[str, float], step: int) -> Non
     """Send numbers to every logger, from the first process."""
     if trainer.is_global_zero:
         for logger in trainer.loggers:
-            logger.log_metrics(metrics, step)
+            with survived(f"{type(logger).__name__} of {logger.save_dir}"):
+                logger.log_metrics(metrics, step)

@@ -72,7 +72,8 @@ class DiffusionModule(lightning.LightningModule):
         optimizer = self.optimizer_factory(self.trained)
         # Else a fused optimizer would see gradients that were clipped before the loss scale was taken out of them.
         optimizer._step_supports_amp_scaling = False  # type: ignore[attr-defined]
-        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, self.lr_schedule)
+        # A function's knobs stay out of the checkpoint, which would else bring back the max_steps of a run made longer.
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: self.lr_schedule(step))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def train_dataloader(self) -> Any:

@@ -11,6 +11,6 @@ from diffusion_fw.registry import Runtime, register
 @register("logger", "csv")
 def csv(folder: Runtime[Path]) -> Any:
     """Write metrics.csv into the run's folder."""
-    from lightning.pytorch.loggers import CSVLogger
+    from diffusion_fw.training.metrics_file import MetricsFile
 
-    return CSVLogger(save_dir=folder, name="", version="", flush_logs_every_n_steps=1)
+    return MetricsFile(folder / "metrics.csv")

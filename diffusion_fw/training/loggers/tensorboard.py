@@ -21,4 +21,8 @@ def tensorboard(folder: Runtime[Path]) -> Any:
                 pixels = np.asarray(picture.convert("RGB"))
             self.experiment.add_image(name, pixels, step, dataformats="HWC")
 
+        def resume(self, step: int, state: dict[str, Any]) -> None:
+            """Hide what was logged after ``step``."""
+            self._kwargs["purge_step"] = step + 1
+
     return Logger(save_dir=folder, name="tensorboard", version="")

@@ -24,7 +24,10 @@ def wandb(
     """Log to W&B: online if a key is known (auto) or asked for, else offline; never prompts."""
     import wandb as client
     from lightning.pytorch.loggers import WandbLogger
+    from lightning.pytorch.loggers.logger import rank_zero_experiment
     from lightning.pytorch.utilities import rank_zero_only
+
+    from diffusion_fw.training.outages import tell
 
     known = _has_key()
     if mode == "online" and not known:
@@ -33,6 +36,25 @@ def wandb(
     class Logger(WandbLogger):
         def log_picture(self, name: str, path: Path, step: int) -> None:
             self.log_image(name, [str(path)], step=step)
+
+        def state(self) -> dict[str, Any]:
+            return {"run_id": self.version}
+
+        def resume(self, step: int, state: dict[str, Any]) -> None:
+            """Go on in the same W&B run."""
+            self._wandb_init.update(id=state.get("run_id"), resume="allow")
+
+        @property
+        @rank_zero_experiment
+        def experiment(self) -> Any:
+            """The run of W&B; one on this machine alone where the server does not answer."""
+            try:
+                return WandbLogger.experiment.fget(self)  # type: ignore[attr-defined]
+            except client.errors.Error as error:
+                tell("W&B's server", error)
+                self._offline = True
+                self._wandb_init["mode"] = "offline"
+                return WandbLogger.experiment.fget(self)  # type: ignore[attr-defined]
 
         @rank_zero_only
         def finalize(self, status: str) -> None:

@@ -29,7 +29,7 @@ def default(
     import lightning
     from lightning.pytorch.callbacks import Checkpoint, ProgressBar
 
-    from diffusion_fw.training.weights_only import WeightsOnlyIO
+    from diffusion_fw.training.durable import DurableIO
 
     return lightning.Trainer(
         max_steps=max_steps,
@@ -47,7 +47,7 @@ def default(
         default_root_dir=folder,
         logger=loggers or False,
         callbacks=callbacks,
-        plugins=[WeightsOnlyIO()],
+        plugins=[DurableIO()],
         use_distributed_sampler=False,
         enable_checkpointing=any(isinstance(callback, Checkpoint) for callback in callbacks),
         enable_progress_bar=any(isinstance(callback, ProgressBar) for callback in callbacks),

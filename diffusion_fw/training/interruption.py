@@ -1,0 +1,76 @@
+"""SIGTERM and SIGINT end a run at the end of its step, with what it knows on the disk."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import threading
+from types import FrameType
+from typing import Any
+
+import lightning
+
+from diffusion_fw.training.checkpoints import Checkpoints
+
+logger = logging.getLogger(__name__)
+
+
+class Interrupted(SystemExit):
+    """A run that a signal ended; its exit code is 128 + the signal's number: 143 for SIGTERM, 130 for SIGINT."""
+
+
+class Interruption(lightning.Callback):
+    """Writes last.ckpt at the end of the step in which SIGTERM or SIGINT came, and ends the program.
+
+    The step includes an evaluation or a checkpoint that is due. All processes of a run end together, whichever the
+    signal came to. A second SIGINT ends the program at once. Other signals, SLURM's warning before a requeue among
+    them, are left to Lightning. It must be the last callback. The exit code is 1 where last.ckpt could not be written.
+    """
+
+    def __init__(self, checkpoints: Checkpoints | None) -> None:
+        self.checkpoints = checkpoints
+        self._received = 0
+        self._before: dict[int, Any] = {}
+
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        # Lightning has set its own handlers by now, and sets back those before them when it is done.
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGTERM, signal.SIGINT):
+                self._before[number] = signal.signal(number, self._note)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        if number == signal.SIGINT and self._received == signal.SIGINT:
+            os._exit(128 + number)
+        self._received = number
+        # The logging module's lock may be held by what was interrupted.
+        os.write(2, b"\nending after this step, with a checkpoint; Ctrl-C again quits at once\n")
+
+    def on_train_batch_end(
+        self, trainer: lightning.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if (batch_idx + 1) % trainer.accumulate_grad_batches:
+            return
+        number = self._received
+        if trainer.world_size > 1:
+            number = int(trainer.strategy.reduce(pl_module.draws[0][1].new_tensor(float(number)), reduce_op="max"))
+        if not number:
+            return
+        error = None
+        if self.checkpoints:
+            error = self.checkpoints.save(trainer, "last.ckpt")
+        if error:
+            logger.error("the state of step %d is lost: %s", trainer.global_step, error)
+            raise Interrupted(1)
+        raise Interrupted(128 + number)
+
+    def on_train_end(self, trainer: lightning.Trainer, pl_module: Any) -> None:
+        self._restore()
+
+    def on_exception(self, trainer: lightning.Trainer, pl_module: Any, exception: BaseException) -> None:
+        self._restore()
+
+    def _restore(self) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        self._before = {}

@@ -1,0 +1,40 @@
+"""Trouble outside the run, a full disk or a server that doesn't answer, which training survives."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Iterator
+
+
+class _Once(logging.Filter):
+    """Lets each message through once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.told: set[str] = set()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        message = record.getMessage()
+        known = message in self.told
+        self.told.add(message)
+        return not known
+
+
+logger = logging.getLogger(__name__)
+logger.addFilter(_Once())
+
+
+@contextlib.contextmanager
+def survived(what: str) -> Iterator[None]:
+    """An OSError inside, as of a full disk or of a lost connection, is told once for each ``what``, and goes by."""
+    try:
+        yield
+    except OSError as error:
+        tell(what, error)
+
+
+def tell(what: str, error: Exception) -> None:
+    """Warn, once for each text."""
+    reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    logger.warning("%s failed: %s; training goes on, and it is tried again next time", what, reason)

@@ -1,0 +1,314 @@
+"""A run that is stopped and resumed is the run that was not, for every experiment; and what a start takes over."""
+
+from __future__ import annotations
+
+import csv
+import os
+import signal
+from pathlib import Path
+
+import lightning
+import pytest
+import torch
+
+from diffusion_fw.app.resume import resumed
+from diffusion_fw.app.train import before, train
+from diffusion_fw.app.warm_start import warm_start
+from diffusion_fw.composition import build_experiment
+from diffusion_fw.config import check_command_line, conf_dir, store_components
+from diffusion_fw.registry import ConfigError
+from diffusion_fw.training.durable import DurableIO
+from diffusion_fw.training.interruption import Interrupted
+
+SMALL = (
+    "data=digits",
+    "network.channels=4",
+    "network.channel_mult=[1]",
+    "network.num_res_blocks=1",
+    "network.attention_resolutions=[]",
+    "network.num_heads=1",
+    "batch_size=8",
+    "features=pixels",
+    "metric.num_samples=8",
+    "sampler.steps=2",
+    "logger=[csv]",
+    "trainer=cpu",
+    "trainer.max_steps=6",
+    "trainer.log_every_n_steps=2",
+    "callbacks.evaluation.every=3",
+    "callbacks.checkpoints.every=3",
+)
+"""An experiment with its own process, objective, time sampler, average and rates, in the fewest steps that show it."""
+
+FULL = Path("/dev/full")
+EXPERIMENTS = sorted(path.stem for path in (conf_dir() / "experiment").glob("*.yaml"))
+
+
+def small(experiment, *more):
+    store_components()
+    return check_command_line("train", [f"experiment={experiment}", *SMALL, *more])[0]
+
+
+class Stop(lightning.Callback):
+    """Sends a signal in the middle of a step."""
+
+    def __init__(self, step, number=signal.SIGTERM):
+        self.step, self.number = step, number
+
+    def on_after_backward(self, trainer, pl_module):
+        if trainer.global_step + 1 == self.step:
+            os.kill(os.getpid(), self.number)
+
+
+def interrupted(config, folder, monkeypatch, *, at, number=signal.SIGTERM):
+    """Train until a signal in step ``at``; the exit code."""
+    from diffusion_fw import composition
+
+    def with_stop(*args):
+        experiment = build_experiment(*args)
+        experiment.trainer.callbacks.insert(0, Stop(at, number))
+        return experiment
+
+    with monkeypatch.context() as patch:
+        patch.setattr(composition, "build_experiment", with_stop)
+        with pytest.raises(Interrupted) as ended:
+            train(config, folder)
+    return ended.value.code
+
+
+def content(folder, name="last"):
+    return torch.load(folder / "checkpoints" / f"{name}.ckpt", weights_only=True)
+
+
+def rows(folder):
+    with (folder / "metrics.csv").open() as file:
+        return [{key: value for key, value in row.items() if "per_second" not in key} for row in csv.DictReader(file)]
+
+
+def plain(state):
+    """Tensors as lists, so that == compares to the bit."""
+    if isinstance(state, torch.Tensor):
+        return state.tolist()
+    if isinstance(state, dict):
+        return {key: plain(value) for key, value in state.items() if "per_second" not in str(key)}
+    return [plain(item) for item in state] if isinstance(state, (list, tuple)) else state
+
+
+def assert_same_run(one, other):
+    assert rows(one) == rows(other)
+    for name in ("last", "best"):
+        first, second = content(one, name), content(other, name)
+        assert first["global_step"] == second["global_step"]
+        for key in ("state_dict", "optimizer_states", "lr_schedulers", "callbacks"):
+            assert plain(first[key]) == plain(second[key]), key
+        assert plain(first["diffusion_fw"]["time_sampler"]) == plain(second["diffusion_fw"]["time_sampler"])
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_a_run_that_was_interrupted_and_resumed_is_the_one_that_was_not(experiment, tmp_path, monkeypatch):
+    config = small(experiment)
+    train(config, tmp_path / "whole")
+    assert interrupted(config, tmp_path / "cut", monkeypatch, at=5) == 143
+    assert content(tmp_path / "cut")["global_step"] == 5
+    again = resumed({**check_command_line("train", [])[0], "resume": str(tmp_path / "cut")}, [])
+    train(again, tmp_path / "cut")
+    assert_same_run(tmp_path / "whole", tmp_path / "cut")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A run that was stopped by Ctrl-C in its fourth step."""
+    folder = tmp_path_factory.mktemp("run")
+    with pytest.MonkeyPatch.context() as patch:
+        assert interrupted(small("flow"), folder, patch, at=4, number=signal.SIGINT) == 130
+    return folder
+
+
+def asked(run, *words):
+    words = [f"resume={run}", *words]
+    return resumed(check_command_line("train", words)[0], words)
+
+
+def test_the_handlers_of_before_are_back_after_a_run(run):
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+@pytest.mark.parametrize(
+    ("word", "key"),
+    [
+        ("network.channels=8", "network.channels=8"),
+        ("data=moons", "data.name=moons"),
+        ("schedule=vp", "schedule.name=vp"),
+        ("seed=3", "seed=3"),
+        ("batch_size=16", "batch_size=16"),
+        ("trainer.gradient_clip_val=2", "trainer.gradient_clip_val=2"),
+        ("experiment=edm", "schedule.name=edm"),
+    ],
+)
+def test_what_would_make_it_another_run_is_refused_by_name(run, word, key):
+    with pytest.raises(ConfigError, match=f"^{key}.*cannot be changed by resume"):
+        asked(run, word)
+
+
+def test_the_command_line_of_before_may_be_repeated(run):
+    assert asked(run, "experiment=flow", *SMALL)["network"]["channels"] == 4
+
+
+def test_what_does_not_change_the_run_may_be_changed(run):
+    config = asked(run, "trainer.max_steps=9", "callbacks.checkpoints.every=4", "logger=[csv,tensorboard]")
+    assert config["trainer"]["max_steps"] == 9
+    assert config["trainer"]["log_every_n_steps"] == 2
+    assert config["callbacks"]["checkpoints"]["every"] == 4
+    assert list(config["logger"]) == ["csv", "tensorboard"]
+    assert config["network"]["channels"] == 4
+    with pytest.raises(ConfigError, match=r"trainer.max_steps=3: .* has taken 4 steps"):
+        asked(run, "trainer.max_steps=3")
+
+
+def test_another_trainer_brings_its_differences_alone(run):
+    assert asked(run, "trainer=ddp_cpu")["trainer"] == {
+        **asked(run)["trainer"],
+        "devices": 2,
+        "strategy": "ddp",
+    }
+
+
+def test_resuming_is_refused_where_there_is_nothing_or_several(run, tmp_path):
+    with pytest.raises(ConfigError, match=r"no checkpoints/last.ckpt"):
+        asked(tmp_path)
+    with pytest.raises(ConfigError, match="no such file"):
+        asked(tmp_path / "nowhere.ckpt")
+    config = {**check_command_line("train", [])[0], "resume": str(run)}
+    with pytest.raises(ConfigError, match="a sweep cannot"):
+        before([config, config], ["-m"])
+    with pytest.raises(ConfigError, match="in its own folder"):
+        before([config], [f"resume={run}", "hydra.run.dir=other"])
+
+
+def test_a_finished_run_says_so_and_returns_its_best(tmp_path, capsys):
+    best = train(small("flow"), tmp_path)
+    assert train(asked(tmp_path), tmp_path) == pytest.approx(best, rel=1e-6)
+    assert "has taken its 6 steps" in capsys.readouterr().out
+
+
+def test_a_longer_cosine_is_that_of_the_new_length(tmp_path):
+    """After the warm-up lr is a function of step / max_steps, whatever max_steps was when the run began."""
+    knobs = ["lr_schedule=cosine", "lr_schedule.warmup_steps=1", "trainer.log_every_n_steps=1"]
+    train(small("flow", *knobs), tmp_path / "short")
+    train(asked(tmp_path / "short", "trainer.max_steps=12"), tmp_path / "short")
+    train(small("flow", *knobs, "trainer.max_steps=12"), tmp_path / "long")
+    rates = [[row["train/lr"] for row in rows(tmp_path / name) if row["train/lr"]] for name in ("short", "long")]
+    assert rates[0][6:] == rates[1][6:]
+    assert rates[0][:6] != rates[1][:6]
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Warm start
+# --------------------------------------------------------------------------------------------------------------------
+
+
+def test_a_warm_start_copies_what_fits_and_names_what_does_not(run, tmp_path):
+    module = build_experiment(
+        small("edm", "network.channel_mult=[1,2]", "network.class_conditional=true"), tmp_path
+    ).module
+    told = warm_start(module, str(run))
+    given = content(run)["state_dict"]
+    key = "network.enter.weight"
+    for denoiser in (module.denoiser, module.averaged):
+        assert torch.equal(denoiser.state_dict()[key], given[f"averaged.{key}"])
+    raw = warm_start(module, str(run), raw_weights=True)
+    assert torch.equal(module.denoiser.state_dict()[key], given[f"denoiser.{key}"])
+    assert "raw weights" in raw
+    for part in ("averaged weights", "of another shape", "missing there"):
+        assert part in told
+
+
+def test_a_warm_start_from_nothing_alike_is_refused(run, tmp_path):
+    store_components()
+    config = check_command_line("train", ["data=moons", "network=mlp", "trainer=cpu"])[0]
+    with pytest.raises(ConfigError, match=r"no weight of it .* its network is unet"):
+        warm_start(build_experiment(config, tmp_path).module, str(run))
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Trouble outside
+# --------------------------------------------------------------------------------------------------------------------
+
+
+def full_disk(monkeypatch, times):
+    """Writing checkpoints fails so often, as on a full disk."""
+    write, left = torch.save, [times]
+
+    def failing(content, file):
+        if left[0]:
+            left[0] -= 1
+            file.write(b"some")
+            raise OSError(28, "No space left on device")
+        write(content, file)
+
+    monkeypatch.setattr(torch, "save", failing)
+
+
+def test_a_checkpoint_that_cannot_be_written_is_tried_again_at_the_next(tmp_path, monkeypatch, caplog):
+    full_disk(monkeypatch, 2)
+    train(small("flow"), tmp_path)
+    assert content(tmp_path)["global_step"] == 6
+    assert {path.name for path in (tmp_path / "checkpoints").iterdir()} == {"last.ckpt", "best.ckpt"}
+    told = [record.getMessage() for record in caplog.records if "No space left" in record.getMessage()]
+    assert len(told) == 2  # last and best
+
+
+def test_a_run_without_its_final_checkpoint_ends_in_an_error(tmp_path, monkeypatch):
+    full_disk(monkeypatch, 100)
+    with pytest.raises(ConfigError, match=r"the final checkpoint .* could not be written: .*No space left"):
+        train(small("flow"), tmp_path)
+    assert list((tmp_path / "checkpoints").iterdir()) == []
+
+
+@pytest.mark.skipif(not FULL.exists(), reason="no device that is always full")
+def test_a_full_device_is_an_error_of_the_system(tmp_path, monkeypatch):
+    """torch's own writer would make of it an error of its archive."""
+    opened = Path.open
+    monkeypatch.setattr(Path, "open", lambda self, mode: opened(FULL, mode))
+    with pytest.raises(OSError, match="No space left"):
+        DurableIO().save_checkpoint({"weights": torch.zeros(1_000_000)}, tmp_path / "last.ckpt")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_failed_write_leaves_the_checkpoint_of_before(tmp_path, monkeypatch):
+    writer = DurableIO()
+    writer.save_checkpoint({"step": 1}, tmp_path / "last.ckpt")
+    full_disk(monkeypatch, 1)
+    with pytest.raises(OSError, match="No space left"):
+        writer.save_checkpoint({"step": 2}, tmp_path / "last.ckpt")
+    assert [path.name for path in tmp_path.iterdir()] == ["last.ckpt"]
+    assert writer.load_checkpoint(tmp_path / "last.ckpt") == {"step": 1}
+
+
+class Vanish(lightning.Callback):
+    """Removes the run's folder after a step."""
+
+    def __init__(self, folder):
+        self.folder = folder
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        if trainer.global_step == 4:
+            self.folder.rename(self.folder.with_name("gone"))
+
+
+def test_a_folder_that_vanishes_is_made_again_with_every_number(tmp_path, monkeypatch):
+    from diffusion_fw import composition
+
+    folder = tmp_path / "run"
+
+    def with_vanish(*args):
+        experiment = build_experiment(*args)
+        experiment.trainer.callbacks.append(Vanish(folder))
+        return experiment
+
+    train(small("flow"), tmp_path / "undisturbed")
+    monkeypatch.setattr(composition, "build_experiment", with_vanish)
+    train(small("flow"), folder)
+    assert rows(folder) == rows(tmp_path / "undisturbed")
+    assert content(folder)["global_step"] == 6
