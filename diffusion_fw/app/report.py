@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import lightning
+import torch
 import yaml
 from rich.console import Console
 from rich.table import Table
 
 from diffusion_fw.composition import Experiment, plain
+from diffusion_fw.noise import generator
 from diffusion_fw.pictures import curves
 from diffusion_fw.pictures.schedules import schedule as draw_schedule
 from diffusion_fw.training.durable import replaced
@@ -60,7 +62,9 @@ def draw_report(experiment: Experiment, config: Mapping[str, Any], folder: Path,
     name = experiment.metric.name("ema")
     curves.distance_curve(folder / "distance.png", {name: history.distances}, floor=floor)
     generated = evaluation.last_samples
-    real, _ = experiment.data.test.__getitems__(range(min(len(generated), len(experiment.data.test))))
+    # In a folder's order the first would all be of one class.
+    order = torch.randperm(len(experiment.data.test), generator=generator(config["seed"]))
+    real, _ = experiment.data.test.__getitems__(order[: len(generated)].tolist())
     evaluation.view.samples(folder / "samples.png", generated)
     evaluation.view.comparison(folder / "real_and_generated.png", real, generated)
 
