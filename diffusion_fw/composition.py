@@ -22,6 +22,9 @@ from diffusion_fw.samplers.base import Sampler
 
 Config = Mapping[str, Any]
 
+SHARDING = ("fsdp", "deepspeed")
+"""How the names of Lightning's strategies begin that cut the weights into parts."""
+
 LARGEST_EXAMPLE = 1 << 28
 """Values of one example: no more are believed of a checkpoint's data."""
 
@@ -181,6 +184,20 @@ def check_fit(denoiser: NetworkDenoiser, sampler: Sampler, variance: Variance) -
         )
 
 
+def check_averages(config: Config, averages: Any) -> None:
+    """ConfigError for averages under a strategy that gives each process a part of the weights.
+
+    The parts of the trained network and of its copy are cut at different places, so they cannot be averaged as they
+    lie.
+    """
+    strategy = config["trainer"].get("strategy", "auto")
+    if averages.tracks and strategy.startswith(SHARDING):
+        raise ConfigError(
+            f"ema={config['ema']['name']} does not work with trainer.strategy={strategy}, which leaves no process the "
+            "whole weights; choose ema=none, or trainer.strategy=ddp, which leaves each process all of them"
+        )
+
+
 def build_data(config: Config) -> Data:
     """The data set of a config; its files are read when its splits are first asked for."""
     data: Data = assemble("data", config["data"])
@@ -218,6 +235,7 @@ def build_experiment(config: Config, folder: Path) -> Experiment:
 
     from diffusion_fw.training.history import History
     from diffusion_fw.training.module import DiffusionModule
+    from diffusion_fw.training.snapshots import FOLDER, Snapshots
 
     data = build_data(config)
     facts = Facts.of(data, config)
@@ -240,7 +258,8 @@ def build_experiment(config: Config, folder: Path) -> Experiment:
             f"objective={config['objective']['name']} does not train variance={config['variance']['name']}; "
             "choose objective=hybrid or objective=vlb, or variance=small or variance=large"
         )
-    average = assemble("ema", config["ema"])
+    averages = assemble("ema", config["ema"])
+    check_averages(config, averages)
     if config["batch_size"] > len(data.train):
         raise ConfigError(
             f"batch_size={config['batch_size']} is larger than the {len(data.train)} training examples of "
@@ -266,10 +285,11 @@ def build_experiment(config: Config, folder: Path) -> Experiment:
         "seed": config["seed"],
     }
     built = {name: assemble("callbacks", section, **runtime) for name, section in config["callbacks"].items()}
+    watching = [history, *built.values()]
+    if averages.snapshot_every:
+        watching.append(Snapshots(folder / FOLDER, averages.snapshot_every))
     try:
-        trainer = assemble(
-            "trainer", config["trainer"], loggers=loggers, callbacks=[history, *built.values()], folder=folder
-        )
+        trainer = assemble("trainer", config["trainer"], loggers=loggers, callbacks=watching, folder=folder)
     except (MisconfigurationException, ValueError) as error:
         raise ConfigError(f"trainer={config['trainer']['name']}: {error}") from error
     parts = trainer.world_size * trainer.accumulate_grad_batches
@@ -282,7 +302,7 @@ def build_experiment(config: Config, folder: Path) -> Experiment:
         denoiser,
         objective,
         time_sampler,
-        average,
+        averages,
         optimizer=lambda params: assemble("optimizer", config["optimizer"], params=params),
         lr_schedule=assemble("lr_schedule", config["lr_schedule"], max_steps=max_steps),
         examples=data.train,

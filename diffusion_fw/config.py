@@ -195,7 +195,7 @@ def checked(program: str, config: Any) -> dict[str, Any]:
     for group in STACKED:
         # Hydra leaves out a group of which nothing is chosen.
         result.setdefault(group, {})
-    for group, path, section in sections(config):
+    for group, path, section in sections({key: value for key, value in config.items() if key not in top}):
         if section.get("name") == "auto" and group == "features":
             continue
         if "name" not in section:

@@ -85,7 +85,7 @@ class Loop:
             assert gradients
             assert all(item.isfinite().all() for item in gradients)
             optimizer.step()
-            module.average.update(module.averaged, module.denoiser, step + 1)
+            module.update_averages(step + 1)
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,7 @@ def evaluate(config: dict[str, Any], folder: Path) -> float:
     from rich.table import Table
 
     from diffusion_fw.app.device import choose
-    from diffusion_fw.app.load import load_with_record
+    from diffusion_fw.app.load import load_chosen
     from diffusion_fw.composition import (
         Facts,
         build_data,
@@ -36,7 +36,7 @@ def evaluate(config: dict[str, Any], folder: Path) -> float:
     from diffusion_fw.metrics.metric import Subject
     from diffusion_fw.sampling import draw
 
-    denoiser, record = load_with_record(config["checkpoint"], raw_weights=config["raw_weights"])
+    denoiser, record, choice = load_chosen(config["checkpoint"], raw_weights=config["raw_weights"], **config["ema"])
     config = own_variance(config, record["config"])
     facts = Facts.from_record(record["facts"])
     data = build_data(record["config"])
@@ -70,7 +70,7 @@ def evaluate(config: dict[str, Any], folder: Path) -> float:
             data=data,
             samples=samples,
             num_classes=num_classes,
-            weights="raw" if config["raw_weights"] else "ema",
+            weights=choice.name,
             device=device,
             seed=config["seed"],
             batch_size=config["batch_size"],
@@ -78,7 +78,7 @@ def evaluate(config: dict[str, Any], folder: Path) -> float:
         )
     )
     how = {"sampler": config["sampler"]["name"], "sampler steps": str(sampler.steps)} if metric.of_samples else {}
-    rows = {"metric": measured.name, **measured.rows, **how, "variance": config["variance"]["name"]}
+    rows = {"metric": measured.name, **measured.rows, **how, "variance": config["variance"]["name"], **choice.rows}
     result = {
         "metric": measured.name,
         **measured.record,
@@ -86,6 +86,7 @@ def evaluate(config: dict[str, Any], folder: Path) -> float:
         "grid": config["grid"],
         "variance": config["variance"],
         "checkpoint": config["checkpoint"],
+        **choice.record,
         "seed": config["seed"],
     }
     (folder / "evaluation.json").write_text(json.dumps(result, indent=2))
@@ -93,7 +94,7 @@ def evaluate(config: dict[str, Any], folder: Path) -> float:
     for key, value in rows.items():
         table.add_row(key, value)
     Console().print(table)
-    for picture in measured.pictures:
+    for picture in (*measured.pictures, *choice.pictures(folder)):
         print(f"picture: {picture}")
     return measured.value
 

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from diffusion_fw import registry
 from diffusion_fw.app.budget import at_most
+from diffusion_fw.app.weights import Choice, choose
 from diffusion_fw.composition import Facts, build_denoiser, build_network
 from diffusion_fw.denoiser import NetworkDenoiser
 from diffusion_fw.registry import ConfigError
@@ -124,33 +125,50 @@ def _build(record: dict[str, Any], weights: dict[str, Tensor], source: str) -> N
         raise ConfigError(f"{source}: its model cannot be built: {str(error).splitlines()[0]}") from None
 
 
-def load_with_record(
-    checkpoint: str | os.PathLike[str], *, raw_weights: bool = False
-) -> tuple[NetworkDenoiser, dict[str, Any]]:
-    """The denoiser of a checkpoint and what the checkpoint says of itself."""
+def load_chosen(
+    checkpoint: str | os.PathLike[str],
+    *,
+    raw_weights: bool = False,
+    rate: float | None = None,
+    std: float | None = None,
+) -> tuple[NetworkDenoiser, dict[str, Any], Choice]:
+    """The denoiser of a checkpoint with the weights asked for, the checkpoint's record, and which weights they are."""
     content = read(checkpoint)
     record = content[CHECKPOINT_KEY]
     _check_plugins(record, checkpoint)
-    prefix = "denoiser." if raw_weights else "averaged."
-    weights = {
-        key.removeprefix(prefix): value for key, value in content["state_dict"].items() if key.startswith(prefix)
-    }
-    denoiser = _build(record, weights, f"checkpoint={checkpoint}")
+    choice = choose(content, Path(checkpoint), raw_weights=raw_weights, rate=rate, std=std)
+    denoiser = _build(record, choice.weights, f"checkpoint={checkpoint}")
     try:
-        denoiser.load_state_dict(weights)
+        denoiser.load_state_dict(choice.weights)
     except RuntimeError as error:
         lines = str(error).splitlines()
         raise ConfigError(
             f"checkpoint={checkpoint} holds the weights of another architecture than its config describes: "
             f"{' '.join(line.strip() for line in lines[1:4])}"
         ) from None
-    return denoiser.requires_grad_(False).eval(), record
+    return denoiser.requires_grad_(False).eval(), record, choice
 
 
-def load(checkpoint: str | os.PathLike[str], *, raw_weights: bool = False) -> NetworkDenoiser:
-    """The denoiser of a checkpoint, with the averaged weights unless the raw ones are asked for.
+def load_with_record(
+    checkpoint: str | os.PathLike[str], *, raw_weights: bool = False
+) -> tuple[NetworkDenoiser, dict[str, Any]]:
+    """The denoiser of a checkpoint and what the checkpoint says of itself."""
+    denoiser, record, _ = load_chosen(checkpoint, raw_weights=raw_weights)
+    return denoiser, record
 
-    Only registered components are built and weights are loaded weights-only, so a file from a stranger runs no code.
-    Raises ConfigError for a missing, damaged or foreign file and for a component that is not registered.
+
+def load(
+    checkpoint: str | os.PathLike[str],
+    *,
+    raw_weights: bool = False,
+    ema_rate: float | None = None,
+    ema_std: float | None = None,
+) -> NetworkDenoiser:
+    """The denoiser of a checkpoint, with the first averaged weights unless the raw ones or a length are asked for.
+
+    ``ema_rate`` and ``ema_std`` name an average that the checkpoint holds; after training with ema=post_hoc any
+    ``ema_std`` is made of the run's snapshots. Only registered components are built and weights are loaded
+    weights-only, so a file from a stranger runs no code. Raises ConfigError for a missing, damaged or foreign file,
+    for a component that is not registered and for an average that is not there.
     """
-    return load_with_record(checkpoint, raw_weights=raw_weights)[0]
+    return load_chosen(checkpoint, raw_weights=raw_weights, rate=ema_rate, std=ema_std)[0]

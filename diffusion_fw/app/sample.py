@@ -17,7 +17,7 @@ def sample(config: dict[str, Any], folder: Path) -> None:
     from tqdm import tqdm
 
     from diffusion_fw.app.device import choose
-    from diffusion_fw.app.load import load_with_record
+    from diffusion_fw.app.load import load_chosen
     from diffusion_fw.composition import (
         Facts,
         build_sampler,
@@ -34,7 +34,7 @@ def sample(config: dict[str, Any], folder: Path) -> None:
 
     if (folder / "images").exists():
         raise ConfigError(f"{folder} holds the images of another run already; give another hydra.run.dir")
-    denoiser, record = load_with_record(config["checkpoint"], raw_weights=config["raw_weights"])
+    denoiser, record, choice = load_chosen(config["checkpoint"], raw_weights=config["raw_weights"], **config["ema"])
     facts = Facts.from_record(record["facts"])
     config = own_variance(config, record["config"])
     sampler = build_sampler(config)
@@ -68,7 +68,8 @@ def sample(config: dict[str, Any], folder: Path) -> None:
     if config["npz"]:
         np.savez(folder / "samples.npz", samples=result.numpy())
     path = view_for(facts.shape).samples(folder / "grid.png", result[:256])
-    print(f"{len(result)} samples by sampler={config['sampler']['name']} in {folder}; all at a glance: {path}")
+    how = f"sampler={config['sampler']['name']}, weights {choice.name}"
+    print(f"{len(result)} samples by {how}, in {folder}; all at a glance: {path}")
 
 
 def main(plugins: Path | None = None) -> None:

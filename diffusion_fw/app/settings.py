@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from diffusion_fw.registry import Fraction, NonNegativeInt, PositiveInt, register
 
@@ -36,6 +36,7 @@ class SampleSettings:
     seed: NonNegativeInt = 0
     batch_size: PositiveInt = 256
     raw_weights: bool = False
+    ema: dict[str, float | None] = field(default_factory=dict)
     device: str = "auto"
     npz: bool = False
 
@@ -49,4 +50,5 @@ class EvaluateSettings:
     seed: NonNegativeInt = 0
     batch_size: PositiveInt = 256
     raw_weights: bool = False
+    ema: dict[str, float | None] = field(default_factory=dict)
     device: str = "auto"

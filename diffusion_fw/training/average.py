@@ -8,12 +8,33 @@ import torch
 from torch import nn
 
 
-class Average(ABC):
+class Averages(ABC):
+    """What a run keeps of its weights: any number of averages, the first of which samples are drawn with."""
+
+    snapshot_every: int | None = None
+    """After how many steps all of them are written aside, for averages of other lengths after training."""
+
+    @property
+    @abstractmethod
+    def tracks(self) -> tuple[Average, ...]:
+        """The averages; none: samples are drawn with the trained weights."""
+
+
+class Average(Averages):
     """theta_ema <- d theta_ema + (1 - d) theta after each optimizer step, d = decay(step)."""
+
+    @property
+    def tracks(self) -> tuple[Average, ...]:
+        return (self,)
 
     @abstractmethod
     def decay(self, step: int) -> float:
         """d in [0, 1] after optimizer step ``step`` = 1, 2, ..."""
+
+    @property
+    def length(self) -> dict[str, float]:
+        """The knob that tells this average from others, by which a checkpoint's user asks for it."""
+        return {}
 
     @torch.no_grad()
     def update(self, averaged: nn.Module, trained: nn.Module, step: int) -> None:

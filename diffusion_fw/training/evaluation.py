@@ -58,14 +58,17 @@ class Evaluation(StepCallback):
 
     def after_step(self, trainer: lightning.Trainer, module: Any, step: int) -> None:
         if step % self.every == 0 or step == trainer.max_steps:
+            training = module.averaged.training
             with self.history.paused():
+                module.averaged.eval()
                 self.evaluate(trainer, module, step)
+                module.averaged.train(training)
 
     def evaluate(self, trainer: lightning.Trainer, module: Any, step: int) -> None:
         """One evaluation: recorded in the history, sent to the loggers, drawn in the folder."""
         first = self._samples(trainer, module)
         distance = float(self.metric.compute())
-        name = self.metric.name("ema")
+        name = self.metric.name(module.weights_name)
         self.history.distances.append([step, distance])
         module.log(name, distance, logger=False)
         module.log("best_distance", self.history.best, logger=False)

@@ -16,7 +16,7 @@ from diffusion_fw.denoiser import NetworkDenoiser
 from diffusion_fw.noise import batch_noise, generator
 from diffusion_fw.objectives.objective import Objective
 from diffusion_fw.objectives.time_sampler import TimeSampler
-from diffusion_fw.training.average import Average
+from diffusion_fw.training.average import Averages
 from diffusion_fw.training.stream import ShuffledBatches
 
 CHECKPOINT_KEY = "diffusion_fw"
@@ -25,6 +25,8 @@ TIME_STREAM, NOISE_STREAM, NETWORK_STREAM = range(3)
 
 class DiffusionModule(lightning.LightningModule):
     """Trains ``denoiser`` and keeps ``averaged``, the same denoiser with the moving average of its weights.
+
+    Averages of further lengths are in ``further``. Without any, ``averaged`` is ``denoiser`` itself.
 
     All randomness of a step is a function of (seed, step, process), so that a run which is stopped and resumed equals
     one that was not. ``record`` is what every checkpoint says of itself: the resolved config, facts of the data,
@@ -36,7 +38,7 @@ class DiffusionModule(lightning.LightningModule):
         denoiser: NetworkDenoiser,
         objective: Objective,
         time_sampler: TimeSampler,
-        average: Average,
+        averages: Averages,
         *,
         optimizer: Callable[[Any], torch.optim.Optimizer],
         lr_schedule: Callable[[int], float],
@@ -51,8 +53,14 @@ class DiffusionModule(lightning.LightningModule):
     ) -> None:
         super().__init__()
         self.denoiser = denoiser
-        self.averaged = copy.deepcopy(denoiser).requires_grad_(False).eval()
-        self.objective, self.time_sampler, self.average = objective, time_sampler, average
+        copies = [copy.deepcopy(denoiser).requires_grad_(False).eval() for _ in averages.tracks]
+        if copies:
+            self.averaged = copies[0]
+        else:
+            # Not as a submodule: a checkpoint holds the weights once.
+            self.__dict__["averaged"] = denoiser
+        self.further = torch.nn.ModuleList(copies[1:])
+        self.objective, self.time_sampler, self.averages = objective, time_sampler, averages
         self.optimizer_factory, self.lr_schedule = optimizer, lr_schedule
         self.examples, self.batch_size, self.seed, self.num_workers = examples, batch_size, seed, num_workers
         self.conditional, self.label_dropout, self.num_classes = conditional, label_dropout, num_classes
@@ -149,10 +157,27 @@ class DiffusionModule(lightning.LightningModule):
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         super().optimizer_step(*args, **kwargs)
         # Lightning counts this step when the hook has returned.
-        self.average.update(self.averaged, self.denoiser, self.trainer.global_step + 1)
+        self.update_averages(self.trainer.global_step + 1)
+
+    def update_averages(self, step: int) -> None:
+        """One step of every average, after optimizer step ``step`` = 1, 2, ..."""
+        for (_, averaged), track in zip(self.tracks(), self.averages.tracks, strict=True):
+            track.update(averaged, self.denoiser, step)
+
+    def tracks(self) -> list[tuple[str, torch.nn.Module]]:
+        """The averaged networks and where a checkpoint's state_dict has them."""
+        further = [(f"further.{index}.", item) for index, item in enumerate(self.further)]
+        return [("averaged.", self.averaged), *further] if self.averages.tracks else []
+
+    @property
+    def weights_name(self) -> str:
+        """What a metric's name calls the weights that samples are drawn with."""
+        return "ema" if self.averages.tracks else "raw"
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint[CHECKPOINT_KEY] = {**self.record, "time_sampler": self.time_sampler.state_dict()}
+        lengths = {prefix: track.length for (prefix, _), track in zip(self.tracks(), self.averages.tracks, strict=True)}
+        own = {"time_sampler": self.time_sampler.state_dict(), "averages": lengths}
+        checkpoint[CHECKPOINT_KEY] = {**self.record, **own}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.time_sampler.load_state_dict(checkpoint[CHECKPOINT_KEY]["time_sampler"])

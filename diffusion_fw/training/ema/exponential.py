@@ -22,3 +22,7 @@ class Exponential(Average):
 
     def decay(self, step: int) -> float:
         return min(self.rate, (1 + step) / (10 + step)) if self.warmup else self.rate
+
+    @property
+    def length(self) -> dict[str, float]:
+        return {"rate": self.rate}
