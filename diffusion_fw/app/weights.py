@@ -14,6 +14,8 @@ from diffusion_fw.training.power_profile import LONGEST, Fit, Profile, fit
 from diffusion_fw.training.snapshots import FOLDER, Snapshot, before
 
 SHORTEST = 1e-3
+POINTS = 2000
+"""Of a picture of a profile."""
 FIRST = "averaged."
 
 
@@ -47,7 +49,19 @@ class Choice:
             return []
         from diffusion_fw.pictures.averages import profiles
 
-        return [profiles(folder / "ema_profile.png", self.fit)]
+        target, time = self.fit.target, self.fit.target.time
+        steps = torch.linspace(0, time, POINTS + 1, dtype=torch.float64)[1:]
+        parts = [profile.density(steps).masked_fill(steps > profile.time, torch.nan) for profile in self.fit.profiles]
+        return [
+            profiles(
+                folder / "ema_profile.png",
+                steps,
+                time * target.density(steps),
+                time * self.fit.density(steps),
+                time * torch.stack(parts),
+                f"Average of std={target.std:g} at step {time:g}: its profile is off by {self.fit.residual:.2%}",
+            )
+        ]
 
 
 def choose(content: dict[str, Any], path: Path, *, raw_weights: bool, rate: float | None, std: float | None) -> Choice:
