@@ -50,6 +50,11 @@ def remember(config: Mapping[str, Any]) -> None:
     os.environ[REMEMBERED] = json.dumps(config)
 
 
+def is_remembered() -> bool:
+    """Whether the process that started this one has kept its config for it."""
+    return REMEMBERED in os.environ
+
+
 def remembered(config: dict[str, Any]) -> dict[str, Any]:
     """The config that was kept for the run that ``config`` resumes."""
     return checked("train", json.loads(os.environ[REMEMBERED])) if config["resume"] else config

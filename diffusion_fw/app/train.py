@@ -116,8 +116,10 @@ def before(configs: list[dict[str, Any]], arguments: list[str]) -> bool:
     """Answer explain=true: print what would be run, and run nothing. A run that is resumed keeps its folder."""
     check_sweep(configs, arguments)
     if any(config["resume"] for config in configs):
-        from diffusion_fw.app.resume import folder_of, remember, resumed
+        from diffusion_fw.app.resume import folder_of, is_remembered, remember, resumed
 
+        if is_remembered():  # a process that Lightning started, with the first one's command line and folder
+            return False
         if len(configs) > 1 or "-m" in arguments or "--multirun" in arguments:
             raise ConfigError("resume goes on with one run; a sweep cannot")
         if any(argument.startswith("hydra.run.dir") for argument in arguments):
