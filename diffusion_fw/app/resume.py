@@ -67,6 +67,12 @@ def resumed(config: Mapping[str, Any], arguments: Sequence[str]) -> dict[str, An
     steps, and for fewer steps than the run has taken.
     """
     content = read(checkpoint_of(config["resume"]))
+    missing = [key for key in ("global_step", "optimizer_states", "callbacks") if key not in content]
+    if missing:
+        raise ConfigError(
+            f"resume={config['resume']} holds no {', '.join(missing)}, which going on needs; to start anew from its "
+            f"weights: init_from={config['resume']}"
+        )
     own: dict[str, Any] = dict(content[CHECKPOINT_KEY]["config"])
     own = checked("train", {**own, **{key: config[key] for key in config if key not in own}})
     keys = [word.partition("=")[0].lstrip("+~") for word in arguments if "=" in word]

@@ -55,7 +55,7 @@ def train(config: dict[str, Any], folder: Path) -> float:
     trainer = experiment.trainer
     if checkpoint:
         for logger in (logger for logger in trainer.loggers if hasattr(logger, "resume")):
-            logger.resume(step, content[LOGGERS_KEY].get(type(logger).__name__, {}))
+            logger.resume(step, content.get(LOGGERS_KEY, {}).get(type(logger).__name__, {}))
     elif config["init_from"]:
         raw = config["init_raw_weights"]
         print(warm_start(experiment.module, config["init_from"], raw_weights=raw))

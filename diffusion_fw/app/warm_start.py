@@ -9,28 +9,30 @@ from torch import Tensor
 
 from diffusion_fw.app.load import read
 from diffusion_fw.app.resume import checkpoint_of
+from diffusion_fw.app.weights import RECORD, choose
 from diffusion_fw.registry import ConfigError
 
 SHOWN = 8
 
 
 def warm_start(module: Any, source: str, *, raw_weights: bool = False) -> str:
-    """Copy the tensors of ``source`` that have the same name and shape into the model and into its average.
+    """Copy the tensors of ``source`` that have the same name and shape into the model and its averages.
 
-    The averaged weights, unless the raw ones are asked for. Returns what to tell: how many matched, which differ in
-    shape, which are missing, which were left over. Raises ConfigError where none matches.
+    The first averaged weights, unless the raw ones are asked for or there is no average. Returns what to tell: how
+    many matched, which differ in shape, which are missing, which were left over. Raises ConfigError where none matches.
     """
-    prefix = "denoiser." if raw_weights else "averaged."
-    content = read(checkpoint_of(source))
-    given = {key.removeprefix(prefix): value for key, value in content["state_dict"].items() if key.startswith(prefix)}
+    path = checkpoint_of(source)
+    content = read(path)
+    chosen = choose(content, path, raw_weights=raw_weights, rate=None, std=None)
+    given = chosen.weights
     own: dict[str, Tensor] = module.denoiser.state_dict()
     same = {key: given[key] for key, value in own.items() if key in given and given[key].shape == value.shape}
     if not same:
         raise ConfigError(
             f"init_from={source}: no weight of it has the name and shape of one of this model; its network is "
-            f"{content['diffusion_fw']['config']['network']['name']}"
+            f"{content[RECORD]['config']['network']['name']}"
         )
-    for denoiser in (module.denoiser, module.averaged):
+    for denoiser in (module.denoiser, *(averaged for _, averaged in module.tracks())):
         state = denoiser.state_dict()
         with torch.no_grad():
             for key, value in same.items():
@@ -42,7 +44,7 @@ def warm_start(module: Any, source: str, *, raw_weights: bool = False) -> str:
     lines = [
         f"init_from={source}: {len(same)} of {len(own)} tensors copied "
         f"({values:,} of {sum(value.numel() for value in own.values()):,} values, "
-        f"{'raw' if raw_weights else 'averaged'} weights)",
+        f"{chosen.name} weights)",
         *_listed("of another shape, left at random", other),
         *_listed("missing there, left at random", [key for key in own if key not in given]),
         *_listed("not used by this model", [key for key in given if key not in own]),

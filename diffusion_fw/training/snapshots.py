@@ -18,6 +18,7 @@ from torch import Tensor
 
 from diffusion_fw.pictures.files import replacing
 from diffusion_fw.registry import ConfigError
+from diffusion_fw.training.outages import survived
 from diffusion_fw.training.power_profile import Profile
 from diffusion_fw.training.step_callback import StepCallback
 
@@ -45,7 +46,7 @@ class Snapshots(StepCallback):
         }
         # safetensors writes several entries in an order that changes from run to run.
         content = save(tensors, metadata={"stds": json.dumps(lengths)})
-        with replacing(self.folder / f"step_{step:09d}.safetensors") as file:
+        with survived(f"writing into {self.folder}"), replacing(self.folder / f"step_{step:09d}.safetensors") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())

@@ -129,7 +129,7 @@ def kill_and_resume(folder, kills, steps, seed, longest):
         process.send_signal(signal.SIGKILL)
         process.communicate()
         assert process.returncode == -signal.SIGKILL, "the run ended before it was killed: it needs more steps"
-        struck[phase] += 1
+        struck[phase or "in between"] += 1
         check(folder)
     return struck
 

@@ -104,9 +104,15 @@ def assert_same_run(one, other):
         assert plain(first["diffusion_fw"]["time_sampler"]) == plain(second["diffusion_fw"]["time_sampler"])
 
 
-@pytest.mark.parametrize("experiment", EXPERIMENTS)
-def test_a_run_that_was_interrupted_and_resumed_is_the_one_that_was_not(experiment, tmp_path, monkeypatch):
-    config = small(experiment)
+OTHERS = (
+    ("flow", "ema=post_hoc", "ema.every=2"),
+    ("ddpm", "time_sampler=loss_aware", "lr_schedule=cosine", "trainer.accumulate_grad_batches=2"),
+)
+
+
+@pytest.mark.parametrize("words", [*((name,) for name in EXPERIMENTS), *OTHERS], ids=" ".join)
+def test_a_run_that_was_interrupted_and_resumed_is_the_one_that_was_not(words, tmp_path, monkeypatch):
+    config = small(*words)
     train(config, tmp_path / "whole")
     assert interrupted(config, tmp_path / "cut", monkeypatch, at=5) == 143
     assert content(tmp_path / "cut")["global_step"] == 5
@@ -220,8 +226,24 @@ def test_a_warm_start_copies_what_fits_and_names_what_does_not(run, tmp_path):
     raw = warm_start(module, str(run), raw_weights=True)
     assert torch.equal(module.denoiser.state_dict()[key], given[f"denoiser.{key}"])
     assert "raw weights" in raw
-    for part in ("averaged weights", "of another shape", "missing there"):
+    for part in ("ema weights", "of another shape", "missing there"):
         assert part in told
+
+
+def test_a_warm_start_gives_every_average_the_weights(run, tmp_path):
+    module = build_experiment(small("flow", "ema=post_hoc"), tmp_path).module
+    warm_start(module, str(run))
+    for _, averaged in module.tracks():
+        for key, value in averaged.state_dict().items():
+            assert torch.equal(value, content(run)["state_dict"][f"averaged.{key}"]), key
+
+
+def test_a_checkpoint_of_weights_alone_cannot_be_resumed(run, tmp_path):
+    weights = content(run)
+    del weights["optimizer_states"]
+    torch.save(weights, tmp_path / "weights.ckpt")
+    with pytest.raises(ConfigError, match=r"holds no optimizer_states.*init_from="):
+        asked(tmp_path / "weights.ckpt")
 
 
 def test_a_warm_start_from_nothing_alike_is_refused(run, tmp_path):
