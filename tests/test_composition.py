@@ -25,6 +25,7 @@ NEEDS_MORE = {
     ("data", "cifar10"),
     ("data", "image_folder"),
     ("data", "mnist"),
+    ("data", "webdataset"),
     ("guidance", "autoguidance"),
     ("guidance", "classifier"),
     ("guidance", "posterior"),

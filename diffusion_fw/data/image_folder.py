@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 import itertools
 import logging
 import math
-import os
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Annotated, ClassVar, Literal
@@ -16,9 +14,10 @@ import torch
 
 from diffusion_fw.data.decode import Decoder
 from diffusion_fw.data.flip import WithFlips
-from diffusion_fw.data.image_examples import LazyImages
+from diffusion_fw.data.image_examples import LazyImages, NamedImages
 from diffusion_fw.data.image_files import SUFFIXES, Folder, ImageFiles, Zip
 from diffusion_fw.data.source import Data, Examples
+from diffusion_fw.data.split import uniform_hash
 from diffusion_fw.registry import ConfigError, PositiveInt, Range, register
 
 logger = logging.getLogger(__name__)
@@ -128,7 +127,8 @@ class ImageFolder(Data):
         classes = (listing.classes[name] for name in names)
         labels = [indices[class_name] for class_name in classes if class_name is not None]
         decoder = Decoder(self.size, self.channels)
-        lazy = LazyImages(self.files, names, torch.tensor(labels) if labels else None, decoder, self.on_error)
+        images = NamedImages(self.files, names)
+        lazy = LazyImages(images, torch.tensor(labels) if labels else None, decoder, self.on_error)
         fits = len(names) * math.prod(self.shape) <= CACHE_BYTES
         examples: Examples = lazy.in_memory() if self.cache and fits else lazy
         return WithFlips(examples) if self.horizontal_flip and split == "train" else examples
@@ -139,9 +139,3 @@ def without_shared_folders(paths: dict[str, PurePosixPath]) -> dict[str, PurePos
     levels = zip(*(path.parent.parts for path in paths.values()), strict=False)
     shared = sum(1 for _ in itertools.takewhile(lambda level: len(set(level)) == 1, levels))
     return {name: PurePosixPath(*path.parts[shared:]) for name, path in paths.items()}
-
-
-def uniform_hash(path: PurePosixPath) -> float:
-    """A number in [0, 1) that depends on the path alone."""
-    digest = hashlib.sha256(os.fsencode(path.as_posix())).digest()
-    return int.from_bytes(digest[:6], "big") / 2**48

@@ -8,10 +8,11 @@ from typing import Annotated, Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from diffusion_fw.data.cache import default_cache
 from diffusion_fw.data.source import Examples
 from diffusion_fw.metrics.extractor import FeatureExtractor
 from diffusion_fw.metrics.metric import Measurement, Subject
-from diffusion_fw.metrics.statistics import Statistics, cached, default_cache
+from diffusion_fw.metrics.statistics import Statistics, cached
 from diffusion_fw.registry import ConfigError, Range, Runtime, register
 
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
+from diffusion_fw.data.cache import replace
 from diffusion_fw.data.source import Examples
 from diffusion_fw.metrics.extractor import FeatureExtractor
 
@@ -30,11 +29,6 @@ class Statistics:
     count: Tensor
     total: Tensor
     outer: Tensor
-
-
-def default_cache() -> Path:
-    """``$XDG_CACHE_HOME/diffusion_fw``, by default ``~/.cache/diffusion_fw``."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "diffusion_fw"
 
 
 def extract(features: FeatureExtractor, examples: Tensor) -> Tensor:
@@ -75,7 +69,7 @@ def cached(
         logger.warning("statistics in %s are unusable (%s): computed again", path, error)
     statistics = compute(features, examples, indices, device)
     try:
-        _write(path, statistics)
+        replace(path, save({"count": statistics.count, "total": statistics.total, "outer": statistics.outer}))
     except OSError as error:
         logger.warning("statistics are not cached: %s", error)
     return statistics
@@ -92,15 +86,3 @@ def _read(path: Path, num_features: int) -> Statistics:
     if shapes != expected:
         raise ValueError(f"it holds {shapes}")
     return Statistics(**content)
-
-
-def _write(path: Path, statistics: Statistics) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(save({"count": statistics.count, "total": statistics.total, "outer": statistics.outer}))
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
