@@ -80,8 +80,8 @@ class WebDataset(Data):
             first, count = shards.name(int(bad.nonzero()[0])), int(bad.sum())
             if self.on_error == "raise" or bad.all():
                 raise ConfigError(
-                    f"data.shards: the label of {first} is no number from 0 below {MOST_CLASSES:,} in a .cls, or as label "
-                    f"in a .json, one of {count} such images; repair them, or give data.on_error=skip"
+                    f"data.shards: the label of {first} is no number from 0 below {MOST_CLASSES:,} in a .cls, or as "
+                    f"label in a .json, one of {count} such images; repair them, or give data.on_error=skip"
                 )
             logger.warning("data.on_error=skip: left out %d images without a readable label, first %s", count, first)
             shards = shards.only(~bad)
