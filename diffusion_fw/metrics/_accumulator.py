@@ -54,6 +54,13 @@ class Accumulator(FrechetInceptionDistance):
         self.fake_features_cov_sum += generated.outer.to(self.device)
         self._update_count += 1
 
+    def _sync_dist(self, dist_sync_fn: Any = None, process_group: Any = None) -> None:
+        """Every state is a sum: one all_reduce each, where torchmetrics would gather those of all ranks on each."""
+        for name in self._reductions:
+            total = getattr(self, name).clone()
+            torch.distributed.all_reduce(total, group=process_group or self.process_group)
+            setattr(self, name, total)
+
     def compute(self) -> Tensor:
         count = int(self.fake_features_num_samples)
         if count != self.num_samples:

@@ -235,6 +235,7 @@ def distance_of_a_rank(rank: int, folder: str, generated: Tensor, reference: Ten
     torch.set_num_threads(1)
     store = f"file://{folder}/store"
     torch.distributed.init_process_group("gloo", init_method=store, rank=rank, world_size=2)
+    torch.distributed.all_gather = None  # the sums of thousands of processes fit into no memory: they are only added
     fid = metric(f"{folder}/rank{rank}", reference, len(generated), features="pixels")
     values = []
     for _ in range(2):
