@@ -314,6 +314,9 @@ def build_experiment(config: Config, folder: Path) -> Experiment:
         num_workers=config["num_workers"],
         record=checkpoint_record({**config, "features": {**config["features"], "name": features}}, facts),
     )
+    if config.get("compile"):
+        # In place, so that the names of the weights stay; after the averages were copied, which are evaluated plainly.
+        denoiser.network.compile()
     return Experiment(data, denoiser, sampler, metric, history, built.get("evaluation"), module, trainer)
 
 

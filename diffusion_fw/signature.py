@@ -90,7 +90,7 @@ def describe(annotation: Any) -> str:
     origin, args = typing.get_origin(base), typing.get_args(base)
     bounds = "".join(f" {'' if item.high == math.inf else 'in '}{item}" for item in extra if isinstance(item, Range))
     if origin is Literal:
-        return "one of " + ", ".join(map(str, args))
+        return "one of " + ", ".join(dict.fromkeys(map(str, args)))
     if _is_union(base):
         return " or ".join(describe(option) for option in args)
     if origin is tuple and args[-1] is not Ellipsis:

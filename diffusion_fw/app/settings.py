@@ -13,7 +13,7 @@ class TrainSettings:
     """batch_size is that of all processes and accumulated steps together: what one optimizer step sees.
 
     resume goes on with a run (its folder or a checkpoint of it); init_from starts anew with another run's averaged
-    weights, or its raw ones.
+    weights, or its raw ones. compile has torch.compile make the trained network's kernels.
     """
 
     seed: NonNegativeInt = 0
@@ -21,6 +21,7 @@ class TrainSettings:
     num_workers: NonNegativeInt = 0
     label_dropout: Fraction = 0.1
     explain: bool = False
+    compile: bool = False
     resume: str | None = None
     init_from: str | None = None
     init_raw_weights: bool = False

@@ -67,6 +67,7 @@ class DiffusionModule(lightning.LightningModule):
         self.record = record or {}
         self.gradient_norm = torch.zeros(())
         self.draws: list[tuple[Tensor, Tensor]] = []
+        self.noise = torch.empty(0)
         # Dropout takes its numbers from the global state, which is then set at every step.
         self.learns_times = type(time_sampler).update is not TimeSampler.update
         self.draws_in_network = any(getattr(layer, "p", 0) > 0 for layer in denoiser.modules() if _is_dropout(layer))
@@ -119,29 +120,36 @@ class DiffusionModule(lightning.LightningModule):
         values, labels = batch
         rank, world_size = self.trainer.global_rank, self.trainer.world_size
         accumulate = self.trainer.accumulate_grad_batches
-        micro_step = self.trainer.global_step * accumulate + batch_idx % accumulate
+        step, part = self.trainer.global_step, batch_idx % accumulate
         x0 = to_model(values)
-        source = generator(self.seed, TIME_STREAM, micro_step)
+        # Drawn for the whole batch of the optimizer step, so that its parts, accumulated or on other processes, are
+        # together what one would be.
+        source = generator(self.seed, TIME_STREAM, step)
         count = len(x0) * world_size
-        t = self.time_sampler(count, self.denoiser.schedule, source)[rank::world_size]
-        keep = (torch.rand(count, generator=source) >= self.label_dropout)[rank::world_size]
-        eps = batch_noise(x0, (self.seed, NOISE_STREAM, micro_step), rank, world_size)
+        mine = slice(part * count + rank, (part + 1) * count, world_size)
+        t = self.time_sampler(accumulate * count, self.denoiser.schedule, source)[mine]
+        keep = (torch.rand(accumulate * count, generator=source) >= self.label_dropout)[mine]
+        if part == 0:
+            whole = x0.new_empty((accumulate * len(x0), *x0.shape[1:]))
+            self.noise = batch_noise(whole, (self.seed, NOISE_STREAM, step), rank, world_size)
+        eps = self.noise[part * len(x0) : (part + 1) * len(x0)]
         if self.draws_in_network:
-            torch.manual_seed(generator(self.seed, NETWORK_STREAM, micro_step, rank).initial_seed())
+            torch.manual_seed(generator(self.seed, NETWORK_STREAM, step * accumulate + part, rank).initial_seed())
         level = self.denoiser.schedule(t)
         loss = self.objective(self.denoiser, x0, level, eps, self.labels(labels, keep))
         weighted = loss * self.time_sampler.weight(t).to(device=loss.device, dtype=loss.dtype, non_blocking=True)
-        if batch_idx % accumulate == 0:
+        if part == 0:
             self.draws = []
         self.draws.append((t, loss.detach()))
-        if self.learns_times:
-            self._learn_times(t, loss.detach())
+        if self.learns_times and part == accumulate - 1:
+            self._learn_times(*map(torch.cat, zip(*self.draws, strict=True)))
         return {"loss": weighted.mean(), "losses": loss.detach()}
 
     def _learn_times(self, t: Tensor, losses: Tensor) -> None:
         """Show the time sampler the losses of every process; one that is not finite would stay in its history."""
         mine = torch.stack([t.to(device=self.device, dtype=torch.float32), losses.float()], dim=1)
-        everywhere = self.trainer.strategy.all_gather(mine).reshape(-1, 2).double().cpu()
+        everywhere = self.trainer.strategy.all_gather(mine).reshape(-1, len(mine), 2)
+        everywhere = everywhere.transpose(0, 1).reshape(-1, 2).double().cpu()  # in the order of the global batch
         everywhere = everywhere[everywhere[:, 1].isfinite()]
         self.time_sampler.update(everywhere[:, 0], everywhere[:, 1])
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from diffusion_fw.registry import NonNegative, PositiveInt, Runtime, register
+import torch
+
+from diffusion_fw.registry import ConfigError, NonNegative, PositiveInt, Runtime, register
 
 
 @register("trainer", "default")
@@ -18,14 +20,18 @@ def default(
     devices: int | list[int] | Literal["auto"] = 1,
     num_nodes: PositiveInt = 1,
     strategy: str = "auto",
-    precision: Literal["32-true", "bf16-mixed", "16-mixed", "bf16-true", "64-true"] = "32-true",
+    precision: Literal["32-true", "bf16-mixed", "16-mixed", "bf16-true", "64-true", 32, "32"] = "32-true",
     gradient_clip_val: NonNegative = 1.0,
     accumulate_grad_batches: PositiveInt = 1,
     log_every_n_steps: PositiveInt = 50,
     deterministic: bool = False,
     benchmark: bool = False,
 ) -> Any:
-    """Run max_steps optimizer steps on the devices given; gradient_clip_val=0 doesn't clip."""
+    """Run max_steps optimizer steps on the devices given; gradient_clip_val=0 doesn't clip.
+
+    Raises ConfigError for FSDP without GPUs or with clipping, and for float16 without a GPU.
+    """
+    check_devices(accelerator, strategy, str(precision), gradient_clip_val)
     import lightning
     from lightning.pytorch.callbacks import Checkpoint, ProgressBar
 
@@ -55,3 +61,24 @@ def default(
         num_sanity_val_steps=0,
         limit_val_batches=0,
     )
+
+
+def check_devices(accelerator: str, strategy: str, precision: str, gradient_clip_val: float) -> None:
+    """ConfigError for what the devices or the strategy cannot do, with the presets that fit."""
+    gpu = accelerator in ("auto", "gpu") and torch.cuda.is_available()
+    if strategy.startswith("fsdp"):
+        if not gpu:
+            raise ConfigError(
+                f"trainer.strategy={strategy} needs GPUs, and trainer.accelerator={accelerator} finds none here; "
+                "choose trainer=cpu for one process or trainer=ddp_cpu for two"
+            )
+        if gradient_clip_val:
+            raise ConfigError(
+                f"trainer.gradient_clip_val={gradient_clip_val:g} would be held against the norm of a part of the "
+                f"gradient under trainer.strategy={strategy}; set trainer.gradient_clip_val=0 or choose trainer=ddp"
+            )
+    host = accelerator == "cpu" or (accelerator == "auto" and not gpu and not torch.backends.mps.is_available())
+    if precision == "16-mixed" and host:
+        raise ConfigError(
+            "trainer.precision=16-mixed needs a GPU; choose trainer.precision=32 or trainer.precision=bf16-mixed"
+        )

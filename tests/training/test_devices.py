@@ -1,0 +1,116 @@
+"""Devices: a run in parts is the run in one piece; what the devices cannot do is refused when the run is built."""
+
+from __future__ import annotations
+
+import lightning
+import pytest
+import torch
+
+from diffusion_fw.app.load import load_with_record
+from diffusion_fw.composition import build_experiment
+from diffusion_fw.config import check_command_line
+from diffusion_fw.registry import ConfigError
+
+SHORT = {"callbacks": ["checkpoints"], "trainer.log_every_n_steps": 1, "trainer.max_steps": 4}
+LEARNED = {
+    "objective": "vlb",
+    "variance": "learned_range",
+    "time_sampler": "loss_aware",
+    "time_sampler.history": 1,
+    "schedule": "cosine",
+    "schedule.num_steps": 4,
+    "lr_schedule": "cosine",
+    "lr_schedule.warmup_steps": 1,
+}
+
+
+def losses(config, folder):
+    """Of each step, from the checkpoint: a forked process keeps its history to itself."""
+    experiment = build_experiment(config, folder)
+    experiment.trainer.fit(experiment.module)
+    content = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
+    return [record["loss"] for record in content["callbacks"]["History"]["records"]], content
+
+
+@pytest.mark.parametrize("objective", [{}, LEARNED], ids=["simple", "vlb with learned times"])
+def test_accumulated_parts_and_processes_give_the_loss_curve_of_one(tiny, tmp_path, objective):
+    whole, file = losses(tiny({**SHORT, **objective}), tmp_path / "whole")
+    assert len(set(whole)) == 4
+    for name, changes in {
+        "parts": {"trainer.accumulate_grad_batches": 2},
+        "processes": {"trainer.devices": 2, "trainer.strategy": "ddp_fork"},
+    }.items():
+        curve, other = losses(tiny({**SHORT, **objective, **changes}), tmp_path / name)
+        assert curve == pytest.approx(whole, rel=1e-5), name
+        for key, value in file["diffusion_fw"]["time_sampler"].items():
+            assert torch.allclose(value, other["diffusion_fw"]["time_sampler"][key], rtol=1e-5), (name, key)
+
+
+@pytest.mark.parametrize("precision", [32, "32", "32-true", "bf16-mixed"])
+def test_names_of_precisions_are_accepted(tiny, tmp_path, precision):
+    experiment = build_experiment(tiny({"trainer.precision": precision}), tmp_path)
+    assert experiment.trainer.precision in ("32-true", "bf16-mixed")
+
+
+def test_precision_32_is_accepted_on_the_command_line():
+    assert check_command_line("train", ["trainer.precision=32"])[0]["trainer"]["precision"] == 32
+
+
+def test_time_labels_are_float32_under_bf16(tiny, tmp_path):
+    seen = {}
+
+    class Watch(lightning.Callback):
+        def on_train_start(self, trainer, pl_module):
+            network = pl_module.denoiser.network
+            network.register_forward_pre_hook(lambda _, args: seen.update(label=args[1].dtype))
+            network.time.register_forward_hook(lambda _, args, result: seen.update(embedding=result.dtype))
+            network.enter.register_forward_hook(lambda _, args, result: seen.update(hidden=result.dtype))
+
+    changes = {**SHORT, "callbacks": [], "trainer.max_steps": 1, "trainer.precision": "bf16-mixed"}
+    experiment = build_experiment(tiny(changes), tmp_path)
+    experiment.trainer.callbacks.append(Watch())
+    experiment.trainer.fit(experiment.module)
+    assert seen == {"label": torch.float32, "embedding": torch.float32, "hidden": torch.bfloat16}
+
+
+def test_float16_without_a_gpu_is_refused(tiny, tmp_path):
+    with pytest.raises(ConfigError, match=r"16-mixed needs a GPU.*bf16-mixed"):
+        build_experiment(tiny({"trainer.precision": "16-mixed"}), tmp_path)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_fsdp_composes_and_says_that_it_needs_gpus(tmp_path):
+    (config,) = check_command_line("train", ["trainer=fsdp", "ema=none"])
+    assert config["trainer"]["strategy"] == "fsdp"
+    with pytest.raises(ConfigError, match=r"needs GPUs.*trainer=ddp_cpu"):
+        build_experiment(config, tmp_path)
+
+
+def test_fsdp_with_clipping_is_refused(tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    changes = {
+        "ema": "none",
+        "trainer.accelerator": "gpu",
+        "trainer.strategy": "fsdp",
+        "trainer.gradient_clip_val": 1.0,
+    }
+    with pytest.raises(ConfigError, match=r"gradient_clip_val=1 .*gradient_clip_val=0"):
+        build_experiment(tiny(changes), tmp_path)
+
+
+def test_a_compiled_run_is_that_of_the_plain_network_and_its_checkpoint_loads_as_any(tiny, tmp_path, monkeypatch):
+    """The eager backend: the network is traced as for any other, and no compiler is needed."""
+    compiled = []
+
+    def eager(module, **_):
+        compiled.append(module)
+        module._compiled_call_impl = torch.compile(module._call_impl, backend="eager")
+
+    monkeypatch.setattr(torch.nn.Module, "compile", eager)
+    plain, file = losses(tiny({**SHORT, "trainer.max_steps": 2}), tmp_path / "plain")
+    assert not compiled
+    curve, other = losses(tiny({**SHORT, "trainer.max_steps": 2, "compile": True}), tmp_path / "compiled")
+    assert len(compiled) == 1
+    assert curve == pytest.approx(plain, rel=1e-5)
+    assert other["state_dict"].keys() == file["state_dict"].keys()
+    load_with_record(tmp_path / "compiled" / "checkpoints" / "last.ckpt")
