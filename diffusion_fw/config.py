@@ -11,12 +11,13 @@ from typing import Any
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import IntervalSweep, Override
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
 from diffusion_fw import registry
 from diffusion_fw.registry import ConfigError
+from diffusion_fw.sweeps import check_sweep_words
 
 STACKED = ("guidance", "logger", "callbacks")
 """Groups of which several choices hold at once, in order: each stands at group.name in the config."""
@@ -87,6 +88,7 @@ def check_command_line(program: str, arguments: Sequence[str]) -> list[dict[str,
     known = groups()
     for override in overrides:
         _check_choice(override, known)
+    check_sweep_words(overrides, multirun=len(words) < len(arguments))
     own = [override for override in overrides if not override.get_key_element().lstrip("+~").startswith("hydra")]
     return [_compose(program, job) for job in itertools.islice(_jobs(own), MAX_CHECKED_JOBS)]
 
@@ -100,14 +102,21 @@ def _parse(word: str) -> Override:
 
 
 def _jobs(overrides: Sequence[Override]) -> Iterator[list[str]]:
-    """The overrides of each job of a sweep over listed values; one job where nothing is swept."""
-    options = []
-    for override in overrides:
-        if override.is_discrete_sweep():
-            options.append([f"{override.get_key_element()}={value}" for value in override.sweep_string_iterator()])
-        elif not override.is_sweep_override():
-            options.append([override.input_line or ""])
-    return (list(job) for job in itertools.product(*options))
+    """The overrides of each job of a sweep; one job where nothing is swept. Intervals are taken at their two ends."""
+    ends = (
+        ("start", "end") if any(isinstance(override.value(), IntervalSweep) for override in overrides) else ("start",)
+    )
+    for end in ends:
+        options = []
+        for override in overrides:
+            key, value = override.get_key_element(), override.value()
+            if isinstance(value, IntervalSweep):
+                options.append([f"{key}={getattr(value, end)}"])
+            elif override.is_discrete_sweep():
+                options.append([f"{key}={value}" for value in override.sweep_string_iterator()])
+            else:
+                options.append([override.input_line or ""])
+        yield from (list(job) for job in itertools.product(*options))
 
 
 def _check_choice(override: Override, known: Sequence[str]) -> None:

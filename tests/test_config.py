@@ -38,7 +38,7 @@ def choose(group, name):
 
 def rounds():
     """Command lines that together make every choice of every group, each one of every group at a time."""
-    every = {group: choices(group) for group in groups() if group != "experiment"}
+    every = {group: choices(group) for group in groups() if group not in ("experiment", "sweep", "launcher")}
     for i in range(max(map(len, every.values()))):
         words = [choose(group, names[i % len(names)]) for group, names in every.items()]
         yield pytest.param(list(itertools.chain(*words)), id=str(i))

@@ -51,6 +51,8 @@ def run(program: str, task: Task, *, plugins: Path | None = None, before: Callab
 
         folder = Path(HydraConfig.get().runtime.output_dir)
         try:
+            # A launcher's worker is a fresh process.
+            registry.load_plugins()
             return task(checked(program, OmegaConf.to_container(config, resolve=True)), folder)
         except ConfigError as error:
             _discard(folder)

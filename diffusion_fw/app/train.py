@@ -25,6 +25,7 @@ def train(config: dict[str, Any], folder: Path) -> float:
     from diffusion_fw.app.load import read
     from diffusion_fw.app.report import Report
     from diffusion_fw.app.resume import checkpoint_of
+    from diffusion_fw.app.trial import trial_callbacks
     from diffusion_fw.app.warm_start import warm_start
     from diffusion_fw.composition import build_experiment
     from diffusion_fw.training.checkpoints import Checkpoints
@@ -62,6 +63,7 @@ def train(config: dict[str, Any], folder: Path) -> float:
     trainer.callbacks.append(Report(experiment, config, folder, floor=experiment.metric.floor()))
     writers = [item for item in trainer.callbacks if isinstance(item, Checkpoints)]
     trainer.callbacks.append(Interruption(writers[0] if writers else None))
+    trainer.callbacks.extend(trial_callbacks(experiment.history))
     with errors_of_children():
         trainer.fit(experiment.module, ckpt_path=checkpoint)
     # What strategies that fork or spawn bring back from the process that trained.
@@ -101,14 +103,16 @@ def check_sweep(configs: list[dict[str, Any]], arguments: list[str]) -> None:
     from diffusion_fw.app.device import processes
 
     swept = "-m" in arguments or "--multirun" in arguments
-    if not swept or any(argument.startswith("hydra/launcher=submitit") for argument in arguments):
+    if not swept or any(
+        argument.startswith(("launcher=submitit", "hydra/launcher=submitit")) for argument in arguments
+    ):
         return
     for trainer in (config["trainer"] for config in configs):
         strategy = trainer.get("strategy", "auto")
         if processes(trainer) > 1 and not strategy.endswith(("_fork", "_spawn")):
             raise ConfigError(
                 f"trainer.strategy={strategy}: each of its processes would run the whole sweep again; in a sweep use "
-                "trainer.strategy=ddp_fork, trainer.strategy=ddp_spawn or hydra/launcher=submitit_slurm"
+                "trainer.strategy=ddp_fork, trainer.strategy=ddp_spawn or launcher=submitit_slurm"
             )
 
 

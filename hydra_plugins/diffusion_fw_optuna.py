@@ -1,0 +1,62 @@
+"""Where Hydra looks for sweepers: the one of `sweep=optuna`, which is in diffusion_fw.app.study.
+
+No __init__.py beside this file: the packages of Hydra's plugins share the name. No postponed annotations in it: Hydra
+runs it before it is in sys.modules, where dataclasses would look them up.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Optional
+
+from hydra.core.config_store import ConfigStore
+from hydra.plugins.launcher import Launcher
+from hydra.plugins.sweeper import Sweeper
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig
+
+
+@dataclass
+class OptunaSweeperConf:
+    """What `hydra.sweeper.*` may say of a search."""
+
+    _target_: str = "hydra_plugins.diffusion_fw_optuna.OptunaSweeper"
+    # How many trials the study has in the end, those that are there already counted.
+    n_trials: int = 20
+    # tpe or random; see diffusion_fw.app.study.SAMPLERS.
+    sampler: str = "tpe"
+    # median, halving or none; see diffusion_fw.app.study.PRUNERS.
+    pruner: str = "median"
+    seed: int = 0
+    # The trials that are drawn together and launched side by side.
+    parallel: int = "${oc.select:hydra.launcher.n_jobs,1}"  # type: ignore[assignment]
+    # An SQLAlchemy URL; study.db in the sweep's folder unless given.
+    storage: Optional[str] = None  # noqa: UP045
+    # Set for each job by the sweeper: the number of the trial that the job is.
+    trial: Optional[int] = None  # noqa: UP045
+
+
+ConfigStore.instance().store(
+    group="hydra/sweeper", name="diffusion_fw_optuna", node=OptunaSweeperConf, provider="diffusion_fw"
+)
+
+
+class OptunaSweeper(Sweeper):
+    """The search for the smallest distance that a run returns."""
+
+    def __init__(self, **settings: Any) -> None:
+        self.settings = settings
+        self.config: DictConfig
+        self.launcher: Launcher
+        self.hydra_context: HydraContext
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        from hydra.core.plugins import Plugins
+
+        self.hydra_context, self.config = hydra_context, config
+        self.launcher = Plugins.instance().instantiate_launcher(
+            hydra_context=hydra_context, task_function=task_function, config=config
+        )
+
+    def sweep(self, arguments: list[str]) -> Any:
+        from diffusion_fw.app.study import search
+
+        return search(self.config, arguments, self.hydra_context.config_loader, self.launcher.launch)
