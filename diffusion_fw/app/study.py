@@ -75,9 +75,8 @@ def search(config: DictConfig, arguments: list[str], config_loader: Any, launch:
     study.sampler = SAMPLERS[settings.sampler](seed, settings.parallel > 1)
     repeat_interrupted(study)
     console = Console()
-    while missing := settings.n_trials - len(ended(study)):
-        if missing < 0:
-            break
+    while (missing := settings.n_trials - len(ended(study))) > 0:
+        leave(study, list(space), folder)
         asked = [study.ask(fixed_distributions=space) for _ in range(min(missing, settings.parallel))]
         jobs = [
             [*fixed, *(f"{key}={trial.params[key]}" for key in space), f"hydra.sweeper.trial={trial.number}"]
@@ -86,7 +85,6 @@ def search(config: DictConfig, arguments: list[str], config_loader: Any, launch:
         for trial, result in zip(asked, launch(jobs, asked[0].number), strict=True):
             tell(study, trial, result)
             _print_line(console, study, trial.number, settings.n_trials)
-        leave(study, list(space), folder)
     leave(study, list(space), folder)
     print_study(console, study, list(space), fixed, folder)
     best = best_trial(study)
@@ -238,9 +236,12 @@ def print_study(console: Console, study: optuna.Study, keys: Sequence[str], fixe
         values = (_short(trial.params.get(key, "")) for key in keys)
         table.add_row(str(trial.number), reached, _outcome(trial), *values)
     console.print(table)
-    for trial in trials:
+    errors: dict[str, list[str]] = {}
+    for trial in sorted(trials, key=lambda trial: trial.number):
         if ERROR in trial.user_attrs:
-            console.print(f"trial {trial.number}: {trial.user_attrs[ERROR].splitlines()[0]}", markup=False)
+            errors.setdefault(trial.user_attrs[ERROR].splitlines()[0], []).append(str(trial.number))
+    for error, numbers in errors.items():
+        console.print(f"trial {', '.join(numbers)}: {error}", markup=False, highlight=False, soft_wrap=True)
     if best := best_trial(study):
         own = [word for word in fixed if not word.startswith(("sweep=", "launcher=", "hydra"))]
         words = [*own, *(f"{key}={value}" for key, value in best.params.items())]
