@@ -61,9 +61,9 @@ def train(config: dict[str, Any], folder: Path) -> float:
         raw = config["init_raw_weights"]
         print(warm_start(experiment.module, config["init_from"], raw_weights=raw))
     trainer.callbacks.append(Report(experiment, config, folder, floor=experiment.metric.floor()))
+    trainer.callbacks.extend(trial_callbacks(experiment.history))
     writers = [item for item in trainer.callbacks if isinstance(item, Checkpoints)]
     trainer.callbacks.append(Interruption(writers[0] if writers else None))
-    trainer.callbacks.extend(trial_callbacks(experiment.history))
     with errors_of_children():
         trainer.fit(experiment.module, ckpt_path=checkpoint)
     # What strategies that fork or spawn bring back from the process that trained.
