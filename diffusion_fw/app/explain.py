@@ -13,6 +13,7 @@ from rich.table import Table
 from diffusion_fw import registry
 from diffusion_fw.app.device import processes
 from diffusion_fw.app.help import defaults
+from diffusion_fw.app.memory import stated
 from diffusion_fw.composition import Facts, build_data, build_denoiser, build_sampler, build_variance, check_fit
 from diffusion_fw.config import STACKED, conf_dir
 from diffusion_fw.samplers.base import Sampler
@@ -85,26 +86,6 @@ def parameters(config: Mapping[str, Any], facts: Facts) -> int:
         return sum(item.numel() for item in build_denoiser(config, facts).network.parameters())
 
 
-def activation_bytes(config: Mapping[str, Any], facts: Facts, count: int = 2) -> int:
-    """Bytes that autograd keeps for one example's backward pass, measured on a forward pass of a small batch."""
-    denoiser = build_denoiser(config, facts)
-    held: dict[int, int] = {}
-    owned = {item.untyped_storage().data_ptr() for item in denoiser.parameters()}
-
-    def keep(tensor: torch.Tensor) -> torch.Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in owned:
-            held[storage.data_ptr()] = storage.nbytes()
-        return tensor
-
-    t = torch.full((count,), 1.0, dtype=torch.float64)
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        output, _ = denoiser.output(torch.randn(count, *facts.shape), denoiser.schedule(t))
-        loss = output.square().mean()
-    del loss
-    return sum(held.values()) // count
-
-
 def explain(config: dict[str, Any], arguments: Sequence[str]) -> None:
     """Print the resolved config with where each value came from, and what the run would cost."""
     console = Console()
@@ -126,8 +107,6 @@ def explain(config: dict[str, Any], arguments: Sequence[str]) -> None:
     accumulate = trainer.get("accumulate_grad_batches", 1)
     count_processes = processes(trainer)
     local = config["batch_size"] // max(1, accumulate * count_processes)
-    weights = 4 * count
-    activations = activation_bytes(config, facts) * local
     cost = Table(title="the run", show_header=False)
     images = trainer["max_steps"] * config["batch_size"]
     for name, value in (
@@ -138,11 +117,7 @@ def explain(config: dict[str, Any], arguments: Sequence[str]) -> None:
         ("global batch", f"{config['batch_size']} = {count_processes} processes x {accumulate} accumulated x {local}"),
         ("examples seen", f"{images:,} = {images / len(data.train):.1f} epochs"),
         ("parameters", f"{count:,}"),
-        (
-            "memory per process, estimated",
-            f"{(5 * weights + activations) / 2**20:,.0f} MiB = weights, gradients, two Adam moments and average "
-            f"({5 * weights / 2**20:,.0f}) + activations ({activations / 2**20:,.0f})",
-        ),
+        ("memory per process, estimated", stated(config, facts, local)),
         ("network evaluations per sample", evaluations(sampler)),
     ):
         cost.add_row(name, value)

@@ -12,7 +12,8 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
-from diffusion_fw.composition import Experiment, plain
+from diffusion_fw.app.memory import stated
+from diffusion_fw.composition import Experiment, Facts, plain
 from diffusion_fw.noise import generator
 from diffusion_fw.pictures import curves
 from diffusion_fw.pictures.schedules import schedule as draw_schedule
@@ -31,6 +32,9 @@ class Report(lightning.Callback):
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: Any) -> None:
         if trainer.is_global_zero:
+            local = self.config["batch_size"] // (trainer.world_size * trainer.accumulate_grad_batches)
+            said = stated(self.config, Facts.from_record(pl_module.record["facts"]), local)
+            print(f"memory per process, estimated: {said}")
             with survived(f"writing {self.folder / 'config.yaml'}"), replaced(self.folder / "config.yaml") as file:
                 file.write(yaml.safe_dump(plain(self.config), sort_keys=False).encode())
         for logger in trainer.loggers:
