@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
-from diffusion_fw.app.memory import estimate, saved_bytes, state_ratio, stated
+from diffusion_fw.app.memory import chunk_size, estimate, saved_bytes, state_ratio, stated
 from diffusion_fw.composition import Facts, build_data, build_denoiser
 
 
@@ -30,3 +31,12 @@ def test_checkpointing_and_bf16_keep_less(tiny, facts):
     plain = saved_bytes(tiny(), facts, 8)
     assert saved_bytes(tiny({"network.checkpointing": True}), facts, 8) < plain
     assert saved_bytes(tiny({"trainer.precision": "bf16-mixed"}), facts, 8) < plain
+
+
+def test_an_automatic_batch_is_the_largest_power_of_two_that_fits(tiny, facts, monkeypatch):
+    each = saved_bytes(tiny(), facts, 2) // 2
+    cpu = torch.device("cpu")
+    for examples, size in ((1, 1), (40, 32), (64, 64), (5000, 256)):
+        monkeypatch.setattr("os.sysconf", lambda name, n=examples: 2 * n * each if "AVPHYS" in name else 1)
+        assert chunk_size("auto", tiny(), facts, cpu) == size
+    assert chunk_size(7, tiny(), facts, cpu) == 7

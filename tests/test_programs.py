@@ -75,7 +75,7 @@ def test_samples_are_one_picture_each_of_the_data_s_size(trained, tmp_path):
 @pytest.mark.parametrize("sampler", [["sampler=ddim"], ["sampler=ddpm", "sampler.steps=5"]])
 def test_the_same_seed_gives_the_same_images_whatever_the_batch(trained, tmp_path, sampler):
     drawn = []
-    for size in (3, 64):
+    for size in (3, "auto"):
         (tmp_path / str(size)).mkdir()
         config = program("sample", trained, "num_samples=7", "seed=4", f"batch_size={size}", *sampler)
         sample(config, tmp_path / str(size))

@@ -20,6 +20,7 @@ def evaluate(config: dict[str, Any], folder: Path) -> float:
 
     from diffusion_fw.app.device import choose
     from diffusion_fw.app.load import load_chosen
+    from diffusion_fw.app.memory import chunk_size
     from diffusion_fw.composition import (
         Facts,
         build_data,
@@ -45,6 +46,7 @@ def evaluate(config: dict[str, Any], folder: Path) -> float:
     if metric.of_samples:
         check_fit(denoiser, sampler, variance)
     device = choose(config["device"])
+    batch_size = chunk_size(config["batch_size"], record["config"], facts, device)
     conditional = is_conditional(denoiser)
     num_classes = facts.num_classes if conditional else 0
     check_label_dropout(config, record["config"]["label_dropout"])
@@ -58,7 +60,7 @@ def evaluate(config: dict[str, Any], folder: Path) -> float:
             range(metric.num_samples),
             seed=config["seed"],
             num_classes=num_classes,
-            batch_size=config["batch_size"],
+            batch_size=batch_size,
             device=device,
         ):
             yield chunk, to_pixels(x) if facts.pixels else x
@@ -73,7 +75,7 @@ def evaluate(config: dict[str, Any], folder: Path) -> float:
             weights=choice.name,
             device=device,
             seed=config["seed"],
-            batch_size=config["batch_size"],
+            batch_size=batch_size,
             folder=folder,
         )
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -87,3 +88,23 @@ def saved_bytes(config: Mapping[str, Any], facts: Facts, count: int) -> int:
             loss = output.float().square().mean()
         del loss
     return sum(size for _, size in held.values())
+
+
+FREE_FRACTION = 0.5
+"""The part of the free memory that batch_size=auto takes for sampling."""
+
+
+def chunk_size(batch_size: int | str, config: Mapping[str, Any], facts: Facts, device: torch.device) -> int:
+    """The batch size given, or for "auto" the largest power of two that fits, at most 256 on a CPU.
+
+    An example is taken to need what autograd would keep of it, which is more than sampling does.
+    """
+    if not isinstance(batch_size, str):
+        return batch_size
+    if device.type == "cuda":
+        free, most = torch.cuda.mem_get_info(device)[0], 1 << 16
+    else:
+        free, most = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"), 256
+    each = max(1, saved_bytes(config, facts, 2) // 2)
+    fits = max(1, int(FREE_FRACTION * free) // each)
+    return min(most, 1 << (fits.bit_length() - 1))

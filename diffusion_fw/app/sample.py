@@ -18,6 +18,7 @@ def sample(config: dict[str, Any], folder: Path) -> None:
 
     from diffusion_fw.app.device import choose
     from diffusion_fw.app.load import load_chosen
+    from diffusion_fw.app.memory import chunk_size
     from diffusion_fw.composition import (
         Facts,
         build_sampler,
@@ -40,6 +41,7 @@ def sample(config: dict[str, Any], folder: Path) -> None:
     sampler = build_sampler(config)
     check_fit(denoiser, sampler, build_variance(config))
     device = choose(config["device"])
+    batch_size = chunk_size(config["batch_size"], record["config"], facts, device)
     conditional = is_conditional(denoiser)
     check_label_dropout(config, record["config"]["label_dropout"])
     wrapped = build_wrappers(config, facts, conditional)(denoiser.to(device))
@@ -50,7 +52,7 @@ def sample(config: dict[str, Any], folder: Path) -> None:
         range(config["num_samples"]),
         seed=config["seed"],
         num_classes=facts.num_classes if conditional else 0,
-        batch_size=config["batch_size"],
+        batch_size=batch_size,
         device=device,
     )
     values = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 from diffusion_fw.registry import Fraction, NonNegativeInt, PositiveInt, register
 
@@ -35,7 +36,7 @@ class SampleSettings:
     checkpoint: str
     num_samples: PositiveInt = 64
     seed: NonNegativeInt = 0
-    batch_size: PositiveInt = 256
+    batch_size: PositiveInt | Literal["auto"] = 256
     raw_weights: bool = False
     ema: dict[str, float | None] = field(default_factory=dict)
     device: str = "auto"
@@ -49,7 +50,7 @@ class EvaluateSettings:
 
     checkpoint: str
     seed: NonNegativeInt = 0
-    batch_size: PositiveInt = 256
+    batch_size: PositiveInt | Literal["auto"] = 256
     raw_weights: bool = False
     ema: dict[str, float | None] = field(default_factory=dict)
     device: str = "auto"
