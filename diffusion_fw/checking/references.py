@@ -20,6 +20,7 @@ from diffusion_fw.process.level import NoiseLevel
 from diffusion_fw.process.schedule import Schedule
 from diffusion_fw.process.transition import Transition, posterior
 from diffusion_fw.registry import ConfigError
+from diffusion_fw.samplers.annealed_langevin import fitting_step
 
 Component = dict[str, Any]
 """A name and knobs, as in references.json."""
@@ -136,10 +137,18 @@ def _irreducible_edm(stds: Sequence[float], count: int = 1 << 17) -> list[float]
 
 def _parameters(network: Component, shape: Sequence[int], outputs: int, without: str | None = None) -> list[int]:
     """The number of parameters, without a row of the embedding ``without`` if named."""
+    classes = 1000 if network.get("class_conditional") else 0
     with torch.device("meta"):
-        built = _build("network", network, shape=tuple(shape), outputs=outputs, num_classes=1000)
+        built = _build("network", network, shape=tuple(shape), outputs=outputs, num_classes=classes)
     row = 0 if without is None else built.get_parameter(without).shape[1]
     return [sum(parameter.numel() for parameter in built.parameters()) - row]
+
+
+def _langevin_steps(sigma_max: float, sigma_min: float, levels: int) -> list[float]:
+    """Annealed Langevin's default steps per level, and the step size that it chooses on geometric sigmas."""
+    (steps,) = _default("sampler", "annealed_langevin", ["steps_per_level"])
+    growth = (sigma_max / sigma_min) ** (2 / (levels - 1))
+    return [steps, fitting_step(growth, steps) * sigma_min**2]
 
 
 def _default(group: str, name: str, knobs: Sequence[str]) -> list[Any]:
@@ -148,6 +157,7 @@ def _default(group: str, name: str, knobs: Sequence[str]) -> list[Any]:
 
 
 MEASURES: dict[str, Callable[..., Any]] = {
+    "langevin_steps": _langevin_steps,
     "alpha_bar": lambda **place: _rows(**place).alpha.square(),
     "alpha": lambda **place: _rows(**place).alpha,
     "sigma": lambda **place: _rows(**place).sigma,
