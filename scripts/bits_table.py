@@ -17,7 +17,7 @@ def main(arguments: list[str]) -> None:
     """Print the table."""
     found: dict[tuple[str, str], dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
     for argument in arguments:
-        title, _, folder = argument.partition("=")
+        title, _, folder = argument.rpartition("=")
         for path in sorted(Path(folder).rglob("evaluation.json")):
             result = json.loads(path.read_text())
             if "bits_per_dim" in result:
