@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import statistics
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +10,7 @@ from pathlib import Path
 import torch
 
 import diffusion_fw as dfw
+from benchmarks.timing import compared
 from benchmarks.training_step import BATCH, ROUNDS, ours
 
 BOUND = 1.25
@@ -27,10 +27,6 @@ def measure() -> Iterator[tuple[str, dict[str, float], float]]:
             pairs.append((watched, ours(points, Path(folder) / f"{index}b")))
     yield (
         f"watch over the numbers, default MLP on 2-D points, batch {BATCH}",
-        {
-            "ours": statistics.median(first for first, _ in pairs),
-            "bare": statistics.median(second for _, second in pairs),
-            "ratio": statistics.median(first / second for first, second in pairs),
-        },
+        compared(pairs),
         BOUND,
     )

@@ -23,6 +23,11 @@ def ratio(
     with torch.random.fork_rng():
         ours(), bare()
         pairs = [(seconds(ours, repeats), seconds(bare, repeats)) for _ in range(rounds)]
+    return compared(pairs)
+
+
+def compared(pairs: list[tuple[float, float]]) -> dict[str, float]:
+    """The medians of pairs of (ours, bare) seconds, and the median of their ratios."""
     return {
         "ours": statistics.median(first for first, _ in pairs),
         "bare": statistics.median(second for _, second in pairs),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import logging
-import statistics
 import tempfile
 import time
 from collections.abc import Iterator
@@ -15,6 +14,7 @@ import torch
 from torch import nn
 
 import diffusion_fw as dfw
+from benchmarks.timing import compared
 from diffusion_fw.data.source import InMemory
 from diffusion_fw.training.history import History
 from diffusion_fw.training.module import DiffusionModule
@@ -99,10 +99,6 @@ def measure() -> Iterator[tuple[str, dict[str, float], float]]:
         pairs = [(ours(points, Path(folder) / str(index)), bare(points)) for index in range(ROUNDS)]
     yield (
         f"training step, default MLP on 2-D points, batch {BATCH}",
-        {
-            "ours": statistics.median(first for first, _ in pairs),
-            "bare": statistics.median(second for _, second in pairs),
-            "ratio": statistics.median(first / second for first, second in pairs),
-        },
+        compared(pairs),
         BOUND,
     )

@@ -5,7 +5,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from diffusion_fw.registry import ConfigError, Runtime, build, load_plugins, names, register
+from diffusion_fw.discovery import load_plugins
+from diffusion_fw.registry import ConfigError, Runtime, build, names, register
 
 if TYPE_CHECKING:
     from diffusion_fw import checking, likelihood, oracles

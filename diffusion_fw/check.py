@@ -22,7 +22,7 @@ from rich.progress import track
 from rich.table import Table
 from torch import Tensor
 
-from diffusion_fw import registry
+from diffusion_fw import discovery, registry
 from diffusion_fw.checking import convergence, document, references
 from diffusion_fw.checking.conformance import examine
 from diffusion_fw.checking.report import MARKS
@@ -167,7 +167,7 @@ def run(arguments: Sequence[str]) -> bool:
         return check_references(console)
     if list(arguments) == ["all"]:
         return check_all(console)
-    registry.load_plugins(*_beside())
+    discovery.load_plugins(*_beside())
     return check_one(arguments, console)
 
 

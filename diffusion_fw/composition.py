@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from diffusion_fw import registry
+from diffusion_fw import discovery, registry
 from diffusion_fw.data.source import Data, to_model
 from diffusion_fw.denoiser import Denoiser, NetworkDenoiser
 from diffusion_fw.process.compatibility import check_parameterization
@@ -298,6 +298,11 @@ def build_experiment(config: Config, folder: Path) -> Experiment:
             f"batch_size={config['batch_size']} is that of all {trainer.world_size} processes and "
             f"{trainer.accumulate_grad_batches} accumulated steps together and must be a multiple of {parts}"
         )
+    if metric.num_samples < trainer.world_size:
+        raise ConfigError(
+            f"metric.num_samples={metric.num_samples} is less than one for each of the {trainer.world_size} processes; "
+            "raise metric.num_samples or lower trainer.devices"
+        )
     module = DiffusionModule(
         denoiser,
         objective,
@@ -328,7 +333,7 @@ def checkpoint_record(config: Config, facts: Facts) -> dict[str, Any]:
         "version": __version__,
         "config": plain(config),
         "facts": plain(asdict(facts)),
-        "plugins": registry.plugin_hashes(),
+        "plugins": discovery.plugin_hashes(),
     }
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import diffusion_fw as dfw
-from diffusion_fw import registry
+from diffusion_fw import discovery, registry
 from diffusion_fw.composition import build_experiment
 from diffusion_fw.process.schedules.linear import Linear
 from diffusion_fw.registry import ConfigError
@@ -176,7 +176,7 @@ def with_plugin(tiny, tmp_path, monkeypatch, scratch):
     class BorrowedSampler(registry.entry("sampler", "ddim").factory):
         """A sampler of a plugin."""
 
-    monkeypatch.setattr(registry, "plugin_hashes", lambda: {"lender": "0" * 64})
+    monkeypatch.setattr(discovery, "plugin_hashes", lambda: {"lender": "0" * 64})
 
     def make(group):
         _, path = fit(tiny({"trainer.max_steps": 1, group: "borrowed"}), tmp_path)

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from diffusion_fw import registry
+from diffusion_fw import discovery, registry
 from diffusion_fw.app.budget import at_most
 from diffusion_fw.app.weights import Choice, choose
 from diffusion_fw.composition import Facts, build_denoiser, build_network
@@ -105,7 +105,7 @@ def _check_plugins(record: dict[str, Any], path: str | os.PathLike[str]) -> None
             plugins = ", ".join(record["plugins"]) or "none"
             raise ConfigError(
                 f"checkpoint={path} uses {group}={name}, which is not registered here; "
-                f"it was made with the plugins: {plugins}. Put the plugin into plugins/ or {registry.PLUGIN_VARIABLE}"
+                f"it was made with the plugins: {plugins}. Put the plugin into plugins/ or {discovery.PLUGIN_VARIABLE}"
             )
 
 

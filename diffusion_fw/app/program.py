@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from diffusion_fw import registry
+from diffusion_fw import discovery
 from diffusion_fw.registry import ConfigError, RegistrationError
 
 Task = Callable[[dict[str, Any], Path], Any]
@@ -23,7 +23,7 @@ def run(program: str, task: Task, *, plugins: Path | None = None, before: Callab
     """
     arguments = sys.argv[1:]
     try:
-        registry.load_plugins(*([plugins] if plugins and plugins.is_dir() else []))
+        discovery.load_plugins(*([plugins] if plugins and plugins.is_dir() else []))
         from diffusion_fw.config import check_command_line, conf_dir, store_components
 
         if {"-h", "--help"} & set(arguments):
@@ -52,7 +52,7 @@ def run(program: str, task: Task, *, plugins: Path | None = None, before: Callab
         folder = Path(HydraConfig.get().runtime.output_dir)
         try:
             # A launcher's worker is a fresh process.
-            registry.load_plugins()
+            discovery.load_plugins()
             return task(checked(program, OmegaConf.to_container(config, resolve=True)), folder)
         except ConfigError as error:
             _discard(folder)

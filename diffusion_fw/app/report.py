@@ -14,10 +14,10 @@ from rich.table import Table
 
 from diffusion_fw.app.memory import stated
 from diffusion_fw.composition import Experiment, Facts, plain
+from diffusion_fw.files import replaced
 from diffusion_fw.noise import generator
 from diffusion_fw.pictures import curves
 from diffusion_fw.pictures.schedules import schedule as draw_schedule
-from diffusion_fw.training.durable import replaced
 from diffusion_fw.training.outages import survived
 
 
@@ -30,11 +30,15 @@ class Report(lightning.Callback):
     def __init__(self, experiment: Experiment, config: Mapping[str, Any], folder: Path, *, floor: float) -> None:
         self.experiment, self.config, self.folder, self.floor = experiment, config, folder, floor
 
-    def on_train_start(self, trainer: lightning.Trainer, pl_module: Any) -> None:
+    def on_fit_start(self, trainer: lightning.Trainer, pl_module: Any) -> None:
+        # Before there is a progress bar.
         if trainer.is_global_zero:
             local = self.config["batch_size"] // (trainer.world_size * trainer.accumulate_grad_batches)
             said = stated(self.config, Facts.from_record(pl_module.record["facts"]), local)
             print(f"memory per process, estimated: {said}")
+
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: Any) -> None:
+        if trainer.is_global_zero:
             with survived(f"writing {self.folder / 'config.yaml'}"), replaced(self.folder / "config.yaml") as file:
                 file.write(yaml.safe_dump(plain(self.config), sort_keys=False).encode())
         for logger in trainer.loggers:

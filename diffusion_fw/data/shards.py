@@ -24,6 +24,7 @@ from torch import Tensor
 from diffusion_fw.data import cache, tar_index
 from diffusion_fw.data.image_examples import THREADS
 from diffusion_fw.data.image_files import LARGEST_MEMBER
+from diffusion_fw.files import replaced
 from diffusion_fw.registry import ConfigError
 
 logger = logging.getLogger(__name__)
@@ -189,7 +190,8 @@ def indexed(path: Path) -> dict[str, Tensor]:
         logger.warning("the index in %s is unusable (%s): made again", kept, error)
     table = tar_index.index(path)
     try:
-        cache.replace(kept, save(table))
+        with replaced(kept) as file:
+            file.write(save(table))
     except OSError as error:
         logger.warning("the index of %s is not cached: %s", path, error)
     return table

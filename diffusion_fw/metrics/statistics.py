@@ -13,8 +13,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from diffusion_fw.data.cache import replace
 from diffusion_fw.data.source import Examples
+from diffusion_fw.files import replaced
 from diffusion_fw.metrics.extractor import FeatureExtractor
 
 BATCH = 250
@@ -69,7 +69,8 @@ def cached(
         logger.warning("statistics in %s are unusable (%s): computed again", path, error)
     statistics = compute(features, examples, indices, device)
     try:
-        replace(path, save({"count": statistics.count, "total": statistics.total, "outer": statistics.outer}))
+        with replaced(path) as file:
+            file.write(save({"count": statistics.count, "total": statistics.total, "outer": statistics.outer}))
     except OSError as error:
         logger.warning("statistics are not cached: %s", error)
     return statistics

@@ -13,7 +13,7 @@ from matplotlib import get_data_path
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from diffusion_fw.pictures.files import replacing
+from diffusion_fw.files import replaced
 from diffusion_fw.pictures.style import INK, PAGE, QUIET
 
 CELL = 80
@@ -141,6 +141,6 @@ def _arrow(page: Image.Image, start: int, end: int, y: int) -> None:
 
 
 def _save(path: Path, page: Image.Image) -> Path:
-    with replacing(path) as file:
+    with replaced(path) as file:
         page.save(file, format="PNG", optimize=True)
     return path

@@ -8,8 +8,8 @@ from typing import Any
 import lightning
 from lightning.pytorch.callbacks import Checkpoint
 
+from diffusion_fw.files import remove_unfinished
 from diffusion_fw.registry import ConfigError
-from diffusion_fw.training.durable import remove_unfinished
 from diffusion_fw.training.history import History
 from diffusion_fw.training.outages import tell
 from diffusion_fw.training.step_callback import StepCallback

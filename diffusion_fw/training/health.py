@@ -183,7 +183,10 @@ class Health(lightning.Callback):
                 f"{self.folder}"
             )
         path = self.folder / LAST_GOOD
-        trainer.save_checkpoint(path)
+        try:
+            trainer.save_checkpoint(path)
+        except OSError as error:
+            raise NumericalError(f"{message}. The state before that step could not be written: {error}") from None
         raise NumericalError(f"{message}. The state before that step is kept in {path}")
 
     # ----------------------------------------------------------------------------------------------------------------

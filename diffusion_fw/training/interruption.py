@@ -16,6 +16,10 @@ from diffusion_fw.training.checkpoints import Checkpoints
 logger = logging.getLogger(__name__)
 
 
+AGREE_EVERY = 10
+"""Steps between two questions of several processes to each other: each one waits for the devices."""
+
+
 class Interrupted(SystemExit):
     """A run that a signal ended; its exit code is 128 + the signal's number: 143 for SIGTERM, 130 for SIGINT."""
 
@@ -24,8 +28,9 @@ class Interruption(lightning.Callback):
     """Writes last.ckpt at the end of the step in which SIGTERM or SIGINT came, and ends the program.
 
     The step includes an evaluation or a checkpoint that is due. All processes of a run end together, whichever the
-    signal came to. A second SIGINT ends the program at once. Other signals, SLURM's warning before a requeue among
-    them, are left to Lightning. It must be the last callback. The exit code is 1 where last.ckpt could not be written.
+    signal came to, at the next step that is a multiple of AGREE_EVERY. A second SIGINT ends the program at once. Other
+    signals, SLURM's warning before a requeue among them, are left to Lightning. It must be the last callback. The exit
+    code is 1 where last.ckpt could not be written.
     """
 
     def __init__(self, checkpoints: Checkpoints | None) -> None:
@@ -53,6 +58,8 @@ class Interruption(lightning.Callback):
             return
         number = self._received
         if trainer.world_size > 1:
+            if trainer.global_step % AGREE_EVERY:
+                return
             number = int(trainer.strategy.reduce(pl_module.draws[0][1].new_tensor(float(number)), reduce_op="max"))
         if not number:
             return

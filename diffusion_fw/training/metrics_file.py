@@ -11,7 +11,7 @@ from typing import Any
 
 from lightning.pytorch.loggers import Logger
 
-from diffusion_fw.training.durable import replaced
+from diffusion_fw.files import replaced
 
 
 class MetricsFile(Logger):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from diffusion_fw.pictures.files import replacing
+from diffusion_fw.files import replaced
 from diffusion_fw.registry import ConfigError
 from diffusion_fw.training.outages import survived
 from diffusion_fw.training.power_profile import Profile
@@ -46,10 +45,8 @@ class Snapshots(StepCallback):
         }
         # safetensors writes several entries in an order that changes from run to run.
         content = save(tensors, metadata={"stds": json.dumps(lengths)})
-        with survived(f"writing into {self.folder}"), replacing(self.folder / f"step_{step:09d}.safetensors") as file:
+        with survived(f"writing into {self.folder}"), replaced(self.folder / f"step_{step:09d}.safetensors") as file:
             file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from examples import plain_state
 
 HERE = Path(__file__).parent
 WORDS = (
@@ -84,20 +85,12 @@ def result(folder):
     return {
         "rows": rows,
         **{
-            f"{name}/{key}": plain(content[key])
+            f"{name}/{key}": plain_state(content[key])
             for name, content in files.items()
             for key in ("global_step", "state_dict", "optimizer_states", "lr_schedulers", "callbacks")
         },
-        **{name: plain(content["diffusion_fw"]["time_sampler"]) for name, content in files.items()},
+        **{name: plain_state(content["diffusion_fw"]["time_sampler"]) for name, content in files.items()},
     }
-
-
-def plain(state):
-    if isinstance(state, torch.Tensor):
-        return state.tolist()
-    if isinstance(state, dict):
-        return {key: plain(value) for key, value in state.items() if "per_second" not in str(key)}
-    return [plain(item) for item in state] if isinstance(state, (list, tuple)) else state
 
 
 def finish(folder, steps):

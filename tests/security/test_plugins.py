@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import diffusion_fw as dfw
-from diffusion_fw import registry
+from diffusion_fw import discovery, registry
 from diffusion_fw.registry import ConfigError
 
 CODE = "from pathlib import Path\nPath({!r}).touch()\n"
@@ -38,7 +38,7 @@ def python(tmp_path):
     return run
 
 
-LOAD = "from diffusion_fw import registry; print(*registry.load_plugins())"
+LOAD = "from diffusion_fw import discovery; print(*discovery.load_plugins())"
 
 
 @pytest.fixture
@@ -70,8 +70,8 @@ def test_a_relative_folder_stays_where_the_user_was_when_it_was_named(python, fo
     (tmp_path / "plugins").mkdir()
     (tmp_path / "plugins" / "good.py").write_text("")
     code = (
-        f"import os; from diffusion_fw import registry; print(*registry.load_plugins()); os.chdir({str(home)!r}); "
-        "print(*registry.load_plugins()); print(os.environ['DIFFUSION_FW_PLUGINS'])"
+        f"import os; from diffusion_fw import discovery; print(*discovery.load_plugins()); os.chdir({str(home)!r}); "
+        "print(*discovery.load_plugins()); print(os.environ['DIFFUSION_FW_PLUGINS'])"
     )
     found = python(code, tmp_path, DIFFUSION_FW_PLUGINS="plugins")
     assert found == ["diffusion_fw.plugins.good"] * 2 + [str(tmp_path / "plugins")]
@@ -103,4 +103,4 @@ def test_a_name_that_looks_like_a_path_is_only_a_name(folders):
 def test_a_folder_that_is_not_there_is_named(folders, monkeypatch):
     monkeypatch.setenv("DIFFUSION_FW_PLUGINS", "nowhere")
     with pytest.raises(ConfigError, match=r"plugin folder .*nowhere does not exist"):
-        registry.plugin_files()
+        discovery.plugin_files()

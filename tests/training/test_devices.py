@@ -78,6 +78,18 @@ def test_float16_without_a_gpu_is_refused(tiny, tmp_path):
         build_experiment(tiny({"trainer.precision": "16-mixed"}), tmp_path)
 
 
+@pytest.mark.skipif(torch.cuda.is_available() or torch.backends.mps.is_available(), reason="there is a GPU")
+def test_a_gpu_that_is_not_there_is_refused_with_the_presets_that_fit(tiny, tmp_path):
+    with pytest.raises(ConfigError, match=r"trainer\.accelerator=gpu.*trainer=cpu.*trainer=ddp_cpu"):
+        build_experiment(tiny({"trainer.accelerator": "gpu"}), tmp_path)
+
+
+def test_fewer_samples_than_processes_are_refused(tiny, tmp_path):
+    changes = {"trainer.devices": 4, "trainer.strategy": "ddp_fork", "metric.num_samples": 3}
+    with pytest.raises(ConfigError, match=r"metric\.num_samples=3.*4 processes"):
+        build_experiment(tiny(changes), tmp_path)
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_fsdp_composes_and_says_that_it_needs_gpus(tmp_path):
     (config,) = check_command_line("train", ["trainer=fsdp", "ema=none"])

@@ -10,6 +10,7 @@ from pathlib import Path
 import lightning
 import pytest
 import torch
+from examples import plain_state
 
 from diffusion_fw.app.resume import resumed
 from diffusion_fw.app.train import before, train
@@ -85,23 +86,14 @@ def rows(folder):
         return [{key: value for key, value in row.items() if "per_second" not in key} for row in csv.DictReader(file)]
 
 
-def plain(state):
-    """Tensors as lists, so that == compares to the bit."""
-    if isinstance(state, torch.Tensor):
-        return state.tolist()
-    if isinstance(state, dict):
-        return {key: plain(value) for key, value in state.items() if "per_second" not in str(key)}
-    return [plain(item) for item in state] if isinstance(state, (list, tuple)) else state
-
-
 def assert_same_run(one, other):
     assert rows(one) == rows(other)
     for name in ("last", "best"):
         first, second = content(one, name), content(other, name)
         assert first["global_step"] == second["global_step"]
         for key in ("state_dict", "optimizer_states", "lr_schedulers", "callbacks"):
-            assert plain(first[key]) == plain(second[key]), key
-        assert plain(first["diffusion_fw"]["time_sampler"]) == plain(second["diffusion_fw"]["time_sampler"])
+            assert plain_state(first[key]) == plain_state(second[key]), key
+        assert plain_state(first["diffusion_fw"]["time_sampler"]) == plain_state(second["diffusion_fw"]["time_sampler"])
 
 
 OTHERS = (

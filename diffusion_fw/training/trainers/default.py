@@ -29,7 +29,7 @@ def default(
 ) -> Any:
     """Run max_steps optimizer steps on the devices given; gradient_clip_val=0 doesn't clip.
 
-    Raises ConfigError for FSDP without GPUs or with clipping, and for float16 without a GPU.
+    Raises ConfigError for GPUs that are not there, FSDP with clipping, and float16 without a GPU.
     """
     check_devices(accelerator, strategy, str(precision), gradient_clip_val)
     import lightning
@@ -66,6 +66,10 @@ def default(
 def check_devices(accelerator: str, strategy: str, precision: str, gradient_clip_val: float) -> None:
     """ConfigError for what the devices or the strategy cannot do, with the presets that fit."""
     gpu = accelerator in ("auto", "gpu") and torch.cuda.is_available()
+    if accelerator == "gpu" and not (gpu or torch.backends.mps.is_available() or strategy.startswith("fsdp")):
+        raise ConfigError(
+            "trainer.accelerator=gpu finds no GPU here; choose trainer=cpu for one process or trainer=ddp_cpu for two"
+        )
     if strategy.startswith("fsdp"):
         if not gpu:
             raise ConfigError(

@@ -1,0 +1,91 @@
+"""A trained model as `sample.py` and `evaluate.py` use it: its weights, guidance, sampler and device."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from diffusion_fw.app.device import choose
+from diffusion_fw.app.load import load_chosen
+from diffusion_fw.app.memory import chunk_size
+from diffusion_fw.app.weights import Choice
+from diffusion_fw.composition import (
+    Facts,
+    build_sampler,
+    build_variance,
+    build_wrappers,
+    check_fit,
+    check_label_dropout,
+    is_conditional,
+    own_variance,
+)
+from diffusion_fw.data.source import to_pixels
+from diffusion_fw.denoiser import Denoiser, NetworkDenoiser
+from diffusion_fw.process.variance import Variance
+from diffusion_fw.samplers.base import Sampler
+from diffusion_fw.sampling import draw
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a checkpoint and a program's config make together."""
+
+    config: dict[str, Any]
+    """The program's, with the model's own variance where it asks for none."""
+    trained_with: dict[str, Any]
+    """The config of the training."""
+    facts: Facts
+    choice: Choice
+    network: NetworkDenoiser
+    denoiser: Denoiser
+    """The network with its guidance."""
+    sampler: Sampler
+    variance: Variance
+    num_classes: int
+    """0 for a model that takes no labels."""
+    device: torch.device
+    batch_size: int
+
+    def check_sampler(self) -> None:
+        """ConfigError where the sampler does not fit the model."""
+        check_fit(self.network, self.sampler, self.variance)
+
+    def draw(self, count: int) -> Iterator[tuple[Sequence[int], Tensor]]:
+        """(indices, examples as the data hold them) in chunks: sample i depends on the seed and on i alone."""
+        for chunk, x in draw(
+            self.sampler,
+            self.denoiser,
+            self.facts.shape,
+            range(count),
+            seed=self.config["seed"],
+            num_classes=self.num_classes,
+            batch_size=self.batch_size,
+            device=self.device,
+        ):
+            yield chunk, to_pixels(x) if self.facts.pixels else x
+
+
+def open_trained(config: Mapping[str, Any]) -> Trained:
+    """The model of ``config["checkpoint"]``; ConfigError for a bad file and for choices that do not fit it."""
+    network, record, choice = load_chosen(config["checkpoint"], raw_weights=config["raw_weights"], **config["ema"])
+    own, trained_with = own_variance(config, record["config"]), record["config"]
+    facts, conditional = Facts.from_record(record["facts"]), is_conditional(network)
+    check_label_dropout(own, trained_with["label_dropout"])
+    device = choose(own["device"])
+    return Trained(
+        config=own,
+        trained_with=trained_with,
+        facts=facts,
+        choice=choice,
+        network=network,
+        denoiser=build_wrappers(own, facts, conditional)(network.to(device)),
+        sampler=build_sampler(own),
+        variance=build_variance(own),
+        num_classes=facts.num_classes if conditional else 0,
+        device=device,
+        batch_size=chunk_size(own["batch_size"], trained_with, facts, device),
+    )
