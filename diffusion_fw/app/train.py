@@ -38,7 +38,7 @@ def train(config: dict[str, Any], folder: Path) -> float:
         "in eval mode at the start of training",
         "is smaller than the logging interval",
         "all_gather is deprecated",
-        "isinstance.treespec, LeafSpec. is deprecated",
+        "isinstance.treespec, LeafSpec.* is deprecated",
         "You're resuming from a checkpoint that ended before the epoch ended",
     ):
         warnings.filterwarnings("ignore", message=f".*{message}")
