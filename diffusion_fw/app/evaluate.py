@@ -62,4 +62,4 @@ def evaluate(config: dict[str, Any], folder: Path) -> float:
 
 def main(plugins: Path | None = None) -> None:
     """The program `python evaluate.py`."""
-    run("evaluate", evaluate, plugins=plugins)
+    run("evaluate", evaluate, returns="metric", plugins=plugins)

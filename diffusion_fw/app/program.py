@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import sys
@@ -12,14 +13,24 @@ from typing import Any
 from diffusion_fw import discovery
 from diffusion_fw.registry import ConfigError, RegistrationError
 
+logger = logging.getLogger(__name__)
+
 Task = Callable[[dict[str, Any], Path], Any]
 
 
-def run(program: str, task: Task, *, plugins: Path | None = None, before: Callable[..., bool] | None = None) -> None:
-    """Run ``task(config, folder)`` under Hydra for each job of the command line.
+def run(
+    program: str,
+    task: Task,
+    *,
+    returns: str = "result",
+    plugins: Path | None = None,
+    before: Callable[..., bool] | None = None,
+) -> None:
+    """Run ``task(config, folder)`` under Hydra for each job of the command line, and keep run.json in each folder.
 
-    ``plugins`` is the folder beside the script. ``before(configs, arguments)`` may answer the command line by itself
-    (True: nothing is left to do). A ConfigError is one message and exit code 1, and leaves no folder.
+    ``returns`` says in words what the task returns. ``plugins`` is the folder beside the script. ``before(configs,
+    arguments)`` may answer the command line by itself (True: nothing is left to do). A ConfigError of a single run is
+    one message and exit code 1, and leaves no folder; in a sweep a job's error is told, and left to the sweeper.
     """
     arguments = sys.argv[1:]
     try:
@@ -44,28 +55,48 @@ def run(program: str, task: Task, *, plugins: Path | None = None, before: Callab
     import hydra
     from hydra.core.hydra_config import HydraConfig
     from hydra.errors import CompactHydraException
+    from hydra.types import RunMode
     from omegaconf import DictConfig, OmegaConf
 
     def job(config: DictConfig) -> Any:
+        from diffusion_fw.app.run_record import recorded
         from diffusion_fw.config import checked
 
-        folder = Path(HydraConfig.get().runtime.output_dir)
+        own = HydraConfig.get()
+        folder, swept = Path(own.runtime.output_dir), own.mode == RunMode.MULTIRUN
+        if swept:
+            # One group on W&B for a sweep.
+            os.environ.setdefault("WANDB_RUN_GROUP", "/".join(Path(own.sweep.dir).parts[-2:]))
+        # A launcher's worker is a fresh process.
+        discovery.load_plugins()
+        words, number = list(own.overrides.task), own.sweeper.get("job")
         try:
-            # A launcher's worker is a fresh process.
-            discovery.load_plugins()
-            return task(checked(program, OmegaConf.to_container(config, resolve=True)), folder)
+            with recorded(folder, program, returns, words, number=number, seed=config.seed) as record:
+                record.result = task(checked(program, OmegaConf.to_container(config, resolve=True)), folder)
+            return record.result
         except ConfigError as error:
-            _discard(folder)
-            if os.environ.get("HYDRA_FULL_ERROR"):
+            if not swept:
+                _discard(folder)
+                if os.environ.get("HYDRA_FULL_ERROR"):
+                    raise
+                raise CompactHydraException(f"{type(error).__name__}: {error}") from error
+            failure: Exception = error
+            logger.error("job failed: %s: %s", type(error).__name__, error)
+        except Exception as error:
+            if not swept:
                 raise
-            raise CompactHydraException(f"{type(error).__name__}: {error}") from error
+            failure = error
+            logger.exception("job failed")
+        # The sweeper keeps it: what its traceback holds, the model and its data, would stay in memory.
+        failure.__traceback__ = failure.__cause__ = failure.__context__ = None
+        raise failure
 
     hydra.main(version_base="1.3", config_path=os.fspath(conf_dir()), config_name=program)(job)()
 
 
 def _discard(folder: Path) -> None:
-    """Remove a run's folder that holds nothing but Hydra's own files, and the folders above it that are then empty."""
-    own = {".hydra", *(path.name for path in folder.glob("*.log"))}
+    """Remove a folder that holds only what every run begins with, and the folders above it that are then empty."""
+    own = {".hydra", "run.json", *(path.name for kind in ("*.log", "git-*.diff") for path in folder.glob(kind))}
     if not folder.is_dir() or not {path.name for path in folder.iterdir()} <= own:
         return
     shutil.rmtree(folder, ignore_errors=True)

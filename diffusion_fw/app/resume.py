@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from diffusion_fw.app.load import CHECKPOINT_KEY, read
+from diffusion_fw.composition import plain
 from diffusion_fw.config import STACKED, check_command_line, checked
 from diffusion_fw.registry import ConfigError
 
@@ -60,6 +61,27 @@ def remembered(config: dict[str, Any]) -> dict[str, Any]:
     return checked("train", json.loads(os.environ[REMEMBERED])) if config["resume"] else config
 
 
+def continued(config: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """``config``, with ``resume`` where it is of a job whose checkpoint an earlier sweep has left in ``folder``.
+
+    Raises ConfigError where the folder holds a run of another config.
+    """
+    from hydra.core.hydra_config import HydraConfig
+
+    swept = HydraConfig.initialized() and HydraConfig.get().sweeper.get("job") is not None
+    if config["resume"] or not swept or not (folder / "checkpoints" / "last.ckpt").is_file():
+        return config
+    own = read(checkpoint_of(folder))[CHECKPOINT_KEY]["config"]
+    for path, value in _differences(plain(config), own):
+        chosen = path != "features.name" or value != "auto"
+        if chosen and (path.partition(".")[0] not in FREE or path in FIXED):
+            raise ConfigError(
+                f"{folder} holds a run with {path}={_at(own, path)}, now it is {value}; choose another "
+                "hydra.sweep.dir, or remove the folder"
+            )
+    return {**config, "resume": os.fspath(folder)}
+
+
 def resumed(config: Mapping[str, Any], arguments: Sequence[str]) -> dict[str, Any]:
     """The run's own config with the command line's changes.
 
@@ -76,17 +98,17 @@ def resumed(config: Mapping[str, Any], arguments: Sequence[str]) -> dict[str, An
     own: dict[str, Any] = dict(content[CHECKPOINT_KEY]["config"])
     own = checked("train", {**own, **{key: config[key] for key in config if key not in own}})
     keys = [word.partition("=")[0].lstrip("+~") for word in arguments if "=" in word]
-    plain = check_command_line("train", [])[0]
+    default = check_command_line("train", [])[0]
     for key in keys:
         top = key.partition(".")[0]
         if top == "hydra" or key.startswith("hydra/"):
             continue
         if top not in FREE or key in FIXED:
-            _check_same(key, own, config, plain)
+            _check_same(key, own, config, default)
         elif key in STACKED:
             own[key] = {name: own[key].get(name, section) for name, section in config[key].items()}
         elif key in config and isinstance(config[key], Mapping):
-            changed = dict(_differences(config[key], plain[key], key))
+            changed = dict(_differences(config[key], default[key], key))
             for path in (item for item in changed if item not in FIXED):
                 own = _replaced(own, path.split("."), changed[path])
         else:

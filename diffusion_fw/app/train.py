@@ -145,8 +145,8 @@ def main(plugins: Path | None = None) -> None:
     """The program `python train.py`."""
 
     def task(config: dict[str, Any], folder: Path) -> float:
-        from diffusion_fw.app.resume import remembered
+        from diffusion_fw.app.resume import continued, remembered
 
-        return train(remembered(config), folder)
+        return train(continued(remembered(config), folder), folder)
 
-    run("train", task, plugins=plugins, before=before)
+    run("train", task, returns="best distance", plugins=plugins, before=before)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 import matplotlib
 from cycler import cycler
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
@@ -75,14 +76,23 @@ def page(path: Path, height: int, width: int = PAGE) -> Iterator[Figure]:
 
 def scale_y(axes: Axes, values: Iterable[float], ratio: float = 3.0) -> None:
     """A logarithmic y with plain numbers as ticks, if the finite values are positive and differ by more than ratio."""
+    _scale(axes.set_yscale, axes.yaxis, values, ratio)
+
+
+def scale_x(axes: Axes, values: Iterable[float], ratio: float = 3.0) -> None:
+    """The same for x."""
+    _scale(axes.set_xscale, axes.xaxis, values, ratio)
+
+
+def _scale(set_scale: Callable[..., None], axis: Axis, values: Iterable[float], ratio: float) -> None:
     finite = [value for value in values if math.isfinite(value)]
     if not finite or min(finite) <= 0 or max(finite) <= ratio * min(finite):
         return
     narrow = max(finite) < 100 * min(finite)
-    axes.set_yscale("log", nonpositive="mask")
-    axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if narrow else (1.0,)))
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axes.yaxis.set_minor_formatter(NullFormatter())
+    set_scale("log", nonpositive="mask")
+    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if narrow else (1.0,)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_formatter(NullFormatter())
 
 
 def legend_above(axes: Axes) -> None:

@@ -1,4 +1,4 @@
-"""Where Hydra looks for sweepers: the one of `sweep=optuna`, which is in diffusion_fw.app.study.
+"""Where Hydra looks for sweepers: those of `sweep=basic` and `sweep=optuna`, which are in diffusion_fw.app.
 
 No __init__.py beside this file: the packages of Hydra's plugins share the name. No postponed annotations in it: Hydra
 runs it before it is in sys.modules, where dataclasses would look them up.
@@ -15,10 +15,19 @@ from omegaconf import DictConfig
 
 
 @dataclass
+class GridSweeperConf:
+    """What `hydra.sweeper.*` may say of a sweep over listed values."""
+
+    _target_: str = "hydra_plugins.diffusion_fw_sweepers.GridSweeper"
+    # Set for each job by the sweeper: its number, which names its folder.
+    job: Optional[int] = None  # noqa: UP045
+
+
+@dataclass
 class OptunaSweeperConf:
     """What `hydra.sweeper.*` may say of a search."""
 
-    _target_: str = "hydra_plugins.diffusion_fw_optuna.OptunaSweeper"
+    _target_: str = "hydra_plugins.diffusion_fw_sweepers.OptunaSweeper"
     # How many trials the study has in the end, those that are there already counted.
     n_trials: int = 20
     # tpe or random; see diffusion_fw.app.study.SAMPLERS.
@@ -34,16 +43,14 @@ class OptunaSweeperConf:
     trial: Optional[int] = None  # noqa: UP045
 
 
-ConfigStore.instance().store(
-    group="hydra/sweeper", name="diffusion_fw_optuna", node=OptunaSweeperConf, provider="diffusion_fw"
-)
+for name, conf in (("diffusion_fw_grid", GridSweeperConf), ("diffusion_fw_optuna", OptunaSweeperConf)):
+    ConfigStore.instance().store(group="hydra/sweeper", name=name, node=conf, provider="diffusion_fw")
 
 
-class OptunaSweeper(Sweeper):
-    """The search for the smallest distance that a run returns."""
+class LaunchingSweeper(Sweeper):
+    """A sweeper with the launcher that was chosen."""
 
     def __init__(self, **settings: Any) -> None:
-        self.settings = settings
         self.config: DictConfig
         self.launcher: Launcher
         self.hydra_context: HydraContext
@@ -55,6 +62,19 @@ class OptunaSweeper(Sweeper):
         self.launcher = Plugins.instance().instantiate_launcher(
             hydra_context=hydra_context, task_function=task_function, config=config
         )
+
+
+class GridSweeper(LaunchingSweeper):
+    """Every combination of the listed values."""
+
+    def sweep(self, arguments: list[str]) -> Any:
+        from diffusion_fw.app.grid import sweep
+
+        return sweep(self.config, arguments, self.hydra_context.config_loader, self.launcher.launch)
+
+
+class OptunaSweeper(LaunchingSweeper):
+    """The search for the smallest distance that a run returns."""
 
     def sweep(self, arguments: list[str]) -> Any:
         from diffusion_fw.app.study import search

@@ -1,0 +1,76 @@
+"""What produced a run's numbers: the code with its changes, the plugins, the packages, the machine."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import os
+import platform
+import subprocess
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from diffusion_fw import discovery
+from diffusion_fw.files import replaced
+
+GIT = ("git", "-c", "core.fsmonitor=false", "-c", "core.quotePath=false")
+"""A repository's own config may name programs that git would start; none is."""
+GIT_SECONDS = 20
+LARGEST_DIFF = 16 << 20
+"""Bytes: what is longer is no change of code, and only its hash is kept."""
+MOST_UNTRACKED = 200
+
+
+def provenance(folder: Path) -> dict[str, Any]:
+    """The state of everything that a run in ``folder`` depends on beside its config; changes of code go to git-*.diff.
+
+    ``repositories``: for each git repository that this package, the working directory or a plugin is in, the commit,
+    the file with its uncommitted changes, and the files that git does not know. Environment variables are not read:
+    they hold secrets.
+    """
+    places = [Path(__file__).parent, Path.cwd(), *map(Path, discovery.plugin_folders())]
+    return {
+        "repositories": repositories(places, folder),
+        "plugins": discovery.plugin_hashes(),
+        "packages": dict(sorted({item.name: item.version for item in importlib.metadata.distributions()}.items())),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "host": platform.node(),
+    }
+
+
+def repositories(places: Iterable[Path], folder: Path) -> list[dict[str, Any]]:
+    """The state of each git repository that one of ``places`` is in; empty without git."""
+    tops = {top: None for place in places if (top := _git(place, "rev-parse", "--show-toplevel"))}
+    return [_state(Path(top.strip()), folder) for top in tops]
+
+
+def _state(top: Path, folder: Path) -> dict[str, Any]:
+    commit = _git(top, "rev-parse", "HEAD")
+    changes = _git(top, "diff", "--no-ext-diff", "--no-textconv", "--no-color", "HEAD")
+    untracked = (_git(top, "ls-files", "--others", "--exclude-standard") or "").splitlines()
+    state: dict[str, Any] = {"folder": os.fspath(top), "commit": commit.strip() if commit else None, "diff": None}
+    if changes:
+        content = changes.encode(errors="surrogateescape")
+        state["diff"] = f"git-{hashlib.sha256(content).hexdigest()[:12]}.diff"
+        if len(content) <= LARGEST_DIFF and not (folder / state["diff"]).exists():
+            with replaced(folder / state["diff"]) as file:
+                file.write(content)
+    return {**state, "untracked": untracked[:MOST_UNTRACKED]}
+
+
+def _git(place: Path, *words: str) -> str | None:
+    """What git says in ``place``; None where it cannot say, as there is no git, or no repository."""
+    try:
+        done = subprocess.run(
+            [*GIT, *words],
+            cwd=place,
+            env={**os.environ, "GIT_OPTIONAL_LOCKS": "0"},
+            capture_output=True,
+            timeout=GIT_SECONDS,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.decode(errors="surrogateescape")

@@ -1,0 +1,122 @@
+"""run.json in the folder of every run: what was asked, what produced it, and how it ended."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import math
+import os
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from diffusion_fw.app.provenance import provenance
+from diffusion_fw.files import replaced
+from diffusion_fw.training.outages import survived
+
+NAME = "run.json"
+LARGEST = 16 << 20
+"""Bytes: a record is some ten thousand."""
+
+RUNNING, FINISHED, FAILED, INTERRUPTED = "running", "finished", "failed", "interrupted"
+"""A record that says `running` while nothing runs is that of a run that was killed."""
+
+RANKS = ("RANK", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK", "SLURM_PROCID")
+NO_CHOICE = ("sweep=", "launcher=", "hydra", "resume=", "explain=")
+"""The words of a command line that say how a run is run, not which it is."""
+
+
+class Job:
+    """What a run tells its record."""
+
+    result: float | None = None
+
+
+def choices_of(words: Iterable[str]) -> tuple[str, ...]:
+    """The words that say which run it is, in alphabetical order: two runs are the same where these are."""
+    return tuple(sorted(word for word in words if not word.lstrip("+~").startswith(NO_CHOICE)))
+
+
+def is_first_process() -> bool:
+    """Whether this is the one process of a run that writes of it, as the launchers of processes say it."""
+    return all(os.environ.get(key, "0") == "0" for key in RANKS)
+
+
+def read_record(folder: Path) -> dict[str, Any] | None:
+    """The record of the run in ``folder``; None where there is none that can be read."""
+    path = folder / NAME
+    try:
+        record = json.loads(path.read_text(encoding="utf-8")) if path.stat().st_size <= LARGEST else None
+    except (OSError, ValueError, RecursionError):
+        return None
+    if not isinstance(record, dict) or not isinstance(record.get("overrides"), list):
+        return None
+    return record if isinstance(record.get("attempts"), list) and record["attempts"] else None
+
+
+@contextmanager
+def recorded(
+    folder: Path, program: str, returns: str, overrides: Sequence[str], *, number: int | None, seed: int
+) -> Iterator[Job]:
+    """Keep run.json of the job that the block is: `running` from its first line on, and how it ended.
+
+    A run that goes on, as it is resumed or as a sweep is started again, gets one more of ``attempts``; its
+    ``overrides`` stay those that it began with.
+    """
+    job = Job()
+    if not is_first_process():
+        yield job
+        return
+    began, before = time.time(), read_record(folder)
+    resumed = any(word.lstrip("+~").startswith("resume=") for word in overrides)
+    if before is not None and not resumed and choices_of(before["overrides"]) != choices_of(overrides):
+        before = None
+    attempt = {"overrides": list(overrides), "began": _at(began), "status": RUNNING, **provenance_of(folder)}
+    earlier = [] if before is None else before["attempts"]
+    record: dict[str, Any] = {
+        "program": program,
+        "job": number,
+        "overrides": list(overrides),
+        "seed": seed,
+        "returns": returns,
+        "result": None,
+    }
+    if before is not None:
+        record.update(job=before.get("job"), overrides=before["overrides"])
+
+    def write(status: str, error: str | None) -> None:
+        seconds = round(time.time() - began, 3)
+        ended = {"status": status, "error": error}
+        last = {**attempt, **ended, "seconds": seconds}
+        with survived(f"writing {folder / NAME}"), replaced(folder / NAME) as file:
+            whole = {**record, "result": _finite(job.result), **ended, "attempts": [*earlier, last]}
+            file.write(json.dumps(whole, indent=1, allow_nan=False).encode())
+
+    write(RUNNING, None)
+    try:
+        yield job
+    except Exception as error:
+        write(FAILED, f"{type(error).__name__}: {error}")
+        raise
+    except BaseException as error:
+        write(INTERRUPTED, f"{type(error).__name__}: {error}")
+        raise
+    write(FINISHED, None)
+
+
+def provenance_of(folder: Path) -> Mapping[str, Any]:
+    """The provenance; nothing where the folder cannot be written to, which ends no run."""
+    with survived(f"writing into {folder}"):
+        return provenance(folder)
+    return {}
+
+
+def _finite(value: Any) -> float | None:
+    number = math.nan if value is None else float(value)
+    return number if math.isfinite(number) else None
+
+
+def _at(seconds: float) -> str:
+    return datetime.datetime.fromtimestamp(seconds).astimezone().isoformat(timespec="seconds")
