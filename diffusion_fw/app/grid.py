@@ -7,6 +7,7 @@ import io
 import itertools
 import math
 import statistics
+import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,6 +28,8 @@ from diffusion_fw.pictures.jobs import jobs_picture
 Launch = Callable[[Sequence[Sequence[str]], int], Sequence[JobReturn]]
 
 SHOWN = 60
+LONGEST_ERROR = 400
+"""Characters in a table; a job's log and record hold the whole."""
 MISSING = "not run"
 KILLED = "killed"
 SEED = "seed"
@@ -175,17 +178,23 @@ def look(jobs: Iterable[Job], folder: Path) -> None:
 def leave(jobs: Sequence[Job], folder: Path) -> None:
     """Write jobs.csv and jobs.png into the sweep's folder."""
     keys = list(jobs[0].values)
-    text = io.StringIO(newline="")
-    writer = csv.writer(text)
-    writer.writerow(["job", "outcome", returns_of(jobs), "seconds", *keys, "folder", "error"])
+    rows: list[list[Any]] = [["job", "outcome", returns_of(jobs), "seconds", *keys, "folder", "error"]]
     for job in jobs:
         place = job.folder.relative_to(folder) if job.folder else ""
-        writer.writerow([job.number, job.outcome, job.result, job.seconds, *job.values.values(), place, job.error])
-    with replaced(folder / "jobs.csv") as file:
-        file.write(text.getvalue().encode())
+        result = job.result if math.isfinite(job.result) else ""
+        rows.append([job.number, job.outcome, result, job.seconds, *job.values.values(), place, job.error])
+    write_csv(folder / "jobs.csv", rows)
     if any(math.isfinite(job.result) for job in jobs):
         lines = [(label or "all", [job.result for job in group]) for label, group in settings(jobs).items()]
         jobs_picture(folder / "jobs.png", lines, returns_of(jobs))
+
+
+def write_csv(path: Path, rows: Iterable[Iterable[Any]]) -> None:
+    """Write a table that is whole at any moment."""
+    text = io.StringIO(newline="")
+    csv.writer(text).writerows(rows)
+    with replaced(path) as file:
+        file.write(text.getvalue().encode())
 
 
 def returns_of(jobs: Iterable[Job]) -> str:
@@ -236,10 +245,10 @@ def _number(value: float) -> str:
 
 
 def print_errors(console: Console, what: str, errors: Mapping[int, str]) -> None:
-    """Each error's first line once, after the numbers of those that have it."""
+    """The beginning of each error once, after the numbers of those that have it."""
     numbers: dict[str, list[str]] = {}
     for number in sorted(errors):
-        numbers.setdefault(errors[number].splitlines()[0], []).append(str(number))
+        numbers.setdefault(textwrap.shorten(errors[number], LONGEST_ERROR, placeholder=" ..."), []).append(str(number))
     for error, of in numbers.items():
         console.print(f"{what} {', '.join(of)}: {error}", markup=False, highlight=False, soft_wrap=True)
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import csv
 import math
-import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +18,11 @@ from optuna.trial import FrozenTrial, TrialState
 from rich.console import Console
 from rich.table import Table
 
+from diffusion_fw.app.grid import Launch, print_errors, write_csv
 from diffusion_fw.app.trial import PRUNED_AT, STUDY, storage_url
 from diffusion_fw.pictures.trials import trials_picture
-from diffusion_fw.registry import ConfigError, nearest
+from diffusion_fw.registry import nearest
 from diffusion_fw.training.health import NumericalError
-
-Launch = Callable[[Sequence[Sequence[str]], int], Sequence[JobReturn]]
 
 SAMPLERS: dict[str, Callable[[int, bool], optuna.samplers.BaseSampler]] = {
     "tpe": lambda seed, parallel: optuna.samplers.TPESampler(seed=seed, constant_liar=parallel),
@@ -162,8 +159,6 @@ def tell(study: optuna.Study, trial: optuna.Trial, result: JobReturn) -> None:
         trial.set_user_attr(ERROR, str(error))
         distance = math.inf
     except Exception as error:
-        if not isinstance(error, (CompactHydraException, ConfigError)):
-            traceback.print_exception(error)
         trial.set_user_attr(OUTCOME, "failed")
         trial.set_user_attr(ERROR, str(error) or type(error).__name__)
         study.tell(trial.number, state=TrialState.FAIL)
@@ -201,15 +196,16 @@ def _distance(trial: FrozenTrial) -> float:
 def leave(study: optuna.Study, keys: Sequence[str], folder: Path) -> None:
     """Write trials.csv and trials.png into the sweep's folder, whole at any moment."""
     trials = [trial for trial in study.trials if trial.state.is_finished()]
-    part = folder / "trials.csv.part"
-    with part.open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["trial", "outcome", "distance", *keys, ERROR])
-        for trial in trials:
-            values = [trial.params.get(key, "") for key in keys]
-            writer.writerow([trial.number, _outcome(trial), _distance(trial), *values, trial.user_attrs.get(ERROR, "")])
-    part.replace(folder / "trials.csv")
+    rows = (
+        [trial.number, _outcome(trial), _distance(trial), *_values(trial, keys), trial.user_attrs.get(ERROR, "")]
+        for trial in trials
+    )
+    write_csv(folder / "trials.csv", [["trial", "outcome", "distance", *keys, ERROR], *rows])
     trials_picture(folder / "trials.png", [(trial.number, _distance(trial), _outcome(trial)) for trial in trials])
+
+
+def _values(trial: FrozenTrial, keys: Iterable[str]) -> list[Any]:
+    return [trial.params.get(key, "") for key in keys]
 
 
 def _outcome(trial: FrozenTrial) -> str:
@@ -233,15 +229,10 @@ def print_study(console: Console, study: optuna.Study, keys: Sequence[str], fixe
     table = Table("trial", "distance", "outcome", *keys, title=title)
     for trial in trials[:SHOWN]:
         reached = "" if math.isnan(_distance(trial)) else f"{_distance(trial):.4g}"
-        values = (_short(trial.params.get(key, "")) for key in keys)
+        values = map(_short, _values(trial, keys))
         table.add_row(str(trial.number), reached, _outcome(trial), *values)
     console.print(table)
-    errors: dict[str, list[str]] = {}
-    for trial in sorted(trials, key=lambda trial: trial.number):
-        if ERROR in trial.user_attrs:
-            errors.setdefault(trial.user_attrs[ERROR].splitlines()[0], []).append(str(trial.number))
-    for error, numbers in errors.items():
-        console.print(f"trial {', '.join(numbers)}: {error}", markup=False, highlight=False, soft_wrap=True)
+    print_errors(console, "trial", {item.number: item.user_attrs[ERROR] for item in trials if ERROR in item.user_attrs})
     if best := best_trial(study):
         own = [word for word in fixed if not word.startswith(("sweep=", "launcher=", "hydra"))]
         words = [*own, *(f"{key}={value}" for key, value in best.params.items())]
