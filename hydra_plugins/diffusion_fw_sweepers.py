@@ -69,8 +69,10 @@ class GridSweeper(LaunchingSweeper):
 
     def sweep(self, arguments: list[str]) -> Any:
         from diffusion_fw.app.grid import sweep
+        from diffusion_fw.training.interruption import signals_raise
 
-        return sweep(self.config, arguments, self.hydra_context.config_loader, self.launcher.launch)
+        with signals_raise():
+            return sweep(self.config, arguments, self.hydra_context.config_loader, self.launcher.launch)
 
 
 class OptunaSweeper(LaunchingSweeper):
@@ -78,5 +80,7 @@ class OptunaSweeper(LaunchingSweeper):
 
     def sweep(self, arguments: list[str]) -> Any:
         from diffusion_fw.app.study import search
+        from diffusion_fw.training.interruption import signals_raise
 
-        return search(self.config, arguments, self.hydra_context.config_loader, self.launcher.launch)
+        with signals_raise():
+            return search(self.config, arguments, self.hydra_context.config_loader, self.launcher.launch)

@@ -19,7 +19,7 @@ from hydra.core.utils import JobReturn
 from hydra.errors import CompactHydraException
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from diffusion_fw.app.run_record import FAILED, FINISHED, NAME, RUNNING, choices_of, read_record
 from diffusion_fw.files import replaced
@@ -215,7 +215,7 @@ def print_sweep(console: Console, jobs: Sequence[Job], folder: Path) -> None:
     returns, keys = returns_of(jobs), list(jobs[0].values)
     measured = any(math.isfinite(job.result) for job in jobs)
     title = f"{len(jobs)} jobs" if len(jobs) <= SHOWN else f"{SHOWN} of {len(jobs)} jobs; all are in jobs.csv"
-    table = Table("job", *keys, *([returns] if measured else []), "outcome", "time", title=title)
+    table = Table("job", *_columns(keys), *([returns] if measured else []), "outcome", "time", title=title)
     for job in jobs[:SHOWN]:
         reached = [_number(job.result)] if measured else []
         outcome = f"{job.outcome} before" if job.before else job.outcome
@@ -231,13 +231,18 @@ def print_sweep(console: Console, jobs: Sequence[Job], folder: Path) -> None:
 
 
 def _over_seeds(jobs: Iterable[Job], returns: str) -> Table:
-    table = Table("setting", "seeds", f"{returns}, mean", "standard deviation", title="over the seeds")
+    table = Table(*_columns(["setting"]), "seeds", f"{returns}, mean", "standard deviation", title="over the seeds")
     for label, group in settings(jobs).items():
         values = [job.result for job in group if math.isfinite(job.result)]
         mean = statistics.fmean(values) if values else math.nan
         spread = statistics.stdev(values) if len(values) > 1 else math.nan
         table.add_row(label or "all", str(len(values)), _number(mean), _number(spread))
     return table
+
+
+def _columns(names: Iterable[str]) -> list[Column]:
+    """Of values that differ at their ends, as paths do: never cut."""
+    return [Column(name, overflow="fold") for name in names]
 
 
 def _number(value: float) -> str:

@@ -101,7 +101,7 @@ def recorded(
         write(FAILED, f"{type(error).__name__}: {error}")
         raise
     except BaseException as error:
-        write(INTERRUPTED, f"{type(error).__name__}: {error}")
+        write(INTERRUPTED, f"{type(error).__name__}, exit code {getattr(error, 'code', 130)}")
         raise
     write(FINISHED, None)
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import signal
 import threading
+from collections.abc import Iterator
 from types import FrameType
 from typing import Any
 
@@ -16,12 +18,35 @@ from diffusion_fw.training.checkpoints import Checkpoints
 logger = logging.getLogger(__name__)
 
 
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
 AGREE_EVERY = 10
 """Steps between two questions of several processes to each other: each one waits for the devices."""
 
 
 class Interrupted(SystemExit):
     """A run that a signal ended; its exit code is 128 + the signal's number: 143 for SIGTERM, 130 for SIGINT."""
+
+
+@contextlib.contextmanager
+def signals_raise() -> Iterator[None]:
+    """SIGTERM and SIGINT raise Interrupted inside, so that what has begun is left in order.
+
+    A run that trains inside has handlers of its own meanwhile.
+    """
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise Interrupted(128 + number)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, stop) for number in SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 class Interruption(lightning.Callback):
@@ -41,7 +66,7 @@ class Interruption(lightning.Callback):
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         # Lightning has set its own handlers by now, and sets back those before them when it is done.
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGTERM, signal.SIGINT):
+            for number in SIGNALS:
                 self._before[number] = signal.signal(number, self._note)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
