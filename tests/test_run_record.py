@@ -1,0 +1,183 @@
+"""run.json: it says what was asked and how it ended at any moment, and git is asked without running anything else."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+
+import pytest
+
+from diffusion_fw.app import provenance, run_record
+from diffusion_fw.app.run_record import choices_of, read_record, recorded
+
+WORDS = ["schedule=linear", "seed=3"]
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    """The provenance has tests of its own."""
+    monkeypatch.setattr(run_record, "provenance", lambda folder: {"python": "3"})
+    for name in run_record.RANKS:
+        monkeypatch.delenv(name, raising=False)
+
+
+def run_in(folder, words=WORDS, number=4):
+    return recorded(folder, "train", "best distance", words, number=number, seed=3)
+
+
+def test_a_record_says_running_until_the_run_has_ended(tmp_path):
+    with run_in(tmp_path) as job:
+        assert read_record(tmp_path)["status"] == "running"
+        job.result = 0.25
+    record = read_record(tmp_path)
+    assert (record["status"], record["result"], record["returns"]) == ("finished", 0.25, "best distance")
+    assert (record["overrides"], record["seed"], record["job"]) == (WORDS, 3, 4)
+    assert record["attempts"][0]["python"] == "3"
+
+
+@pytest.mark.parametrize(
+    ("raised", "status", "said"),
+    [
+        (ValueError("no such thing"), "failed", "ValueError: no such thing"),
+        (SystemExit(143), "interrupted", "exit code 143"),
+        (KeyboardInterrupt(), "interrupted", "exit code 130"),
+    ],
+)
+def test_a_record_says_how_a_run_ended(tmp_path, raised, status, said):
+    with pytest.raises(type(raised)), run_in(tmp_path):
+        raise raised
+    record = read_record(tmp_path)
+    assert record["status"] == status
+    assert said in record["error"]
+
+
+def test_each_time_a_run_goes_on_is_one_more_attempt_under_its_first_words(tmp_path):
+    with pytest.raises(SystemExit), run_in(tmp_path):
+        raise SystemExit(143)
+    with run_in(tmp_path, ["resume=there", "trainer.max_steps=9"], number=None) as job:
+        job.result = 1.0
+    record = read_record(tmp_path)
+    assert [attempt["status"] for attempt in record["attempts"]] == ["interrupted", "finished"]
+    assert (record["overrides"], record["job"], record["error"]) == (WORDS, 4, None)
+
+
+def test_another_run_in_the_same_folder_begins_a_record_of_its_own(tmp_path):
+    for words in (WORDS, ["schedule=cosine"]):
+        with run_in(tmp_path, words):
+            pass
+    assert read_record(tmp_path)["overrides"] == ["schedule=cosine"]
+    assert len(read_record(tmp_path)["attempts"]) == 1
+
+
+@pytest.mark.parametrize("result", [float("inf"), float("nan"), None])
+def test_a_result_that_is_no_number_is_null(tmp_path, result):
+    with run_in(tmp_path) as job:
+        job.result = result
+    assert json.loads((tmp_path / "run.json").read_text())["result"] is None
+
+
+@pytest.mark.parametrize("rank", run_record.RANKS)
+def test_only_the_first_process_of_a_run_writes(tmp_path, monkeypatch, rank):
+    monkeypatch.setenv(rank, "1")
+    with run_in(tmp_path):
+        pass
+    assert not (tmp_path / "run.json").exists()
+
+
+def test_a_folder_that_cannot_be_written_to_ends_no_run(tmp_path):
+    (tmp_path / "file").write_text("")
+    with run_in(tmp_path / "file") as job:
+        job.result = 1.0
+    assert read_record(tmp_path / "file") is None
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"overrides": []}', '{"overrides": [], "attempts": {}}'])
+def test_a_damaged_record_is_none(tmp_path, content):
+    (tmp_path / "run.json").write_text(content)
+    assert read_record(tmp_path) is None
+
+
+def test_two_runs_are_the_same_whatever_the_order_of_their_words_and_where_they_run():
+    own = choices_of(["seed=1", "schedule=linear", "+trainer.x=1"])
+    assert own == choices_of(
+        ["launcher=joblib", "schedule=linear", "+trainer.x=1", "seed=1", "hydra.sweeper.job=3", "sweep=basic"]
+    )
+    assert own != choices_of(["seed=2", "schedule=linear", "+trainer.x=1"])
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Provenance
+# --------------------------------------------------------------------------------------------------------------------
+
+
+def git(folder, *words):
+    own = ["git", "-c", "user.name=a", "-c", "user.email=a@b", "-c", "commit.gpgsign=false", *words]
+    return subprocess.run(own, cwd=folder, check=True, capture_output=True, text=True).stdout.strip()
+
+
+@pytest.fixture
+def repository(tmp_path):
+    place = tmp_path / "code"
+    (place / "inner").mkdir(parents=True)
+    git(place, "init", "-q")
+    (place / "model.py").write_text("rate = 1\n")
+    git(place, "add", "-A")
+    git(place, "commit", "-qm", "first")
+    return place
+
+
+def test_the_commit_with_the_diff_is_the_code_that_ran(repository, tmp_path):
+    (repository / "model.py").write_text("rate = 2  # größer\n")
+    (repository / "new.py").write_text("")
+    (state,) = provenance.repositories([repository, repository / "inner"], tmp_path)
+    assert state["commit"] == git(repository, "rev-parse", "HEAD")
+    assert state["untracked"] == ["new.py"]
+    git(repository, "checkout", "-q", "model.py")
+    git(repository, "apply", str(tmp_path / state["diff"]))
+    assert (repository / "model.py").read_text() == "rate = 2  # größer\n"
+
+
+def test_clean_code_has_no_diff_and_equal_changes_have_the_same(repository, tmp_path):
+    (clean,) = provenance.repositories([repository], tmp_path)
+    assert clean["diff"] is None
+    assert not list(tmp_path.glob("*.diff"))
+    (repository / "model.py").write_text("rate = 2\n")
+    names = [provenance.repositories([repository], tmp_path)[0]["diff"] for _ in range(2)]
+    (repository / "model.py").write_text("rate = 3\n")
+    names.append(provenance.repositories([repository], tmp_path)[0]["diff"])
+    assert names[0] == names[1] != names[2]
+    assert sorted(path.name for path in tmp_path.glob("*.diff")) == sorted(set(names))
+
+
+def test_places_without_git_and_commits_have_none(tmp_path, monkeypatch):
+    assert provenance.repositories([tmp_path], tmp_path) == []
+    git(tmp_path, "init", "-q")
+    (state,) = provenance.repositories([tmp_path], tmp_path)
+    assert state["commit"] is None
+    monkeypatch.setenv("PATH", "")
+    assert provenance.repositories([tmp_path], tmp_path) == []
+
+
+def test_programs_that_a_repository_names_for_git_are_not_started(repository, tmp_path):
+    marker = tmp_path / "started"
+    program = tmp_path / "program"
+    program.write_text(f'#!/bin/sh\ntouch {marker}\ncat "$1" 2>/dev/null\n')
+    program.chmod(0o755)
+    (repository / ".gitattributes").write_text("*.py diff=shown\n")
+    for key in ("diff.external", "core.fsmonitor", "diff.shown.textconv", "diff.shown.command", "core.pager"):
+        git(repository, "config", key, str(program))
+    (repository / "model.py").write_text("rate = 2\n")
+    git(repository, "status")
+    assert marker.exists(), "the trap itself does not work"
+    marker.unlink()
+    (state,) = provenance.repositories([repository], tmp_path)
+    assert state["diff"]
+    assert not marker.exists()
+
+
+def test_no_secret_of_the_environment_is_recorded(tmp_path, monkeypatch):
+    monkeypatch.setenv("WANDB_API_KEY", "a-very-secret-key")
+    known = provenance.provenance(tmp_path)
+    assert "a-very-secret-key" not in json.dumps(known)
+    assert known["packages"]["torch"]
+    assert known["python"]

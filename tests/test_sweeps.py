@@ -1,0 +1,266 @@
+"""sweep=basic: no job hinders another, none is hidden, and a sweep started again runs only what is missing."""
+
+from __future__ import annotations
+
+import csv
+import os
+import re
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.utils import create_config_search_path
+from hydra.core.utils import JobReturn, JobStatus
+from hydra.errors import CompactHydraException
+from omegaconf import OmegaConf
+from PIL import Image
+
+from diffusion_fw.app import run_record
+from diffusion_fw.app.grid import sweep
+from diffusion_fw.app.run_record import recorded
+
+ROOT = Path(__file__).parents[1]
+WORDS = ["schedule=linear,cosine", "seed=0,1", "batch_size=8"]
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    monkeypatch.setattr(run_record, "provenance", lambda folder: {})
+
+
+class Jobs:
+    """A launcher whose jobs leave their record and only say what they would return, or raise it."""
+
+    def __init__(self, folder, answer):
+        self.folder, self.answer, self.ran = folder, answer, []
+
+    def __call__(self, jobs, first):
+        return [self.run(dict(word.split("=", 1) for word in words), words) for words in jobs]
+
+    def run(self, values, words):
+        number = int(values.pop("hydra.sweeper.job"))
+        self.ran.append((number, values))
+        folder = self.folder / str(number)
+        folder.mkdir(exist_ok=True)
+        result = JobReturn(words, status=JobStatus.COMPLETED)
+        own = [word for word in words if not word.startswith("hydra")]
+        try:
+            with recorded(folder, "train", "best distance", own, number=number, seed=0) as job:
+                answer = self.answer(values)
+                if isinstance(answer, BaseException):
+                    raise answer
+                job.result = result.return_value = answer
+        except Exception as error:
+            result.status, result.return_value = JobStatus.FAILED, error
+        return result
+
+
+def swept(folder, answer, words=WORDS):
+    """(results, what ran) of a sweep, and the error that ended it, if any."""
+    config = OmegaConf.create({"hydra": {"sweep": {"dir": str(folder)}, "sweeper": {}}})
+    loader, jobs = ConfigLoaderImpl(config_search_path=create_config_search_path(None)), Jobs(folder, answer)
+    try:
+        return sweep(config, list(words), loader, jobs), jobs.ran, None
+    except CompactHydraException as error:
+        return None, jobs.ran, str(error)
+
+
+def rows(folder):
+    with (folder / "jobs.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def distance(job):
+    return int(job["seed"]) + (1.0 if job["schedule"] == "linear" else 3.0)
+
+
+def test_every_combination_runs_once_with_what_is_fixed(tmp_path):
+    results, ran, error = swept(tmp_path, distance, [*WORDS, "seed=0,1,0"])
+    assert error is None
+    assert results == [1.0, 2.0, 3.0, 4.0]
+    assert [number for number, _ in ran] == [0, 1, 2, 3]
+    assert [values for _, values in ran] == [
+        {"schedule": schedule, "seed": seed, "batch_size": "8"}
+        for schedule in ("linear", "cosine")
+        for seed in ("0", "1")
+    ]
+
+
+def test_a_failed_job_neither_stops_nor_hides_among_the_others(tmp_path, capsys):
+    def answer(job):
+        return ValueError("[disk] on fire") if job == {**job, "schedule": "linear", "seed": "1"} else distance(job)
+
+    _, ran, error = swept(tmp_path, answer)
+    assert len(ran) == 4
+    assert "1 of 4 jobs did not finish: 1" in error
+    assert [row["outcome"] for row in rows(tmp_path)] == ["finished", "failed", "finished", "finished"]
+    assert [row["best distance"] for row in rows(tmp_path)] == ["1.0", "", "3.0", "4.0"]
+    assert "job 1: ValueError: [disk] on fire" in capsys.readouterr().out
+    with Image.open(tmp_path / "jobs.png") as picture:
+        assert picture.width == 900
+
+
+def test_a_sweep_started_again_runs_only_what_is_missing(tmp_path):
+    swept(tmp_path, lambda job: ValueError("no") if job["seed"] == "1" else distance(job))
+    results, ran, error = swept(tmp_path, distance, reversed(WORDS))
+    assert error is None
+    assert sorted(results) == [1.0, 2.0, 3.0, 4.0]
+    assert sorted(number for number, _ in ran) == [1, 3]
+    assert swept(tmp_path, distance)[1] == []
+    assert {row["outcome"] for row in rows(tmp_path)} == {"finished"}
+
+
+def test_an_enlarged_sweep_keeps_its_jobs_and_numbers(tmp_path):
+    swept(tmp_path, distance)
+    results, ran, _ = swept(tmp_path, distance, ["schedule=sigmoid,linear,cosine", "seed=0,1", "batch_size=8"])
+    assert [number for number, _ in ran] == [4, 5]
+    assert {values["schedule"] for _, values in ran} == {"sigmoid"}
+    assert results == [1.0, 2.0, 3.0, 4.0, 3.0, 4.0]
+
+
+def test_jobs_of_other_fixed_words_are_others(tmp_path):
+    swept(tmp_path, distance)
+    _, ran, _ = swept(tmp_path, distance, ["schedule=linear,cosine", "seed=0,1", "batch_size=16"])
+    assert [number for number, _ in ran] == [4, 5, 6, 7]
+    assert len(rows(tmp_path)) == 4
+
+
+def test_a_killed_sweep_leaves_its_table_and_goes_on(tmp_path):
+    def killed(job):
+        return KeyboardInterrupt() if (job["schedule"], job["seed"]) == ("cosine", "0") else distance(job)
+
+    with pytest.raises(KeyboardInterrupt):
+        swept(tmp_path, killed)
+    assert [row["outcome"] for row in rows(tmp_path)] == ["finished", "finished", "interrupted", "not run"]
+    _, ran, error = swept(tmp_path, distance)
+    assert error is None
+    assert [number for number, _ in ran] == [2, 3]
+
+
+def test_a_launcher_that_breaks_hides_no_job_that_finished(tmp_path):
+    class Worker:
+        def __init__(self):
+            self.jobs = Jobs(tmp_path, distance)
+
+        def __call__(self, jobs, first):
+            self.jobs(jobs[:2], first)
+            raise OSError("the worker was killed")
+
+    config = OmegaConf.create({"hydra": {"sweep": {"dir": str(tmp_path)}, "sweeper": {}}})
+    loader = ConfigLoaderImpl(config_search_path=create_config_search_path(None))
+    with pytest.raises(CompactHydraException, match="2 of 4 jobs did not finish: 2, 3"):
+        sweep(config, list(WORDS), loader, Worker())
+    assert [row["outcome"] for row in rows(tmp_path)] == ["finished", "finished", "failed", "failed"]
+    assert "the worker was killed" in rows(tmp_path)[2]["error"]
+
+
+def test_the_table_over_seeds_gives_mean_and_standard_deviation(tmp_path, capsys):
+    found = {"0": 0.125, "1": 0.5, "2": 0.75}
+    swept(tmp_path, lambda job: found[job["seed"]], ["seed=0,1,2", "schedule=linear"])
+    said = capsys.readouterr().out
+    line = next(line for line in said.splitlines() if re.search(r"all\W+3\W", line))
+    assert f"{statistics.fmean(found.values()):.4g}" in line
+    assert f"{statistics.stdev(found.values()):.4g}" in line
+
+
+def test_jobs_of_different_code_are_told_apart(tmp_path, monkeypatch, capsys):
+    for commit, words in (("a" * 40, ["seed=0,1"]), ("b" * 40, ["seed=0,1,2"])):
+        state = {"repositories": [{"commit": commit, "diff": None}], "packages": {"torch": "2"}}
+        monkeypatch.setattr(run_record, "provenance", lambda folder, state=state: state)
+        swept(tmp_path, lambda job: 1.0, words)
+    said = capsys.readouterr().out
+    assert "code of jobs 0, 1: aaaaaaaaaa; jobs 2: bbbbbbbbbb" in said
+    assert "packages of" not in said
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# The program
+# --------------------------------------------------------------------------------------------------------------------
+
+KILLER = """
+import os, signal
+from pathlib import Path
+import lightning
+from diffusion_fw import register
+
+class Killer(lightning.Callback):
+    def __init__(self, step, flag):
+        self.step, self.flag = step, Path(flag)
+
+    def on_train_start(self, trainer, module):
+        with open(f"{self.flag}.starts", "a") as file:
+            print(trainer.global_step, file=file)
+
+    def on_train_batch_start(self, trainer, module, batch, index):
+        if trainer.global_step == self.step and trainer.max_steps == 9 and not self.flag.exists():
+            self.flag.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+
+@register("callbacks", "killer")
+def killer(step: int = 5, flag: str = ""):
+    return Killer(step, flag)
+"""
+
+TINY = [
+    "data=moons",
+    "network=mlp",
+    "network.width=8",
+    "features=identity",
+    "trainer.accelerator=cpu",
+    "metric.num_samples=8",
+    "sampler.steps=2",
+    "callbacks=[evaluation,checkpoints,killer]",
+    "callbacks.evaluation.every=3",
+    "callbacks.checkpoints.every=2",
+    "logger=none",
+    "batch_size=8",
+]
+
+
+def train(folder, flag, *arguments):
+    (folder / "mine").mkdir(exist_ok=True)
+    (folder / "mine" / "killer.py").write_text(KILLER)
+    own = {"PYTHONPATH": str(ROOT), "DIFFUSION_FW_PLUGINS": str(folder / "mine"), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, str(ROOT / "train.py"), "-m", *arguments, *TINY, f"callbacks.killer.flag={flag}"]
+    return subprocess.run(command, cwd=folder, env={**os.environ, **own}, capture_output=True, text=True, timeout=120)
+
+
+def test_a_killed_and_partly_failed_sweep_ends_as_an_undisturbed_one(tmp_path):
+    """Jobs: 8 steps, finished before the kill; 9 steps, killed at the sixth; a batch that cannot be divided."""
+    words = ["trainer.max_steps=8,9", "hydra.sweep.dir=sweep"]
+    flag = tmp_path / "flag"
+    assert train(tmp_path, flag, *words).returncode == -9
+    statuses = [run_record.read_record(tmp_path / "sweep" / job)["status"] for job in "01"]
+    assert statuses == ["finished", "running"]
+    words[0] += " trainer.accumulate_grad_batches=1,3"
+    again = train(tmp_path, flag, *words[0].split(), words[1])
+    assert again.returncode == 1
+    assert "batch_size=8 is that of" in again.stdout
+    # Other words, other jobs: those with accumulate_grad_batches=1 are 2 and 4, and train anew.
+    outcomes = {
+        row["trainer.max_steps"] + row["trainer.accumulate_grad_batches"]: row for row in rows(tmp_path / "sweep")
+    }
+    assert {key: row["outcome"] for key, row in outcomes.items()} == {
+        "81": "finished",
+        "83": "failed",
+        "91": "finished",
+        "93": "failed",
+    }
+    third = train(tmp_path, flag, "trainer.max_steps=8,9", words[1])
+    assert third.returncode == 0, third.stdout + third.stderr
+    assert "1 of 2 jobs have finished before" in third.stdout
+    starts = Path(f"{flag}.starts").read_text().split()
+    assert starts[-1] == "4", "the last checkpoint before the kill"
+    assert set(starts[:-1]) == {"0"}
+    resumed = run_record.read_record(tmp_path / "sweep" / "1")
+    assert [attempt["status"] for attempt in resumed["attempts"]] == ["running", "finished"]
+    folders = [tmp_path / "sweep" / name for name in ("1", outcomes["91"]["folder"])]
+    ours, undisturbed = (
+        torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"] for folder in folders
+    )
+    assert all(torch.equal(ours[key], undisturbed[key]) for key in undisturbed)
+    assert rows(tmp_path / "sweep")[1]["best distance"] == outcomes["91"]["best distance"]
