@@ -29,7 +29,7 @@ STEPS = "sampler.steps=2"
 @pytest.fixture(scope="module")
 def trained(tiny, tmp_path_factory):
     folder = tmp_path_factory.mktemp("trained")
-    distance = train(tiny({"logger": ["csv"], "network.class_conditional": True}), folder)
+    distance = train(tiny({"logger": ["csv"], "network.class_conditional": True}), folder).value
     return folder, distance
 
 
@@ -100,7 +100,7 @@ def test_evaluation_finds_the_distance_that_training_found(trained, tmp_path):
     with (folder / "metrics.csv").open() as file:
         logged = [float(row["fid/pixels@8/ema"]) for row in csv.DictReader(file) if row["fid/pixels@8/ema"]]
     measure = ["features=pixels", "metric.num_samples=8", f"metric.cache_dir={tmp_path}"]
-    distance = evaluate(program("evaluate", trained, *measure), tmp_path)
+    distance = evaluate(program("evaluate", trained, *measure), tmp_path).value
     assert distance == pytest.approx(logged[-1], rel=1e-5)
     assert best == pytest.approx(min(logged), rel=1e-6)
     written = json.loads((tmp_path / "evaluation.json").read_text())
@@ -130,7 +130,7 @@ def test_a_device_that_is_not_there_is_an_error(trained, tmp_path):
 
 def test_points_are_drawn_and_measured_too(tiny, tmp_path):
     points = {"data": "moons", "network": "mlp", "network.width": 8, "features": "identity", "guidance": []}
-    assert math.isfinite(train(tiny({**points, "trainer.max_steps": 1}), tmp_path))
+    assert math.isfinite(train(tiny({**points, "trainer.max_steps": 1}), tmp_path).value)
     drawn = tmp_path / "drawn"
     drawn.mkdir()
     sample(program("sample", (tmp_path, None), "num_samples=4", "npz=true", "guidance=none"), drawn)

@@ -8,7 +8,7 @@ import subprocess
 import pytest
 
 from diffusion_fw.app import provenance, run_record
-from diffusion_fw.app.run_record import choices_of, read_record, recorded
+from diffusion_fw.app.run_record import Result, choices_of, read_record, recorded
 
 WORDS = ["schedule=linear", "seed=3"]
 
@@ -22,15 +22,15 @@ def quick(monkeypatch):
 
 
 def run_in(folder, words=WORDS, number=4):
-    return recorded(folder, "train", "best distance", words, number=number, seed=3)
+    return recorded(folder, "train", words, number=number, seed=3)
 
 
 def test_a_record_says_running_until_the_run_has_ended(tmp_path):
     with run_in(tmp_path) as job:
         assert read_record(tmp_path)["status"] == "running"
-        job.result = 0.25
+        job.result = Result("fid", 0.25)
     record = read_record(tmp_path)
-    assert (record["status"], record["result"], record["returns"]) == ("finished", 0.25, "best distance")
+    assert (record["status"], record["result"], record["metric"]) == ("finished", 0.25, "fid")
     assert (record["overrides"], record["seed"], record["job"]) == (WORDS, 3, 4)
     assert record["attempts"][0]["python"] == "3"
 
@@ -55,7 +55,7 @@ def test_each_time_a_run_goes_on_is_one_more_attempt_under_its_first_words(tmp_p
     with pytest.raises(SystemExit), run_in(tmp_path):
         raise SystemExit(143)
     with run_in(tmp_path, ["resume=there", "trainer.max_steps=9"], number=None) as job:
-        job.result = 1.0
+        job.result = Result("fid", 1.0)
     record = read_record(tmp_path)
     assert [attempt["status"] for attempt in record["attempts"]] == ["interrupted", "finished"]
     assert (record["overrides"], record["job"], record["error"]) == (WORDS, 4, None)
@@ -69,10 +69,10 @@ def test_another_run_in_the_same_folder_begins_a_record_of_its_own(tmp_path):
     assert len(read_record(tmp_path)["attempts"]) == 1
 
 
-@pytest.mark.parametrize("result", [float("inf"), float("nan"), None])
+@pytest.mark.parametrize("result", [float("inf"), float("nan")])
 def test_a_result_that_is_no_number_is_null(tmp_path, result):
     with run_in(tmp_path) as job:
-        job.result = result
+        job.result = Result("fid", result)
     assert json.loads((tmp_path / "run.json").read_text())["result"] is None
 
 
@@ -87,7 +87,7 @@ def test_only_the_first_process_of_a_run_writes(tmp_path, monkeypatch, rank):
 def test_a_folder_that_cannot_be_written_to_ends_no_run(tmp_path):
     (tmp_path / "file").write_text("")
     with run_in(tmp_path / "file") as job:
-        job.result = 1.0
+        job.result = Result("fid", 1.0)
     assert read_record(tmp_path / "file") is None
 
 

@@ -19,9 +19,9 @@ from hydra.errors import CompactHydraException
 from omegaconf import OmegaConf
 from PIL import Image
 
-from diffusion_fw.app import run_record
+from diffusion_fw.app import grid, run_record
 from diffusion_fw.app.grid import sweep
-from diffusion_fw.app.run_record import recorded
+from diffusion_fw.app.run_record import Result, recorded
 
 ROOT = Path(__file__).parents[1]
 WORDS = ["schedule=linear,cosine", "seed=0,1", "batch_size=8"]
@@ -35,8 +35,8 @@ def quick(monkeypatch):
 class Jobs:
     """A launcher whose jobs leave their record and only say what they would return, or raise it."""
 
-    def __init__(self, folder, answer):
-        self.folder, self.answer, self.ran = folder, answer, []
+    def __init__(self, folder, answer, metric=lambda job: "fid"):
+        self.folder, self.answer, self.metric, self.ran = folder, answer, metric, []
 
     def __call__(self, jobs, first):
         return [self.run(dict(word.split("=", 1) for word in words), words) for words in jobs]
@@ -49,20 +49,20 @@ class Jobs:
         result = JobReturn(words, status=JobStatus.COMPLETED)
         own = [word for word in words if not word.startswith("hydra")]
         try:
-            with recorded(folder, "train", "best distance", own, number=number, seed=0) as job:
+            with recorded(folder, "train", own, number=number, seed=0) as job:
                 answer = self.answer(values)
                 if isinstance(answer, BaseException):
                     raise answer
-                job.result = result.return_value = answer
+                job.result, result.return_value = Result(self.metric(values), answer), answer
         except Exception as error:
             result.status, result.return_value = JobStatus.FAILED, error
         return result
 
 
-def swept(folder, answer, words=WORDS):
+def swept(folder, answer, words=WORDS, **how):
     """(results, what ran) of a sweep, and the error that ended it, if any."""
     config = OmegaConf.create({"hydra": {"sweep": {"dir": str(folder)}, "sweeper": {}}})
-    loader, jobs = ConfigLoaderImpl(config_search_path=create_config_search_path(None)), Jobs(folder, answer)
+    loader, jobs = ConfigLoaderImpl(config_search_path=create_config_search_path(None)), Jobs(folder, answer, **how)
     try:
         return sweep(config, list(words), loader, jobs), jobs.ran, None
     except CompactHydraException as error:
@@ -98,7 +98,7 @@ def test_a_failed_job_neither_stops_nor_hides_among_the_others(tmp_path, capsys)
     assert len(ran) == 4
     assert "1 of 4 jobs did not finish: 1" in error
     assert [row["outcome"] for row in rows(tmp_path)] == ["finished", "failed", "finished", "finished"]
-    assert [row["best distance"] for row in rows(tmp_path)] == ["1.0", "", "3.0", "4.0"]
+    assert [row["fid"] for row in rows(tmp_path)] == ["1.0", "", "3.0", "4.0"]
     assert "job 1: ValueError: [disk] on fire" in capsys.readouterr().out
     with Image.open(tmp_path / "jobs.png") as picture:
         assert picture.width == 900
@@ -175,6 +175,21 @@ def test_jobs_of_different_code_are_told_apart(tmp_path, monkeypatch, capsys):
     said = capsys.readouterr().out
     assert "code of jobs 0, 1: aaaaaaaaaa; jobs 2: bbbbbbbbbb" in said
     assert "packages of" not in said
+
+
+def test_numbers_of_different_metrics_are_told_apart(tmp_path, capsys):
+    swept(tmp_path, distance, metric=lambda job: f"fid@{job['seed']}")
+    assert "metric of jobs 0, 2: fid@0; jobs 1, 3: fid@1" in capsys.readouterr().out
+    assert "result" in rows(tmp_path)[0]
+
+
+def test_results_over_a_swept_number_are_drawn_over_it(tmp_path, monkeypatch):
+    drawn = {}
+    monkeypatch.setattr(grid, "jobs_over", lambda path, key, lines, name: drawn.update({key: lines}))
+    words = ["steps=10,2,5", "schedule=linear,cosine", "seed=0,1"]
+    swept(tmp_path, lambda job: float(job["steps"]) + int(job["seed"]), words)
+    line = {2.0: [2.0, 3.0], 5.0: [5.0, 6.0], 10.0: [10.0, 11.0]}
+    assert drawn == {"steps": {"schedule=linear": line, "schedule=cosine": line}}
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -263,4 +278,4 @@ def test_a_killed_and_partly_failed_sweep_ends_as_an_undisturbed_one(tmp_path):
         torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"] for folder in folders
     )
     assert all(torch.equal(ours[key], undisturbed[key]) for key in undisturbed)
-    assert rows(tmp_path / "sweep")[1]["best distance"] == outcomes["91"]["best distance"]
+    assert rows(tmp_path / "sweep")[1]["fid/identity@8/ema"] == outcomes["91"]["fid/identity@8/ema"]

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from diffusion_fw.app.program import run
+from diffusion_fw.app.run_record import Result
 
 
-def evaluate(config: dict[str, Any], folder: Path) -> float:
-    """Measure a checkpoint, print a table and write evaluation.json into ``folder``; returns the metric's value."""
+def evaluate(config: dict[str, Any], folder: Path) -> Result:
+    """Measure a checkpoint, print a table and write evaluation.json into ``folder``; returns what was measured."""
     from rich.console import Console
     from rich.table import Table
 
@@ -57,9 +58,9 @@ def evaluate(config: dict[str, Any], folder: Path) -> float:
     Console().print(table)
     for picture in (*measured.pictures, *choice.pictures(folder)):
         print(f"picture: {picture}")
-    return measured.value
+    return Result(measured.name, measured.value)
 
 
 def main(plugins: Path | None = None) -> None:
     """The program `python evaluate.py`."""
-    run("evaluate", evaluate, returns="metric", plugins=plugins)
+    run("evaluate", evaluate, plugins=plugins)

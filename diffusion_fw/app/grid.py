@@ -23,7 +23,7 @@ from rich.table import Column, Table
 
 from diffusion_fw.app.run_record import FAILED, FINISHED, NAME, RUNNING, choices_of, read_record
 from diffusion_fw.files import replaced
-from diffusion_fw.pictures.jobs import jobs_picture
+from diffusion_fw.pictures.jobs import jobs_over, jobs_picture
 
 Launch = Callable[[Sequence[Sequence[str]], int], Sequence[JobReturn]]
 
@@ -61,12 +61,21 @@ class Job:
         return math.nan if value is None else float(value)
 
     @property
+    def metric(self) -> str:
+        return str(self.record.get("metric") or "")
+
+    @property
     def error(self) -> str:
         return str(self.record.get("error") or "")
 
     @property
     def seconds(self) -> float:
         return sum(attempt.get("seconds", 0.0) for attempt in self.record.get("attempts", []))
+
+    @property
+    def last(self) -> Mapping[str, Any]:
+        """What its last attempt was made by."""
+        return self.record["attempts"][-1] if self.record.get("attempts") else {}
 
 
 def sweep(config: DictConfig, arguments: list[str], config_loader: Any, launch: Launch) -> list[float]:
@@ -90,8 +99,8 @@ def sweep(config: DictConfig, arguments: list[str], config_loader: Any, launch: 
     finally:
         # Also where a signal ends the sweep.
         look(jobs, folder)
-        leave(jobs, folder)
         print_sweep(console, jobs, folder)
+        leave(jobs, folder)
     if unfinished := [job for job in jobs if job.outcome != FINISHED]:
         numbers = ", ".join(str(job.number) for job in unfinished)
         raise CompactHydraException(
@@ -178,15 +187,37 @@ def look(jobs: Iterable[Job], folder: Path) -> None:
 def leave(jobs: Sequence[Job], folder: Path) -> None:
     """Write jobs.csv and jobs.png into the sweep's folder."""
     keys = list(jobs[0].values)
-    rows: list[list[Any]] = [["job", "outcome", returns_of(jobs), "seconds", *keys, "folder", "error"]]
+    rows: list[list[Any]] = [["job", "outcome", measured_by(jobs), "seconds", *keys, "folder", "error"]]
     for job in jobs:
         place = job.folder.relative_to(folder) if job.folder else ""
         result = job.result if math.isfinite(job.result) else ""
         rows.append([job.number, job.outcome, result, job.seconds, *job.values.values(), place, job.error])
     write_csv(folder / "jobs.csv", rows)
     if any(math.isfinite(job.result) for job in jobs):
-        lines = [(label or "all", [job.result for job in group]) for label, group in settings(jobs).items()]
-        jobs_picture(folder / "jobs.png", lines, returns_of(jobs))
+        _draw(jobs, folder / "jobs.png")
+
+
+def _draw(jobs: Sequence[Job], path: Path) -> None:
+    """Over the swept number of most values, if there is one; else a line for each setting."""
+    steps = {key: values for key in jobs[0].values if key != SEED and len(values := _numbers(jobs, key)) > 2}
+    if not steps:
+        marks = {label or "all": [job.result for job in group] for label, group in settings(jobs, SEED).items()}
+        jobs_picture(path, marks, measured_by(jobs))
+        return
+    key = max(steps, key=lambda name: len(steps[name]))
+    lines = {
+        label: {x: [job.result for job in group if float(job.values[key]) == x] for x in sorted(_numbers(group, key))}
+        for label, group in settings(jobs, SEED, key).items()
+    }
+    jobs_over(path, key, lines, measured_by(jobs))
+
+
+def _numbers(jobs: Iterable[Job], key: str) -> set[float]:
+    """The values of a key; none where one is no number."""
+    try:
+        return {float(job.values[key]) for job in jobs}
+    except ValueError:
+        return set()
 
 
 def write_csv(path: Path, rows: Iterable[Iterable[Any]]) -> None:
@@ -197,32 +228,34 @@ def write_csv(path: Path, rows: Iterable[Iterable[Any]]) -> None:
         file.write(text.getvalue().encode())
 
 
-def returns_of(jobs: Iterable[Job]) -> str:
-    """What the jobs' results are."""
-    return next((job.record["returns"] for job in jobs if job.record.get("returns")), "result")
+def measured_by(jobs: Iterable[Job]) -> str:
+    """The metric that all jobs share; numbers of different names do not compare."""
+    names = {job.metric for job in jobs if job.metric}
+    return names.pop() if len(names) == 1 else "result"
 
 
-def settings(jobs: Iterable[Job]) -> dict[str, list[Job]]:
-    """The jobs by what is swept, the seed left out."""
+def settings(jobs: Iterable[Job], *left_out: str) -> dict[str, list[Job]]:
+    """The jobs by the values of what is swept, some keys left out."""
     found: dict[str, list[Job]] = {}
     for job in jobs:
-        found.setdefault(" ".join(f"{k}={v}" for k, v in job.values.items() if k != SEED), []).append(job)
+        label = " ".join(f"{key}={value}" for key, value in job.values.items() if key not in left_out)
+        found.setdefault(label, []).append(job)
     return found
 
 
 def print_sweep(console: Console, jobs: Sequence[Job], folder: Path) -> None:
     """Print the jobs, their errors, and for a sweep over seeds the mean of each setting."""
-    returns, keys = returns_of(jobs), list(jobs[0].values)
+    metric, keys = measured_by(jobs), list(jobs[0].values)
     measured = any(math.isfinite(job.result) for job in jobs)
     title = f"{len(jobs)} jobs" if len(jobs) <= SHOWN else f"{SHOWN} of {len(jobs)} jobs; all are in jobs.csv"
-    table = Table("job", *_columns(keys), *([returns] if measured else []), "outcome", "time", title=title)
+    table = Table("job", *_columns(keys), *([metric] if measured else []), "outcome", "time", title=title)
     for job in jobs[:SHOWN]:
         reached = [_number(job.result)] if measured else []
         outcome = f"{job.outcome} before" if job.before else job.outcome
         table.add_row(str(job.number), *job.values.values(), *reached, outcome, f"{job.seconds:,.0f} s")
     console.print(table)
-    if measured and any(len(group) > 1 for group in settings(jobs).values()):
-        console.print(_over_seeds(jobs, returns))
+    if measured and any(len(group) > 1 for group in settings(jobs, SEED).values()):
+        console.print(_over_seeds(jobs, metric))
     print_errors(console, "job", {job.number: job.error for job in jobs if job.error})
     for difference in differences(jobs):
         console.print(f"[bold]not alike[/bold]: {difference}", highlight=False, soft_wrap=True)
@@ -230,9 +263,9 @@ def print_sweep(console: Console, jobs: Sequence[Job], folder: Path) -> None:
     console.print(f"everything is in [bold]{folder}[/bold]: {pictures}jobs.csv, a folder for each job", soft_wrap=True)
 
 
-def _over_seeds(jobs: Iterable[Job], returns: str) -> Table:
-    table = Table(*_columns(["setting"]), "seeds", f"{returns}, mean", "standard deviation", title="over the seeds")
-    for label, group in settings(jobs).items():
+def _over_seeds(jobs: Iterable[Job], metric: str) -> Table:
+    table = Table(*_columns(["setting"]), "seeds", f"{metric}, mean", "standard deviation", title="over the seeds")
+    for label, group in settings(jobs, SEED).items():
         values = [job.result for job in group if math.isfinite(job.result)]
         mean = statistics.fmean(values) if values else math.nan
         spread = statistics.stdev(values) if len(values) > 1 else math.nan
@@ -259,13 +292,19 @@ def print_errors(console: Console, what: str, errors: Mapping[int, str]) -> None
 
 
 def differences(jobs: Iterable[Job]) -> list[str]:
-    """What the jobs of one sweep do not share of their code, plugins and packages, in words."""
+    """What the jobs of one sweep do not share of their metric, code, plugins and packages, in words."""
     found = []
-    last = {job.number: job.record["attempts"][-1] for job in jobs if job.record.get("attempts")}
-    for what, describe in (("code", _code), ("plugins", _pairs("plugins")), ("packages", _pairs("packages"))):
+    ended = [job for job in jobs if job.last]
+    for what, describe in (
+        ("metric", lambda job: frozenset({job.metric} - {""})),
+        ("code", _code),
+        ("plugins", _pairs("plugins")),
+        ("packages", _pairs("packages")),
+    ):
         groups: dict[frozenset[str], list[str]] = {}
-        for number, attempt in last.items():
-            groups.setdefault(describe(attempt), []).append(str(number))
+        for job in ended:
+            if what != "metric" or job.metric:
+                groups.setdefault(describe(job), []).append(str(job.number))
         if len(groups) > 1:
             common = frozenset.intersection(*groups)
             parts = (f"jobs {', '.join(of)}: {', '.join(sorted(own - common)) or '-'}" for own, of in groups.items())
@@ -273,12 +312,12 @@ def differences(jobs: Iterable[Job]) -> list[str]:
     return found
 
 
-def _code(attempt: Mapping[str, Any]) -> frozenset[str]:
+def _code(job: Job) -> frozenset[str]:
     return frozenset(
         f"{str(item['commit'])[:10]}{' with ' + item['diff'] if item['diff'] else ''}"
-        for item in attempt.get("repositories", [])
+        for item in job.last.get("repositories", [])
     )
 
 
-def _pairs(key: str) -> Callable[[Mapping[str, Any]], frozenset[str]]:
-    return lambda attempt: frozenset(f"{name} {version[:12]}" for name, version in attempt.get(key, {}).items())
+def _pairs(key: str) -> Callable[[Job], frozenset[str]]:
+    return lambda job: frozenset(f"{name} {version[:12]}" for name, version in job.last.get(key, {}).items())

@@ -11,26 +11,26 @@ from pathlib import Path
 from typing import Any
 
 from diffusion_fw import discovery
+from diffusion_fw.app.run_record import Result, recorded
 from diffusion_fw.registry import ConfigError, RegistrationError
 
 logger = logging.getLogger(__name__)
 
-Task = Callable[[dict[str, Any], Path], Any]
+Task = Callable[[dict[str, Any], Path], Result | None]
 
 
 def run(
     program: str,
     task: Task,
     *,
-    returns: str = "result",
     plugins: Path | None = None,
     before: Callable[..., bool] | None = None,
 ) -> None:
     """Run ``task(config, folder)`` under Hydra for each job of the command line, and keep run.json in each folder.
 
-    ``returns`` says in words what the task returns. ``plugins`` is the folder beside the script. ``before(configs,
-    arguments)`` may answer the command line by itself (True: nothing is left to do). A ConfigError of a single run is
-    one message and exit code 1, and leaves no folder; in a sweep a job's error is told, and left to the sweeper.
+    ``plugins`` is the folder beside the script. ``before(configs, arguments)`` may answer the command line by itself
+    (True: nothing is left to do). A ConfigError of a single run is one message and exit code 1, and leaves no folder;
+    in a sweep a job's error is told, and left to the sweeper.
     """
     arguments = sys.argv[1:]
     try:
@@ -59,7 +59,6 @@ def run(
     from omegaconf import DictConfig, OmegaConf
 
     def job(config: DictConfig) -> Any:
-        from diffusion_fw.app.run_record import recorded
         from diffusion_fw.config import checked
 
         own = HydraConfig.get()
@@ -71,9 +70,9 @@ def run(
         discovery.load_plugins()
         words, number = list(own.overrides.task), own.sweeper.get("job")
         try:
-            with recorded(folder, program, returns, words, number=number, seed=config.seed) as record:
+            with recorded(folder, program, words, number=number, seed=config.seed) as record:
                 record.result = task(checked(program, OmegaConf.to_container(config, resolve=True)), folder)
-            return record.result
+            return record.result.value if record.result else None
         except ConfigError as error:
             if not swept:
                 _discard(folder)

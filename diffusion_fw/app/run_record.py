@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from diffusion_fw.app.provenance import provenance
 from diffusion_fw.files import replaced
@@ -28,10 +28,17 @@ NO_CHOICE = ("sweep=", "launcher=", "hydra", "resume=", "explain=")
 """The words of a command line that say how a run is run, not which it is."""
 
 
+class Result(NamedTuple):
+    """What a run has measured: the metric's full name, and its value (the lower the better)."""
+
+    name: str
+    value: float
+
+
 class Job:
     """What a run tells its record."""
 
-    result: float | None = None
+    result: Result | None = None
 
 
 def choices_of(words: Iterable[str]) -> tuple[str, ...]:
@@ -57,9 +64,7 @@ def read_record(folder: Path) -> dict[str, Any] | None:
 
 
 @contextmanager
-def recorded(
-    folder: Path, program: str, returns: str, overrides: Sequence[str], *, number: int | None, seed: int
-) -> Iterator[Job]:
+def recorded(folder: Path, program: str, overrides: Sequence[str], *, number: int | None, seed: int) -> Iterator[Job]:
     """Keep run.json of the job that the block is: `running` from its first line on, and how it ended.
 
     A run that goes on, as it is resumed or as a sweep is started again, gets one more of ``attempts``; its
@@ -80,8 +85,6 @@ def recorded(
         "job": number,
         "overrides": list(overrides),
         "seed": seed,
-        "returns": returns,
-        "result": None,
     }
     if before is not None:
         record.update(job=before.get("job"), overrides=before["overrides"])
@@ -91,7 +94,9 @@ def recorded(
         ended = {"status": status, "error": error}
         last = {**attempt, **ended, "seconds": seconds}
         with survived(f"writing {folder / NAME}"), replaced(folder / NAME) as file:
-            whole = {**record, "result": _finite(job.result), **ended, "attempts": [*earlier, last]}
+            name, value = job.result or (None, math.nan)
+            result = {"metric": name, "result": value if math.isfinite(value) else None}
+            whole = {**record, **result, **ended, "attempts": [*earlier, last]}
             file.write(json.dumps(whole, indent=1, allow_nan=False).encode())
 
     write(RUNNING, None)
@@ -111,11 +116,6 @@ def provenance_of(folder: Path) -> Mapping[str, Any]:
     with survived(f"writing into {folder}"):
         return provenance(folder)
     return {}
-
-
-def _finite(value: Any) -> float | None:
-    number = math.nan if value is None else float(value)
-    return number if math.isfinite(number) else None
 
 
 def _at(seconds: float) -> str:

@@ -17,6 +17,7 @@ def sample(config: dict[str, Any], folder: Path) -> None:
     from tqdm import tqdm
 
     from diffusion_fw.app.trained import open_trained
+    from diffusion_fw.files import UNFINISHED, replaced
     from diffusion_fw.pictures.view import view_for
 
     if (folder / "images").exists():
@@ -29,15 +30,16 @@ def sample(config: dict[str, Any], folder: Path) -> None:
             values.append(examples.cpu())
             bar.update(len(chunk))
     result = torch.cat(values)
-    if model.facts.pixels:
-        (folder / "images").mkdir()
-        for index, image in enumerate(result.permute(0, 2, 3, 1).numpy()):
-            Image.fromarray(image.squeeze(-1) if image.shape[-1] == 1 else image).save(
-                folder / "images" / f"{index:06d}.png"
-            )
     if config["npz"]:
-        np.savez(folder / "samples.npz", samples=result.numpy())
+        with replaced(folder / "samples.npz") as file:
+            np.savez(file, samples=result.numpy())
     path = view_for(model.facts.shape).samples(folder / "grid.png", result[:256])
+    if model.facts.pixels:
+        unfinished = folder / f"images{UNFINISHED}"
+        unfinished.mkdir(exist_ok=True)
+        for index, image in enumerate(result.permute(0, 2, 3, 1).numpy()):
+            Image.fromarray(image.squeeze(-1) if image.shape[-1] == 1 else image).save(unfinished / f"{index:06d}.png")
+        unfinished.replace(folder / "images")
     how = f"sampler={config['sampler']['name']}, weights {model.choice.name}"
     print(f"{len(result)} samples by {how}, in {folder}; all at a glance: {path}")
 

@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from diffusion_fw.app.program import run
+from diffusion_fw.app.run_record import Result
 from diffusion_fw.registry import ConfigError
 
 
-def train(config: dict[str, Any], folder: Path) -> float:
+def train(config: dict[str, Any], folder: Path) -> Result:
     """One training run in ``folder``; returns its best distance (inf where none is finite), which sweeps minimise."""
     import logging
     import warnings
@@ -27,7 +28,7 @@ def train(config: dict[str, Any], folder: Path) -> float:
     from diffusion_fw.app.resume import checkpoint_of
     from diffusion_fw.app.trial import trial_callbacks
     from diffusion_fw.app.warm_start import warm_start
-    from diffusion_fw.composition import build_experiment
+    from diffusion_fw.composition import build_data, build_experiment, build_metric
     from diffusion_fw.training.checkpoints import Checkpoints
     from diffusion_fw.training.history import LOGGERS_KEY
     from diffusion_fw.training.interruption import Interruption
@@ -52,7 +53,8 @@ def train(config: dict[str, Any], folder: Path) -> float:
         step = content["global_step"]
         if step == config["trainer"]["max_steps"]:
             print(f"{folder} has taken its {step:,} steps; to train on, raise trainer.max_steps")
-            return _best(content)
+            metric, _ = build_metric(config, build_data(config))
+            return Result(metric.name("ema"), _best(content))
     experiment = build_experiment(config, folder)
     trainer = experiment.trainer
     if checkpoint:
@@ -68,7 +70,8 @@ def train(config: dict[str, Any], folder: Path) -> float:
     with errors_of_children():
         trainer.fit(experiment.module, ckpt_path=checkpoint)
     # What strategies that fork or spawn bring back from the process that trained.
-    return float(trainer.callback_metrics.get("best_distance", float("inf")))
+    best = float(trainer.callback_metrics.get("best_distance", float("inf")))
+    return Result(experiment.metric.name("ema"), best)
 
 
 def _best(content: dict[str, Any]) -> float:
@@ -144,9 +147,9 @@ def before(configs: list[dict[str, Any]], arguments: list[str]) -> bool:
 def main(plugins: Path | None = None) -> None:
     """The program `python train.py`."""
 
-    def task(config: dict[str, Any], folder: Path) -> float:
+    def task(config: dict[str, Any], folder: Path) -> Result:
         from diffusion_fw.app.resume import continued, remembered
 
         return train(continued(remembered(config), folder), folder)
 
-    run("train", task, returns="best distance", plugins=plugins, before=before)
+    run("train", task, plugins=plugins, before=before)

@@ -128,7 +128,7 @@ NLL = ("metric=nll", "metric.steps=5", "metric.num_images=4", "metric.flow_image
 
 
 def test_evaluate_states_the_bound_its_parts_and_the_flow(improved, tmp_path):
-    value = evaluate(improved("evaluate", *NLL), tmp_path)
+    value = evaluate(improved("evaluate", *NLL), tmp_path).value
     result = json.loads((tmp_path / "evaluation.json").read_text())
     assert result["metric"] == "nll@5/ema"
     assert result["bits_per_dim"] == value > 0
@@ -142,7 +142,7 @@ def test_a_model_of_learned_variance_can_be_asked_for_a_fixed_one(improved, tmp_
     found = {}
     for name in ("learned_range", "small", "large"):
         (tmp_path / name).mkdir()
-        found[name] = evaluate(improved("evaluate", *NLL, f"variance={name}"), tmp_path / name)
+        found[name] = evaluate(improved("evaluate", *NLL, f"variance={name}"), tmp_path / name).value
     assert len(set(found.values())) == 3
 
 
@@ -203,7 +203,7 @@ def test_a_schedule_and_a_network_that_know_nothing_of_it_learn_the_variance(tin
     monkeypatch.setitem(registry._entries, "schedule", dict(registry.entries("schedule")))
     registry.register("schedule", "straight")(Straight)
     changes = {"schedule": "straight", "variance": "learned_range", "objective": "hybrid", "sampler": "ddpm"}
-    assert math.isfinite(train(tiny({**changes, "network": "mlp", "sampler.steps": 3}), tmp_path))
+    assert math.isfinite(train(tiny({**changes, "network": "mlp", "sampler.steps": 3}), tmp_path).value)
 
 
 def test_data_of_the_metric_is_the_held_out_split(improved, tmp_path):

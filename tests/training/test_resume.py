@@ -11,8 +11,10 @@ import lightning
 import pytest
 import torch
 from examples import plain_state
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import OmegaConf
 
-from diffusion_fw.app.resume import resumed
+from diffusion_fw.app.resume import continued, resumed
 from diffusion_fw.app.train import before, train
 from diffusion_fw.app.warm_start import warm_start
 from diffusion_fw.composition import build_experiment
@@ -184,9 +186,25 @@ def test_resuming_is_refused_where_there_is_nothing_or_several(run, tmp_path):
         before([config], [f"resume={run}", "hydra.run.dir=other"])
 
 
+def test_a_job_goes_on_in_its_folder_only_with_the_config_it_began_with(tmp_path, monkeypatch):
+    config = small("flow")
+    train(config, tmp_path)
+    sweeper = OmegaConf.create({"sweeper": {"job": 0}})
+    assert continued(config, tmp_path) == config, "a single run"
+    monkeypatch.setattr(HydraConfig, "initialized", lambda: True)
+    monkeypatch.setattr(HydraConfig, "get", lambda: sweeper)
+    assert continued(config, tmp_path) == {**config, "resume": str(tmp_path)}
+    assert continued(config, tmp_path / "other") == config
+    longer = {**config, "trainer": {**config["trainer"], "max_steps": 100}}
+    assert continued(longer, tmp_path)["resume"]
+    with pytest.raises(ConfigError, match="holds a run with seed=0, now it is 1; choose another hydra.sweep.dir"):
+        continued({**config, "seed": 1}, tmp_path)
+
+
 def test_a_finished_run_says_so_and_returns_its_best(tmp_path, capsys):
-    best = train(small("flow"), tmp_path)
-    assert train(asked(tmp_path), tmp_path) == pytest.approx(best, rel=1e-6)
+    first, again = train(small("flow"), tmp_path), train(asked(tmp_path), tmp_path)
+    assert again.name == first.name
+    assert again.value == pytest.approx(first.value, rel=1e-6)
     assert "has taken its 6 steps" in capsys.readouterr().out
 
 
