@@ -31,7 +31,7 @@ def train(config: dict[str, Any], folder: Path) -> Result:
     from diffusion_fw.composition import build_data, build_experiment, build_metric
     from diffusion_fw.training.checkpoints import Checkpoints
     from diffusion_fw.training.history import LOGGERS_KEY
-    from diffusion_fw.training.interruption import Interruption
+    from diffusion_fw.training.interruption import Interruption, passed_on_to_children
 
     for message in (
         "does not have many workers",
@@ -67,9 +67,9 @@ def train(config: dict[str, Any], folder: Path) -> Result:
     trainer.callbacks.extend(trial_callbacks(experiment.history))
     writers = [item for item in trainer.callbacks if isinstance(item, Checkpoints)]
     trainer.callbacks.append(Interruption(writers[0] if writers else None))
-    with errors_of_children():
+    with passed_on_to_children(), errors_of_children():
         trainer.fit(experiment.module, ckpt_path=checkpoint)
-    # What strategies that fork or spawn bring back from the process that trained.
+    # What strategies that fork bring back from the process that trained.
     best = float(trainer.callback_metrics.get("best_distance", float("inf")))
     return Result(experiment.metric.name("ema"), best)
 
@@ -82,13 +82,22 @@ def _best(content: dict[str, Any]) -> float:
 
 @contextlib.contextmanager
 def errors_of_children() -> Iterator[None]:
-    """A ConfigError of a forked or spawned process, which comes as the text of its traceback, is raised as one."""
-    from torch.multiprocessing import ProcessRaisedException
+    """How a forked process ended is how this one ends.
+
+    A ConfigError or NumericalError, which comes as the text of its traceback, is raised as one; where a signal that
+    came to one of them ended them all, or their state could not be written, their exit code is this program's.
+    """
+    from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
 
     from diffusion_fw.training.health import NumericalError
+    from diffusion_fw.training.interruption import Interrupted
 
     try:
         yield
+    except ProcessExitedException as error:
+        if error.exit_code < 0:
+            raise
+        raise Interrupted(error.exit_code) from None
     except ProcessRaisedException as error:
         # The traceback's last entry begins a line with the name of its class.
         *_, last = re.split(r"^(?=[\w.]+: )", str(error).strip(), flags=re.MULTILINE)
@@ -113,10 +122,10 @@ def check_sweep(configs: list[dict[str, Any]], arguments: list[str]) -> None:
         return
     for trainer in (config["trainer"] for config in configs):
         strategy = trainer.get("strategy", "auto")
-        if processes(trainer) > 1 and not strategy.endswith(("_fork", "_spawn")):
+        if processes(trainer) > 1 and "_fork" not in strategy:
             raise ConfigError(
                 f"trainer.strategy={strategy}: each of its processes would run the whole sweep again; in a sweep use "
-                "trainer.strategy=ddp_fork, trainer.strategy=ddp_spawn or launcher=submitit_slurm"
+                "trainer.strategy=ddp_fork or launcher=submitit_slurm"
             )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import multiprocessing
 import os
 import signal
 import threading
@@ -19,6 +20,9 @@ logger = logging.getLogger(__name__)
 
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+INTERRUPTED = tuple(128 + number for number in SIGNALS)
+"""Exit codes of a run that a signal ended."""
 
 AGREE_EVERY = 10
 """Steps between two questions of several processes to each other: each one waits for the devices."""
@@ -72,7 +76,9 @@ class Interruption(lightning.Callback):
     def _note(self, number: int, frame: FrameType | None) -> None:
         if number == signal.SIGINT and self._received == signal.SIGINT:
             os._exit(128 + number)
-        self._received = number
+        first, self._received = not self._received, number
+        if not first:
+            return
         # The logging module's lock may be held by what was interrupted.
         os.write(2, b"\nending after this step, with a checkpoint; Ctrl-C again quits at once\n")
 
@@ -91,6 +97,9 @@ class Interruption(lightning.Callback):
         error = None
         if self.checkpoints:
             error = self.checkpoints.save(trainer, "last.ckpt")
+        # Lightning does it for an exception, but not in a process that was forked.
+        for logger_ in trainer.loggers:
+            logger_.finalize("failed")
         if error:
             logger.error("the state of step %d is lost: %s", trainer.global_step, error)
             raise Interrupted(1)
@@ -106,3 +115,43 @@ class Interruption(lightning.Callback):
         for number, handler in self._before.items():
             signal.signal(number, handler)
         self._before = {}
+
+
+@contextlib.contextmanager
+def passed_on_to_children() -> Iterator[None]:
+    """A SIGTERM or SIGINT that comes inside is for the processes that a strategy forks there.
+
+    They end as one process would, each with its Interruption; then Interrupted is raised here. A second SIGINT ends
+    them and the program at once. What else ends a child is left to whoever waits for it.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    owner, received = os.getpid(), 0
+
+    def end(number: int, frame: FrameType | None) -> None:
+        nonlocal received
+        if os.getpid() != owner:
+            # A forked process that has not begun to train.
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+        children = multiprocessing.active_children()
+        if number == signal.SIGINT and received == signal.SIGINT:
+            for child in children:
+                child.kill()
+            os._exit(128 + number)
+        received = number
+        for child in children:
+            # Ctrl-C has reached them too, and a second SIGINT would not let them write a checkpoint.
+            child.terminate()
+        for child in children:
+            child.join()
+        if {child.exitcode for child in children} <= {0, *INTERRUPTED, *(-number for number in SIGNALS)}:
+            raise Interrupted(128 + number)
+
+    before = {number: signal.signal(number, end) for number in SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

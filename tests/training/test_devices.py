@@ -84,6 +84,12 @@ def test_a_gpu_that_is_not_there_is_refused_with_the_presets_that_fit(tiny, tmp_
         build_experiment(tiny({"trainer.accelerator": "gpu"}), tmp_path)
 
 
+@pytest.mark.parametrize("strategy", ["ddp_spawn", "ddp_spawn_find_unused_parameters_true"])
+def test_spawned_processes_are_refused_with_what_to_use_instead(tiny, tmp_path, strategy):
+    with pytest.raises(ConfigError, match=rf"trainer\.strategy={strategy}: .*trainer\.strategy=ddp_fork"):
+        build_experiment(tiny({"trainer.devices": 2, "trainer.strategy": strategy}), tmp_path)
+
+
 def test_fewer_samples_than_processes_are_refused(tiny, tmp_path):
     changes = {"trainer.devices": 4, "trainer.strategy": "ddp_fork", "metric.num_samples": 3}
     with pytest.raises(ConfigError, match=r"metric\.num_samples=3.*4 processes"):

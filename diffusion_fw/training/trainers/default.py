@@ -29,7 +29,7 @@ def default(
 ) -> Any:
     """Run max_steps optimizer steps on the devices given; gradient_clip_val=0 doesn't clip.
 
-    Raises ConfigError for GPUs that are not there, FSDP with clipping, and float16 without a GPU.
+    Raises ConfigError for GPUs that are not there, spawned processes, FSDP with clipping, and float16 without a GPU.
     """
     check_devices(accelerator, strategy, str(precision), gradient_clip_val)
     import lightning
@@ -69,6 +69,11 @@ def check_devices(accelerator: str, strategy: str, precision: str, gradient_clip
     if accelerator == "gpu" and not (gpu or torch.backends.mps.is_available() or strategy.startswith("fsdp")):
         raise ConfigError(
             "trainer.accelerator=gpu finds no GPU here; choose trainer=cpu for one process or trainer=ddp_cpu for two"
+        )
+    if "_spawn" in strategy:
+        raise ConfigError(
+            f"trainer.strategy={strategy}: a run's parts, plugins among them, cannot be sent to a spawned process; "
+            "choose trainer.strategy=ddp, or trainer.strategy=ddp_fork inside a sweep"
         )
     if strategy.startswith("fsdp"):
         if not gpu:

@@ -1,0 +1,123 @@
+"""A signal to the process that forked the others ends them all as it would end one: a checkpoint, the signal's code."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import time
+
+import lightning
+import pytest
+import torch
+
+from diffusion_fw import composition
+from diffusion_fw.app.train import train
+from diffusion_fw.composition import build_experiment
+from diffusion_fw.training.interruption import AGREE_EVERY, Interrupted, passed_on_to_children
+
+FORKED = {"trainer.devices": 2, "trainer.strategy": "ddp_fork", "trainer.max_steps": 2 * AGREE_EVERY}
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+@pytest.fixture(autouse=True)
+def unhandled():
+    """Without handlers of its own a run would take the tests with it."""
+
+    def fail(number, frame):
+        raise AssertionError(f"signal {number} found no handler")
+
+    before = {number: signal.signal(number, fail) for number in SIGNALS}
+    yield
+    for number, handler in before.items():
+        assert signal.signal(number, handler) is fail
+
+
+class Signal(lightning.Callback):
+    """Sent in a step by the first process: to the one that forked it, as `kill` does, or to all, as Ctrl-C does."""
+
+    def __init__(self, number, everyone):
+        self.number, self.everyone = number, everyone
+
+    def on_after_backward(self, trainer, pl_module):
+        if trainer.global_step + 1 == 3 and (self.everyone or trainer.is_global_zero):
+            os.kill(os.getpid() if self.everyone else os.getppid(), self.number)
+            if self.everyone and trainer.is_global_zero:
+                os.kill(os.getppid(), self.number)
+
+
+@pytest.mark.parametrize(
+    ("number", "everyone"), [(signal.SIGTERM, False), (signal.SIGINT, False), (signal.SIGINT, True)]
+)
+def test_forked_processes_end_with_a_checkpoint_and_the_code_of_one(tiny, tmp_path, monkeypatch, number, everyone):
+    def with_signal(*args):
+        experiment = build_experiment(*args)
+        experiment.trainer.callbacks.insert(0, Signal(number, everyone))
+        return experiment
+
+    monkeypatch.setattr(composition, "build_experiment", with_signal)
+    config = tiny({**FORKED, "callbacks": ["checkpoints"], "callbacks.checkpoints.every": 1000, "logger": ["wandb"]})
+    config["logger"]["wandb"]["mode"] = "offline"
+    with pytest.raises(Interrupted) as ended:
+        train(config, tmp_path)
+    assert ended.value.code == 128 + number
+    assert multiprocessing.active_children() == []
+    last = torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)
+    assert last["global_step"] == AGREE_EVERY
+    (record,) = (tmp_path / "wandb").rglob("*.wandb")
+    assert b"train/loss" in record.read_bytes()
+
+
+def test_a_signal_to_a_forked_process_is_the_exit_code_of_the_run(tiny, tmp_path, monkeypatch):
+    class OfItself(lightning.Callback):
+        def on_after_backward(self, trainer, pl_module):
+            if trainer.global_rank == 1 and trainer.global_step == 2:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+    def with_signal(*args):
+        experiment = build_experiment(*args)
+        experiment.trainer.callbacks.insert(0, OfItself())
+        return experiment
+
+    monkeypatch.setattr(composition, "build_experiment", with_signal)
+    with pytest.raises(Interrupted) as ended:
+        train(tiny({**FORKED, "callbacks": ["checkpoints"]}), tmp_path)
+    assert ended.value.code == 143
+    assert (tmp_path / "checkpoints" / "last.ckpt").exists()
+
+
+def started(work):
+    """A forked process that has begun its work."""
+    context = multiprocessing.get_context("fork")
+    begun = context.Event()
+
+    def run():
+        begun.set()
+        work()
+
+    child = context.Process(target=run)
+    child.start()
+    assert begun.wait(10)
+    return child
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_forked_process_that_does_not_train_yet_ends_at_once(number):
+    with passed_on_to_children():
+        child = started(lambda: time.sleep(60))
+        with pytest.raises(Interrupted) as ended:
+            os.kill(os.getpid(), number)
+    assert ended.value.code == 128 + number
+    assert child.exitcode == -signal.SIGTERM
+
+
+def test_an_error_of_a_process_that_was_to_end_is_left_to_who_waits_for_it():
+    def fails():
+        signal.signal(signal.SIGTERM, lambda *_: os._exit(1))
+        time.sleep(60)
+
+    with passed_on_to_children():
+        child = started(fails)
+        time.sleep(0.2)
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert child.exitcode == 1
