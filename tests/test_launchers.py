@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import importlib.util
+import math
 import os
 import subprocess
 import sys
@@ -44,6 +46,18 @@ class FromAPlugin(DiscreteSchedule):
     def log_snrs(self):
         return torch.linspace(self.high, -8.0, self.num_steps, dtype=torch.float64)
 """
+WITNESS = """
+import os
+from pathlib import Path
+import lightning
+from diffusion_fw import register
+
+@register("callbacks", "witness")
+class Witness(lightning.Callback):
+    def on_train_start(self, trainer, module):
+        said = f"{os.getpid()} {trainer.global_rank} of {trainer.world_size}"
+        (Path(trainer.default_root_dir) / f"rank{trainer.global_rank}").write_text(said)
+"""
 
 
 def train(folder, *arguments, plugins=""):
@@ -74,6 +88,36 @@ def test_a_plugin_is_a_choice_in_every_worker(tmp_path, launcher, package):
     processes = {line.split()[-1] for line in said.splitlines() if line.startswith("loaded in")}
     assert len(processes) > 1
     assert not list(tmp_path.rglob("%j"))
+
+
+def alive(pid):
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def test_jobs_of_two_processes_train_with_two_tell_their_value_and_leave_none(tmp_path):
+    pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "witness.py").write_text(WITNESS)
+    values = []
+    words = ["seed=0,1", "trainer.devices=2", "trainer.strategy=ddp_fork", "+callbacks.witness.name=witness"]
+    for launcher in ("basic", "joblib"):
+        folder = tmp_path / launcher
+        folder.mkdir()
+        done = train(folder, "-m", f"launcher={launcher}", *words, plugins=tmp_path / "mine")
+        assert done.returncode == 0, done.stdout + done.stderr
+        for job in "01":
+            said = [path.read_text().split(maxsplit=1) for path in sorted((folder / "sweep" / job).glob("rank*"))]
+            assert [rank for _, rank in said] == ["0 of 2", "1 of 2"]
+            assert not any(alive(int(pid)) for pid, _ in said)
+        with (folder / "sweep" / "jobs.csv").open() as file:
+            values.append([float(row["fid/identity@8/ema"]) for row in csv.DictReader(file)])
+    assert all(math.isfinite(value) for value in values[0])
+    assert values[0][0] != values[0][1]
+    assert values[1] == pytest.approx(values[0])
 
 
 def test_a_search_with_workers_leaves_a_folder_for_each_trial(tmp_path):
