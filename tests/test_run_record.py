@@ -129,33 +129,33 @@ def repository(tmp_path):
 def test_the_commit_with_the_diff_is_the_code_that_ran(repository, tmp_path):
     (repository / "model.py").write_text("rate = 2  # größer\n")
     (repository / "new.py").write_text("")
-    (state,) = provenance.repositories([repository, repository / "inner"], tmp_path)
+    (state,), diffs = provenance.repositories([repository, repository / "inner"])
     assert state["commit"] == git(repository, "rev-parse", "HEAD")
     assert state["untracked"] == ["new.py"]
     git(repository, "checkout", "-q", "model.py")
+    (tmp_path / state["diff"]).write_bytes(diffs[state["diff"]])
     git(repository, "apply", str(tmp_path / state["diff"]))
     assert (repository / "model.py").read_text() == "rate = 2  # größer\n"
 
 
-def test_clean_code_has_no_diff_and_equal_changes_have_the_same(repository, tmp_path):
-    (clean,) = provenance.repositories([repository], tmp_path)
+def test_clean_code_has_no_diff_and_equal_changes_have_the_same(repository):
+    (clean,), diffs = provenance.repositories([repository])
     assert clean["diff"] is None
-    assert not list(tmp_path.glob("*.diff"))
-    (repository / "model.py").write_text("rate = 2\n")
-    names = [provenance.repositories([repository], tmp_path)[0]["diff"] for _ in range(2)]
-    (repository / "model.py").write_text("rate = 3\n")
-    names.append(provenance.repositories([repository], tmp_path)[0]["diff"])
+    assert diffs == {}
+    names = []
+    for text in ("rate = 2\n", "rate = 2\n", "rate = 3\n"):
+        (repository / "model.py").write_text(text)
+        names.append(provenance.repositories([repository])[0][0]["diff"])
     assert names[0] == names[1] != names[2]
-    assert sorted(path.name for path in tmp_path.glob("*.diff")) == sorted(set(names))
 
 
 def test_places_without_git_and_commits_have_none(tmp_path, monkeypatch):
-    assert provenance.repositories([tmp_path], tmp_path) == []
+    assert provenance.repositories([tmp_path]) == ([], {})
     git(tmp_path, "init", "-q")
-    (state,) = provenance.repositories([tmp_path], tmp_path)
+    (state,), _ = provenance.repositories([tmp_path])
     assert state["commit"] is None
     monkeypatch.setenv("PATH", "")
-    assert provenance.repositories([tmp_path], tmp_path) == []
+    assert provenance.repositories([tmp_path]) == ([], {})
 
 
 def test_programs_that_a_repository_names_for_git_are_not_started(repository, tmp_path):
@@ -170,9 +170,22 @@ def test_programs_that_a_repository_names_for_git_are_not_started(repository, tm
     git(repository, "status")
     assert marker.exists(), "the trap itself does not work"
     marker.unlink()
-    (state,) = provenance.repositories([repository], tmp_path)
+    (state,), _ = provenance.repositories([repository])
     assert state["diff"]
     assert not marker.exists()
+
+
+def test_code_that_changes_under_a_process_is_recorded_as_it_was_loaded(repository, tmp_path, monkeypatch):
+    monkeypatch.chdir(repository)
+    provenance._of_process.cache_clear()
+    (repository / "model.py").write_text("rate = 2\n")
+    first = provenance.provenance(tmp_path)
+    (repository / "model.py").write_text("rate = 3\n")
+    (tmp_path / "next").mkdir()
+    assert provenance.provenance(tmp_path / "next") == first
+    (state,) = (item for item in first["repositories"] if item["folder"] == str(repository))
+    assert "+rate = 2" in (tmp_path / "next" / state["diff"]).read_text()
+    provenance._of_process.cache_clear()
 
 
 def test_no_secret_of_the_environment_is_recorded(tmp_path, monkeypatch):

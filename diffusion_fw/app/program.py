@@ -52,6 +52,9 @@ def run(
             raise
         sys.exit(f"{type(error).__name__}: {error}")
 
+    # A log that cannot be written to, on a full disk, is no reason for a traceback at each line.
+    logging.raiseExceptions = False
+
     import hydra
     from hydra.core.hydra_config import HydraConfig
     from hydra.errors import CompactHydraException

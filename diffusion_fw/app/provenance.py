@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import importlib.metadata
 import os
@@ -29,35 +30,47 @@ def provenance(folder: Path) -> dict[str, Any]:
     the file with its uncommitted changes, and the files that git does not know. Environment variables are not read:
     they hold secrets.
     """
+    found, diffs = _of_process()
+    for name, content in diffs.items():
+        if not (folder / name).exists():
+            with replaced(folder / name) as file:
+                file.write(content)
+    return found
+
+
+@functools.cache
+def _of_process() -> tuple[dict[str, Any], dict[str, bytes]]:
+    """At the first run of this process: its modules stay what they were then, whatever becomes of their files."""
     places = [Path(__file__).parent, Path.cwd(), *map(Path, discovery.plugin_folders())]
-    return {
-        "repositories": repositories(places, folder),
+    states, diffs = repositories(places)
+    found = {
+        "repositories": states,
         "plugins": discovery.plugin_hashes(),
         "packages": dict(sorted({item.name: item.version for item in importlib.metadata.distributions()}.items())),
         "python": platform.python_version(),
         "platform": platform.platform(),
         "host": platform.node(),
     }
+    return found, diffs
 
 
-def repositories(places: Iterable[Path], folder: Path) -> list[dict[str, Any]]:
-    """The state of each git repository that one of ``places`` is in; empty without git."""
+def repositories(places: Iterable[Path]) -> tuple[list[dict[str, Any]], dict[str, bytes]]:
+    """The state of each git repository that one of ``places`` is in, and their diffs by name; empty without git."""
     tops = {top: None for place in places if (top := _git(place, "rev-parse", "--show-toplevel"))}
-    return [_state(Path(top.strip()), folder) for top in tops]
-
-
-def _state(top: Path, folder: Path) -> dict[str, Any]:
-    commit = _git(top, "rev-parse", "HEAD")
-    changes = _git(top, "diff", "--no-ext-diff", "--no-textconv", "--no-color", "HEAD")
-    untracked = (_git(top, "ls-files", "--others", "--exclude-standard") or "").splitlines()
-    state: dict[str, Any] = {"folder": os.fspath(top), "commit": commit.strip() if commit else None, "diff": None}
-    if changes:
-        content = changes.encode(errors="surrogateescape")
-        state["diff"] = f"git-{hashlib.sha256(content).hexdigest()[:12]}.diff"
-        if len(content) <= LARGEST_DIFF and not (folder / state["diff"]).exists():
-            with replaced(folder / state["diff"]) as file:
-                file.write(content)
-    return {**state, "untracked": untracked[:MOST_UNTRACKED]}
+    states, diffs = [], {}
+    for top in (Path(top.strip()) for top in tops):
+        commit = _git(top, "rev-parse", "HEAD")
+        changes = _git(top, "diff", "--no-ext-diff", "--no-textconv", "--no-color", "HEAD")
+        untracked = (_git(top, "ls-files", "--others", "--exclude-standard") or "").splitlines()
+        diff = None
+        if changes:
+            content = changes.encode(errors="surrogateescape")
+            diff = f"git-{hashlib.sha256(content).hexdigest()[:12]}.diff"
+            if len(content) <= LARGEST_DIFF:
+                diffs[diff] = content
+        state = {"folder": os.fspath(top), "commit": commit.strip() if commit else None, "diff": diff}
+        states.append({**state, "untracked": untracked[:MOST_UNTRACKED]})
+    return states, diffs
 
 
 def _git(place: Path, *words: str) -> str | None:

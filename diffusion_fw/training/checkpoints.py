@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -25,17 +26,21 @@ class Checkpoints(StepCallback, Checkpoint):
     """Saves ``last.ckpt`` every ``every`` steps and at the end, and ``best.ckpt`` when an evaluation is the best yet.
 
     What stands there is always a whole file. One that cannot be written is told, once, and tried again at the next
-    interval. Lightning calls it after all other callbacks, the evaluation among them, wherever it stands in the config.
+    interval; the best that was lost so is followed by the best of those after it. Lightning calls it after all other
+    callbacks, the evaluation among them, wherever it stands in the config.
     Raises UnsavedError at the end where the last state is not on the disk.
     """
 
     def __init__(self, *, history: History, folder: Path, every: int) -> None:
         self.history, self.folder, self.every = history, folder, every
+        self._kept = math.inf
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         super().on_train_start(trainer, pl_module)
         if trainer.is_global_zero:
             remove_unfinished(self.folder)
+        is_there = trainer.strategy.broadcast((self.folder / BEST).exists())
+        self._kept = self.history.best if is_there else math.inf
 
     def after_step(self, trainer: lightning.Trainer, module: Any, step: int) -> None:
         distances = self.history.distances
@@ -43,8 +48,10 @@ class Checkpoints(StepCallback, Checkpoint):
         if not evaluated and step % self.every and step != trainer.max_steps:
             return
         with self.history.paused():
-            if evaluated and distances[-1][1] == self.history.best:
-                self.save(trainer, BEST)
+            if evaluated and distances[-1][1] <= self._kept:
+                error = self.save(trainer, BEST)
+                # Whether there is a best to be surpassed is known to the process that writes.
+                self._kept = trainer.strategy.broadcast(self._kept if error else distances[-1][1])
             error = self.save(trainer, LAST)
         if error and step == trainer.max_steps:
             raise UnsavedError(

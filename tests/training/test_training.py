@@ -202,21 +202,40 @@ def distances_given(values):
     return Given()
 
 
-@pytest.mark.parametrize(("values", "best"), [([3.0, 1.0, 2.0], 2), ([math.nan, 2.0, 3.0], 2), ([2.0, 1.0, 0.5], 3)])
-@pytest.mark.parametrize("order", [["evaluation", "checkpoints"], ["checkpoints", "evaluation"]])
-def test_best_is_the_checkpoint_of_the_smallest_distance(tiny, tmp_path, values, best, order):
+def evaluated_at_every_step(tiny, folder, values, order=("evaluation", "checkpoints")):
     changes = {
-        "callbacks": order,
+        "callbacks": list(order),
         "callbacks.evaluation.every": 1,
         "callbacks.checkpoints.every": 100,
         "trainer.max_steps": 3,
     }
-    experiment = build_experiment(tiny(changes), tmp_path)
+    experiment = build_experiment(tiny(changes), folder)
     experiment.evaluation.metric = distances_given(values)
+    return experiment
+
+
+@pytest.mark.parametrize(("values", "best"), [([3.0, 1.0, 2.0], 2), ([math.nan, 2.0, 3.0], 2), ([2.0, 1.0, 0.5], 3)])
+@pytest.mark.parametrize("order", [["evaluation", "checkpoints"], ["checkpoints", "evaluation"]])
+def test_best_is_the_checkpoint_of_the_smallest_distance(tiny, tmp_path, values, best, order):
+    experiment = evaluated_at_every_step(tiny, tmp_path, values, order)
     experiment.trainer.fit(experiment.module)
     read = {name: torch.load(tmp_path / "checkpoints" / f"{name}.ckpt", weights_only=True) for name in ("best", "last")}
     assert read["best"]["global_step"] == best
     assert read["last"]["global_step"] == 3
+
+
+def test_where_the_best_could_not_be_written_the_best_of_those_after_it_is(tiny, tmp_path, monkeypatch):
+    experiment = evaluated_at_every_step(tiny, tmp_path, [1.0, 3.0, 2.0])
+    save, failures = experiment.trainer.save_checkpoint, [OSError(28, "No space left on device")]
+
+    def full_at_first(path, **how):
+        if failures and path.name == "best.ckpt":
+            raise failures.pop()
+        save(path, **how)
+
+    monkeypatch.setattr(experiment.trainer, "save_checkpoint", full_at_first)
+    experiment.trainer.fit(experiment.module)
+    assert torch.load(tmp_path / "checkpoints" / "best.ckpt", weights_only=True)["global_step"] == 3
 
 
 def test_metrics_csv_has_a_column_for_each_number(tiny, tmp_path):
