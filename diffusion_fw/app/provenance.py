@@ -56,9 +56,9 @@ def _of_process() -> tuple[dict[str, Any], dict[str, bytes]]:
 
 def repositories(places: Iterable[Path]) -> tuple[list[dict[str, Any]], dict[str, bytes]]:
     """The state of each git repository that one of ``places`` is in, and their diffs by name; empty without git."""
-    tops = {top: None for place in places if (top := _git(place, "rev-parse", "--show-toplevel"))}
+    said = (_git(place, "rev-parse", "--show-toplevel") for place in places)
     states, diffs = [], {}
-    for top in (Path(top.strip()) for top in tops):
+    for top in dict.fromkeys(Path(line.strip()) for line in said if line):
         commit = _git(top, "rev-parse", "HEAD")
         changes = _git(top, "diff", "--no-ext-diff", "--no-textconv", "--no-color", "HEAD")
         untracked = (_git(top, "ls-files", "--others", "--exclude-standard") or "").splitlines()
