@@ -32,6 +32,7 @@ from diffusion_fw.signature import (
     describe,
     is_checkable,
     is_runtime,
+    misfit,
 )
 
 __all__ = [
@@ -298,8 +299,9 @@ def validate(group: str, name: str, values: Mapping[str, Any], path: str | None 
         try:
             result[key] = convert(parameters[key].annotation, value)
         except ValueError:
+            where, part, wanted = misfit(parameters[key].annotation, value)
             raise ConfigError(
-                f"{path}.{key}={_shown(value)}: must be {describe(parameters[key].annotation)} (of {group}={name})"
+                f"{path}.{key}{where}={_shown(part)}: must be {describe(wanted)} (of {group}={name})"
             ) from None
     for key, parameter in component.knobs.items():
         if parameter.required and key not in values:

@@ -153,3 +153,17 @@ def convert(annotation: Any, value: Any) -> Any:
     if any(isinstance(item, Range) and result not in item for item in extra):
         raise ValueError
     return result
+
+
+def misfit(annotation: Any, value: Any) -> tuple[str, Any, Any]:
+    """The part of a value that does not fit: where it is in mappings (".key"), the part, and its annotation."""
+    base, _ = _metadata(annotation)
+    if typing.get_origin(base) is dict and isinstance(value, Mapping):
+        wanted = typing.get_args(base)[1]
+        for key, item in value.items():
+            try:
+                convert(wanted, item)
+            except ValueError:
+                where, part, annotation = misfit(wanted, item)
+                return f".{key}{where}", part, annotation
+    return "", value, annotation

@@ -118,6 +118,12 @@ def test_a_missing_value_is_asked_for_by_its_key():
         check_command_line("sample", [])
 
 
+@pytest.mark.parametrize("program", ["sample", "evaluate"])
+def test_a_value_inside_a_mapping_that_does_not_fit_is_named_by_its_own_key(program):
+    with pytest.raises(ConfigError, match=r"^ema\.std='abc': must be float or null$"):
+        check_command_line(program, ["checkpoint=last.ckpt", "ema.rate=0.9", "ema.std=abc"])
+
+
 def test_every_job_of_a_sweep_is_checked_before_the_first():
     configs = train("-m", "schedule=linear,cosine", "sampler.steps=5,6,7")
     assert [(item["schedule"]["name"], item["sampler"]["steps"]) for item in configs] == [

@@ -13,6 +13,7 @@ import pytest
 import diffusion_fw as dfw
 from diffusion_fw import registry
 from diffusion_fw.registry import ConfigError, Range, RegistrationError, Runtime, convert
+from diffusion_fw.signature import misfit
 
 
 @pytest.fixture
@@ -135,6 +136,11 @@ def test_values_are_converted_to_their_annotation(annotation, value, expected):
 def test_values_that_do_not_fit_are_refused(annotation, value):
     with pytest.raises(ValueError):
         convert(annotation, value)
+
+
+def test_a_misfit_is_found_inside_mappings_at_any_depth():
+    assert misfit(dict[str, dict[str, int]], {"a": {"b": 1}, "c": {"d": 2, "e": "f"}}) == (".c.e", "f", int)
+    assert misfit(dict[str, int], "f") == ("", "f", dict[str, int])
 
 
 def _python(code: str, **variables: str) -> subprocess.CompletedProcess[str]:
