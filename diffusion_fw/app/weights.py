@@ -80,10 +80,9 @@ def choose(content: dict[str, Any], path: Path, *, raw_weights: bool, rate: floa
     if not given:
         return Choice("ema", _part(content, FIRST))
     (key, value), *_ = given.items()
-    name = f"ema({key}={value:g})"
     for prefix, length in held.items():
         if length == given:
-            return Choice(name, _part(content, prefix))
+            return Choice(f"ema({key}={value:g})", _part(content, prefix))
     there = ", ".join(f"ema.{key}={value:g}" for length in held.values() for key, value in length.items())
     there = there or "no average whose length is known"
     there = f"checkpoint={path} holds {there}, and the trained weights (raw_weights=true)"
@@ -94,7 +93,7 @@ def choose(content: dict[str, Any], path: Path, *, raw_weights: bool, rate: floa
         raise ConfigError(
             f"ema.std={value:g} must be between {SHORTEST:g} and {LONGEST:.3f}, where all steps count alike"
         )
-    return _made(content, path, value, stds, name)
+    return _made(content, path, value, stds)
 
 
 RECORD = "diffusion_fw"
@@ -120,7 +119,7 @@ def _part(content: dict[str, Any], prefix: str) -> dict[str, Tensor]:
     return {key.removeprefix(prefix): value for key, value in weights if key.startswith(prefix)}
 
 
-def _made(content: dict[str, Any], path: Path, std: float, stds: dict[str, float], name: str) -> Choice:
+def _made(content: dict[str, Any], path: Path, std: float, stds: dict[str, float]) -> Choice:
     """The average of length ``std`` at the checkpoint's step, made of the run's snapshots and the checkpoint's own."""
     step = content.get("global_step")
     if not isinstance(step, int) or step < 1:
@@ -144,4 +143,4 @@ def _made(content: dict[str, Any], path: Path, std: float, stds: dict[str, float
     # A buffer is not averaged: the checkpoint's stands for all.
     made = {key for snapshot in snapshots[:1] for key, _ in snapshot.parameters(0, like)}
     weights = {key: total[key].to(value.dtype) if key in made else value for key, value in like.items()}
-    return Choice(name, weights, found)
+    return Choice(f"ema(std={std:g}, reconstructed)", weights, found)

@@ -10,6 +10,7 @@ from PIL import Image
 
 import diffusion_fw as dfw
 from diffusion_fw.app.evaluate import evaluate
+from diffusion_fw.app.load import load_chosen
 from diffusion_fw.composition import build_experiment
 from diffusion_fw.config import check_command_line
 from diffusion_fw.registry import ConfigError
@@ -114,10 +115,16 @@ def test_evaluation_says_the_length_and_draws_the_profile(run, tmp_path):
     arguments = ["features=identity", "metric.num_samples=8", f"metric.cache_dir={tmp_path}", "sampler.steps=2"]
     evaluate(check_command_line("evaluate", [f"checkpoint={checkpoint}", "ema.std=0.07", *arguments])[0], tmp_path)
     written = json.loads((tmp_path / "evaluation.json").read_text())
-    assert written["metric"] == "fid/identity@8/ema(std=0.07)"
+    assert written["metric"] == "fid/identity@8/ema(std=0.07, reconstructed)"
     assert 0 < written["reconstruction"]["residual"] < 0.05
     with Image.open(tmp_path / "ema_profile.png") as picture:
         picture.load()
+
+
+def test_a_tracked_average_and_one_that_was_made_have_different_names(run):
+    checkpoint = run[1] / "whole" / "checkpoints" / "last.ckpt"
+    names = [load_chosen(checkpoint, std=std)[2].name for std in (0.05, 0.07)]
+    assert names == ["ema(std=0.05)", "ema(std=0.07, reconstructed)"]
 
 
 @pytest.mark.parametrize("std", [0.3, 0.0])
