@@ -62,14 +62,16 @@ def remembered(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def continued(config: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """``config``, with ``resume`` where it is of a job whose checkpoint an earlier sweep has left in ``folder``.
+    """``config``, with ``resume`` where it is of a job that has left a checkpoint in ``folder`` before.
 
     Raises ConfigError where the folder holds a run of another config.
     """
     from hydra.core.hydra_config import HydraConfig
 
-    swept = HydraConfig.initialized() and HydraConfig.get().sweeper.get("job") is not None
-    if config["resume"] or not swept or not (folder / "checkpoints" / "last.ckpt").is_file():
+    sweeper = HydraConfig.get().sweeper if HydraConfig.initialized() else {}
+    # What the sweepers number is the same job whenever its number is.
+    numbered = any(sweeper.get(key) is not None for key in ("job", "trial"))
+    if config["resume"] or not numbered or not (folder / "checkpoints" / "last.ckpt").is_file():
         return config
     own = read(checkpoint_of(folder))[CHECKPOINT_KEY]["config"]
     for path, value in _differences(plain(config), own):

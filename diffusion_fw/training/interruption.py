@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT end a run at the end of its step, with what it knows on the disk."""
+"""Signals end a run at the end of its step, with what it knows on the disk."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any
 
@@ -21,6 +21,9 @@ logger = logging.getLogger(__name__)
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
+ORDER = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)
+"""Of several that came in one step the last of these counts."""
+
 INTERRUPTED = tuple(128 + number for number in SIGNALS)
 """Exit codes of a run that a signal ended."""
 
@@ -28,8 +31,19 @@ AGREE_EVERY = 10
 """Steps between two questions of several processes to each other: each one waits for the devices."""
 
 
+Handler = Callable[[int, FrameType | None], Any]
+
+
 class Interrupted(SystemExit):
     """A run that a signal ended; its exit code is 128 + the signal's number: 143 for SIGTERM, 130 for SIGINT."""
+
+
+def _end(number: int, frame: FrameType | None) -> None:
+    raise Interrupted(128 + number)
+
+
+OURS = (_end, signal.default_int_handler)
+"""Handlers that end the program, as Interruption does."""
 
 
 @contextlib.contextmanager
@@ -38,14 +52,10 @@ def signals_raise() -> Iterator[None]:
 
     A run that trains inside has handlers of its own meanwhile.
     """
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        raise Interrupted(128 + number)
-
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {number: signal.signal(number, stop) for number in SIGNALS}
+    before = {number: signal.signal(number, _end) for number in SIGNALS}
     try:
         yield
     finally:
@@ -54,56 +64,72 @@ def signals_raise() -> Iterator[None]:
 
 
 class Interruption(lightning.Callback):
-    """Writes last.ckpt at the end of the step in which SIGTERM or SIGINT came, and ends the program.
+    """Writes last.ckpt at the end of the step in which a signal came, and ends the program.
 
     The step includes an evaluation or a checkpoint that is due. All processes of a run end together, whichever the
-    signal came to, at the next step that is a multiple of AGREE_EVERY. A second SIGINT ends the program at once. Other
-    signals, SLURM's warning before a requeue among them, are left to Lightning. It must be the last callback. The exit
-    code is 1 where last.ckpt could not be written.
+    signal came to, at the next step that is a multiple of AGREE_EVERY. A second SIGINT ends the program at once. The
+    exit code is 1 where last.ckpt could not be written.
+
+    Where a program around the run had handlers of its own, as submitit has on a cluster, they decide once the
+    checkpoint is written: SIGUSR2, which comes before the time is up, then sends the job again, and of SIGTERM
+    submitit waits for what follows. SLURM's SIGUSR1 is left to Lightning. It must be the last callback.
     """
 
     def __init__(self, checkpoints: Checkpoints | None) -> None:
         self.checkpoints = checkpoints
-        self._received = 0
+        # Before Lightning sets its own.
+        self._around: dict[int, Any] = {number: signal.getsignal(number) for number in ORDER}
+        self._process = os.getpid()
+        self._received: set[int] = set()
         self._before: dict[int, Any] = {}
+
+    def _decides(self, number: int) -> Handler | None:
+        """What handled a signal in this process before the run began to, if anything."""
+        handler = self._around[number]
+        if os.getpid() != self._process or handler in OURS or not callable(handler):
+            return None
+        return handler
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         # Lightning has set its own handlers by now, and sets back those before them when it is done.
         if threading.current_thread() is threading.main_thread():
-            for number in SIGNALS:
+            for number in (number for number in ORDER if number in SIGNALS or self._decides(number)):
                 self._before[number] = signal.signal(number, self._note)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        if number == signal.SIGINT and self._received == signal.SIGINT:
+        if number == signal.SIGINT and number in self._received:
             os._exit(128 + number)
-        first, self._received = not self._received, number
-        if not first:
-            return
-        # The logging module's lock may be held by what was interrupted.
-        os.write(2, b"\nending after this step, with a checkpoint; Ctrl-C again quits at once\n")
+        if not self._received:
+            # The logging module's lock may be held by what was interrupted.
+            os.write(2, b"\na checkpoint after this step, then the end; Ctrl-C again quits at once\n")
+        self._received.add(number)
 
     def on_train_batch_end(
         self, trainer: lightning.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         if (batch_idx + 1) % trainer.accumulate_grad_batches:
             return
-        number = self._received
+        place = max((ORDER.index(number) + 1 for number in self._received), default=0)
         if trainer.world_size > 1:
             if trainer.global_step % AGREE_EVERY:
                 return
-            number = int(trainer.strategy.reduce(pl_module.draws[0][1].new_tensor(float(number)), reduce_op="max"))
-        if not number:
+            place = int(trainer.strategy.reduce(pl_module.draws[0][1].new_tensor(float(place)), reduce_op="max"))
+        if not place:
             return
+        number = ORDER[place - 1]
         error = None
         if self.checkpoints:
             error = self.checkpoints.save(trainer, "last.ckpt")
+        if error:
+            logger.error("the state of step %d is lost: %s", trainer.global_step, error)
+        if handler := self._decides(number):
+            self._received = set()
+            handler(number, None)
+            return
         # Lightning does it for an exception, but not in a process that was forked.
         for logger_ in trainer.loggers:
             logger_.finalize("failed")
-        if error:
-            logger.error("the state of step %d is lost: %s", trainer.global_step, error)
-            raise Interrupted(1)
-        raise Interrupted(128 + number)
+        raise Interrupted(1 if error else 128 + number)
 
     def on_train_end(self, trainer: lightning.Trainer, pl_module: Any) -> None:
         self._restore()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import signal
@@ -14,7 +15,8 @@ import torch
 from diffusion_fw import composition
 from diffusion_fw.app.train import train
 from diffusion_fw.composition import build_experiment
-from diffusion_fw.training.interruption import AGREE_EVERY, Interrupted, passed_on_to_children
+from diffusion_fw.training.checkpoints import Checkpoints
+from diffusion_fw.training.interruption import AGREE_EVERY, Interrupted, Interruption, passed_on_to_children
 
 FORKED = {"trainer.devices": 2, "trainer.strategy": "ddp_fork", "trainer.max_steps": 2 * AGREE_EVERY}
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -84,6 +86,46 @@ def test_a_signal_to_a_forked_process_is_the_exit_code_of_the_run(tiny, tmp_path
         train(tiny({**FORKED, "callbacks": ["checkpoints"]}), tmp_path)
     assert ended.value.code == 143
     assert (tmp_path / "checkpoints" / "last.ckpt").exists()
+
+
+class Kill(lightning.Callback):
+    def __init__(self, *numbers):
+        self.numbers = numbers
+
+    def on_after_backward(self, trainer, pl_module):
+        if trainer.global_step == 2:
+            for number in self.numbers:
+                os.kill(os.getpid(), number)
+
+
+@pytest.mark.parametrize(
+    ("numbers", "decides", "reached"),
+    [
+        ([signal.SIGTERM], signal.SIGTERM, 6),
+        ([signal.SIGUSR2], signal.SIGUSR2, 3),
+        ([signal.SIGUSR2, signal.SIGTERM], signal.SIGUSR2, 3),
+    ],
+    ids=str,
+)
+def test_a_program_around_a_run_decides_once_the_checkpoint_is_written(tiny, tmp_path, numbers, decides, reached):
+    """As submitit does: its SIGTERM goes by, its SIGUSR2 sends the job again and ends the process."""
+    seen = []
+
+    def around(number, frame):
+        seen.append((number, torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)["global_step"]))
+        if number == signal.SIGUSR2:
+            raise SystemExit(-1)
+
+    before = {number: signal.signal(number, around) for number in (signal.SIGTERM, signal.SIGUSR2)}
+    experiment = build_experiment(tiny({"callbacks.checkpoints.every": 1000}), tmp_path)
+    checkpoints = next(item for item in experiment.trainer.callbacks if isinstance(item, Checkpoints))
+    experiment.trainer.callbacks.extend([Kill(*numbers), Interruption(checkpoints)])
+    with contextlib.suppress(SystemExit):
+        experiment.trainer.fit(experiment.module)
+    for number, handler in before.items():
+        assert signal.signal(number, handler) is around
+    assert seen == [(decides, 3)]
+    assert experiment.trainer.global_step == reached
 
 
 def started(work):
