@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
 from diffusion_fw.app import provenance, run_record
 from diffusion_fw.app.run_record import Result, choices_of, read_record, recorded
 
+ROOT = Path(__file__).parents[1]
 WORDS = ["schedule=linear", "seed=3"]
 
 
@@ -89,6 +92,22 @@ def test_a_folder_that_cannot_be_written_to_ends_no_run(tmp_path):
     with run_in(tmp_path / "file") as job:
         job.result = Result("fid", 1.0)
     assert read_record(tmp_path / "file") is None
+
+
+def test_two_processes_do_not_run_in_one_folder(tmp_path):
+    with run_in(tmp_path):
+        other = f"""
+from pathlib import Path
+from diffusion_fw.app.run_record import recorded
+with recorded(Path({str(tmp_path)!r}), "train", [], number=None, seed=0):
+    pass
+"""
+        done = subprocess.run([sys.executable, "-c", other], capture_output=True, text=True, cwd=ROOT)
+        assert "is in use by a run that goes on" in done.stderr
+        assert read_record(tmp_path)["overrides"] == WORDS
+    with run_in(tmp_path):
+        pass
+    assert len(read_record(tmp_path)["attempts"]) == 2
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"overrides": []}', '{"overrides": [], "attempts": {}}'])

@@ -158,6 +158,18 @@ def test_a_launcher_that_breaks_hides_no_job_that_finished(tmp_path):
     assert "the worker was killed" in rows(tmp_path)[2]["error"]
 
 
+def test_a_job_that_another_process_runs_is_told_and_left_to_it(tmp_path):
+    words = ["seed=0,1", "schedule=linear"]
+    (tmp_path / "0").mkdir()
+    with recorded(tmp_path / "0", "train", ["seed=0", "schedule=linear"], number=0, seed=0):
+        other = (tmp_path / "0" / "run.json").read_bytes()
+        _, _, error = swept(tmp_path, distance, words)
+        assert "1 of 2 jobs did not finish: 0" in error
+        assert [row["outcome"] for row in rows(tmp_path)] == ["failed", "finished"]
+        assert "is in use" in rows(tmp_path)[0]["error"]
+        assert (tmp_path / "0" / "run.json").read_bytes() == other
+
+
 def test_the_table_over_seeds_gives_mean_and_standard_deviation(tmp_path, capsys):
     found = {"0": 0.125, "1": 0.5, "2": 0.75}
     swept(tmp_path, lambda job: found[job["seed"]], ["seed=0,1,2", "schedule=linear"])

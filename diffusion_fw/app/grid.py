@@ -175,7 +175,8 @@ def look(jobs: Iterable[Job], folder: Path) -> None:
     known = records(folder)
     for job in jobs:
         place, record = known.get(choices_of(job.words), (None, None))
-        if place and record:
+        # One that says `running` and failed here is that of another process, which has the folder.
+        if place and record and not (record["status"] == RUNNING and job.error):
             job.folder, job.record = place, record
 
 

@@ -11,10 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from diffusion_fw import discovery
-from diffusion_fw.app.run_record import Result, recorded
+from diffusion_fw.app.run_record import InUseError, Result, recorded
 from diffusion_fw.registry import ConfigError, RegistrationError
 
 logger = logging.getLogger(__name__)
+
+OWN = (".hydra", "*.log", "run.json", ".run.lock", "git-*.diff")
+"""What every run begins with."""
 
 Task = Callable[[dict[str, Any], Path], Result | None]
 
@@ -78,7 +81,8 @@ def run(
             return record.result.value if record.result else None
         except ConfigError as error:
             if not swept:
-                _discard(folder)
+                if not isinstance(error, InUseError):
+                    _discard(folder)
                 if os.environ.get("HYDRA_FULL_ERROR"):
                     raise
                 raise CompactHydraException(f"{type(error).__name__}: {error}") from error
@@ -98,7 +102,12 @@ def run(
 
 def _discard(folder: Path) -> None:
     """Remove a folder that holds only what every run begins with, and the folders above it that are then empty."""
-    own = {".hydra", "run.json", *(path.name for kind in ("*.log", "git-*.diff") for path in folder.glob(kind))}
+    own = {
+        ".hydra",
+        "run.json",
+        ".run.lock",
+        *(path.name for kind in ("*.log", "git-*.diff") for path in folder.glob(kind)),
+    }
     if not folder.is_dir() or not {path.name for path in folder.iterdir()} <= own:
         return
     shutil.rmtree(folder, ignore_errors=True)

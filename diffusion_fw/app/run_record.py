@@ -12,11 +12,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import filelock
+
 from diffusion_fw.app.provenance import provenance
 from diffusion_fw.files import replaced
-from diffusion_fw.training.outages import survived
+from diffusion_fw.registry import ConfigError
+from diffusion_fw.training.outages import survived, tell
 
-NAME = "run.json"
+NAME, LOCK = "run.json", ".run.lock"
 LARGEST = 16 << 20
 """Bytes: a record is some ten thousand."""
 
@@ -26,6 +29,10 @@ RUNNING, FINISHED, FAILED, INTERRUPTED = "running", "finished", "failed", "inter
 RANKS = ("RANK", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK", "SLURM_PROCID")
 NO_CHOICE = ("sweep=", "launcher=", "hydra", "resume=", "explain=")
 """The words of a command line that say how a run is run, not which it is."""
+
+
+class InUseError(ConfigError):
+    """A folder in which another run goes on."""
 
 
 class Result(NamedTuple):
@@ -68,12 +75,36 @@ def recorded(folder: Path, program: str, overrides: Sequence[str], *, number: in
     """Keep run.json of the job that the block is: `running` from its first line on, and how it ended.
 
     A run that goes on, as it is resumed or as a sweep is started again, gets one more of ``attempts``; its
-    ``overrides`` stay those that it began with.
+    ``overrides`` stay those that it began with. Raises InUseError where another process runs in the folder.
     """
-    job = Job()
     if not is_first_process():
-        yield job
+        yield Job()
         return
+    with _alone(folder):
+        yield from _kept(folder, program, overrides, number, seed)
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """A lock on the folder, which ends with the process whatever ends it; none where the file system knows none."""
+    lock = filelock.FileLock(folder / LOCK, timeout=0)
+    try:
+        lock.acquire()
+    except filelock.Timeout:
+        raise InUseError(
+            f"{folder} is in use by a run that goes on, of this machine or another; wait for its end, or give another "
+            "hydra.run.dir or hydra.sweep.dir"
+        ) from None
+    except (OSError, NotImplementedError) as error:
+        tell(f"locking {folder}", error)
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _kept(folder: Path, program: str, overrides: Sequence[str], number: int | None, seed: int) -> Iterator[Job]:
+    job = Job()
     began, before = time.time(), read_record(folder)
     resumed = any(word.lstrip("+~").startswith("resume=") for word in overrides)
     if before is not None and not resumed and choices_of(before["overrides"]) != choices_of(overrides):
