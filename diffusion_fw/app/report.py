@@ -39,15 +39,16 @@ class Report(lightning.Callback):
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: Any) -> None:
         if trainer.is_global_zero:
-            with survived(f"writing {self.folder / 'config.yaml'}"), replaced(self.folder / "config.yaml") as file:
+            path = self.folder / "config.yaml"
+            with survived(f"writing {path}", "training goes on; the checkpoints hold it too"), replaced(path) as file:
                 file.write(yaml.safe_dump(plain(self.config), sort_keys=False).encode())
         for logger in trainer.loggers:
-            with survived(f"{type(logger).__name__} of {logger.save_dir}"):
+            with survived(f"logging into {logger.save_dir}", "training goes on; it lacks the config"):
                 logger.log_hyperparams(plain(self.config))
 
     def on_train_end(self, trainer: lightning.Trainer, pl_module: Any) -> None:
         if trainer.is_global_zero:
-            with survived(f"drawing into {self.folder}"):
+            with survived(f"drawing into {self.folder}", "training is done; the checkpoints hold its numbers"):
                 draw_report(self.experiment, self.config, self.folder, self.floor)
             print_summary(self.experiment, self.folder, self.floor)
 

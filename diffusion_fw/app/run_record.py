@@ -124,7 +124,8 @@ def _kept(folder: Path, program: str, overrides: Sequence[str], number: int | No
         seconds = round(time.time() - began, 3)
         ended = {"status": status, "error": error}
         last = {**attempt, **ended, "seconds": seconds}
-        with survived(f"writing {folder / NAME}"), replaced(folder / NAME) as file:
+        then = "the run goes on, and its end is recorded anew" if status == RUNNING else "its end is not on record"
+        with survived(f"writing {folder / NAME}", then), replaced(folder / NAME) as file:
             name, value = job.result or (None, math.nan)
             result = {"metric": name, "result": value if math.isfinite(value) else None}
             whole = {**record, **result, **ended, "attempts": [*earlier, last]}
@@ -144,7 +145,7 @@ def _kept(folder: Path, program: str, overrides: Sequence[str], number: int | No
 
 def provenance_of(folder: Path) -> Mapping[str, Any]:
     """The provenance; nothing where the folder cannot be written to, which ends no run."""
-    with survived(f"writing into {folder}"):
+    with survived(f"writing into {folder}", "the run goes on; its record does not say what produced it"):
         return provenance(folder)
     return {}
 

@@ -50,23 +50,30 @@ class Checkpoints(StepCallback, Checkpoint):
         with self.history.paused():
             if evaluated and distances[-1][1] <= self._kept:
                 error = self.save(trainer, BEST)
+                if error:
+                    self._tell(BEST, error, "training goes on, and the best of the next evaluations is tried")
                 # Whether there is a best to be surpassed is known to the process that writes.
                 self._kept = trainer.strategy.broadcast(self._kept if error else distances[-1][1])
             error = self.save(trainer, LAST)
-        if error and step == trainer.max_steps:
+        if not error:
+            return
+        if step == trainer.max_steps:
             raise UnsavedError(
                 f"the final checkpoint {self.folder / LAST} could not be written: {error}; "
                 "what stands there, if anything, is of an earlier step"
             )
+        self._tell(LAST, error, "training goes on, and the next interval tries again")
+
+    def _tell(self, name: str, error: OSError, then: str) -> None:
+        tell(f"writing {self.folder / name}", error, then)
 
     def save(self, trainer: lightning.Trainer, name: str) -> OSError | None:
-        """Write the state into the folder; the error where that failed, which is told once."""
+        """Write the state into the folder; the error where that failed."""
         try:
             trainer.save_checkpoint(self.folder / name)
         except OSError as error:
             if not trainer.is_global_zero:
                 raise
-            tell(f"writing {self.folder / name}", error)
             # Where the other processes wait for the file that they think is written.
             trainer.strategy.barrier("Trainer.save_checkpoint")
             return error

@@ -82,7 +82,7 @@ class Evaluation(StepCallback):
         self.last_samples = first
         if not trainer.is_global_zero:
             return
-        with survived(f"drawing into {self.folder}"):
+        with survived(f"drawing into {self.folder}", "training goes on, and the next evaluation draws again"):
             path = self.view.samples(self.folder / f"step_{step:07d}.png", first)
             self._log_picture(trainer, "samples", path, step)
             if step == trainer.max_steps:

@@ -109,5 +109,6 @@ def log(trainer: lightning.Trainer, metrics: dict[str, float], step: int) -> Non
     """Send numbers to every logger, from the first process."""
     if trainer.is_global_zero:
         for logger in trainer.loggers:
-            with survived(f"{type(logger).__name__} of {logger.save_dir}"):
+            then = "training goes on, and it is tried again with the next numbers"
+            with survived(f"logging into {logger.save_dir}", then):
                 logger.log_metrics(metrics, step)

@@ -15,6 +15,7 @@ from typing import Any
 import lightning
 
 from diffusion_fw.training.checkpoints import Checkpoints
+from diffusion_fw.training.outages import survived
 
 logger = logging.getLogger(__name__)
 
@@ -127,8 +128,9 @@ class Interruption(lightning.Callback):
             handler(number, None)
             return
         # Lightning does it for an exception, but not in a process that was forked.
-        for logger_ in trainer.loggers:
-            logger_.finalize("failed")
+        for item in trainer.loggers:
+            with survived(f"closing the logs in {item.save_dir}", "its last numbers may be missing"):
+                item.finalize("failed")
         raise Interrupted(1 if error else 128 + number)
 
     def on_train_end(self, trainer: lightning.Trainer, pl_module: Any) -> None:

@@ -26,15 +26,15 @@ logger.addFilter(_Once())
 
 
 @contextlib.contextmanager
-def survived(what: str) -> Iterator[None]:
-    """An OSError inside, as of a full disk or of a lost connection, is told once for each ``what``, and goes by."""
+def survived(what: str, then: str) -> Iterator[None]:
+    """An OSError inside, as of a full disk or of a lost connection, is told once with what comes of it, and goes by."""
     try:
         yield
     except OSError as error:
-        tell(what, error)
+        tell(what, error, then)
 
 
-def tell(what: str, error: Exception) -> None:
-    """Warn, once for each text."""
+def tell(what: str, error: Exception, then: str) -> None:
+    """Warn, once for each text, of what failed, why, and what happens ``then``."""
     reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    logger.warning("%s failed: %s; training goes on, and it is tried again next time", what, reason)
+    logger.warning("%s failed: %s; %s", what, reason, then)

@@ -45,7 +45,9 @@ class Snapshots(StepCallback):
         }
         # safetensors writes several entries in an order that changes from run to run.
         content = save(tensors, metadata={"stds": json.dumps(lengths)})
-        with survived(f"writing into {self.folder}"), replaced(self.folder / f"step_{step:09d}.safetensors") as file:
+        path = self.folder / f"step_{step:09d}.safetensors"
+        then = "training goes on, and averages are reconstructed without the snapshots that are missing"
+        with survived(f"writing into {self.folder}", then), replaced(path) as file:
             file.write(content)
 
 

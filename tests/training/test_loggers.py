@@ -6,10 +6,12 @@ import builtins
 import csv
 import getpass
 import socket
+import time
 
 import pytest
 import wandb
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.summary.writer.record_writer import RecordWriter
 
 from diffusion_fw import registry
 from diffusion_fw.app.train import train
@@ -47,7 +49,7 @@ def logged(tiny, tmp_path_factory):
         for variable in ("WANDB_API_KEY", "WANDB_MODE", "WANDB_BASE_URL"):
             patch.delenv(variable, raising=False)
         distances = [
-            train(tiny({"logger": ["csv", "tensorboard", "wandb"], "seed": seed}), folder)
+            train(tiny({"logger": ["csv", "tensorboard", "wandb"], "seed": seed}), folder).value
             for seed, folder in enumerate(folders)
         ]
     return folders, distances
@@ -112,6 +114,68 @@ def test_wandb_online_without_a_key_is_refused_at_once(nobody_to_ask, tmp_path):
     with pytest.raises(ConfigError, match=r"mode=online needs a key.*WANDB_API_KEY"):
         registry.build("logger", "wandb", folder=tmp_path, mode="online")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_wandb_server_that_does_not_answer_leaves_a_run_to_be_sent_and_says_how(
+    nobody_to_ask, tmp_path, monkeypatch, caplog
+):
+    monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
+    start = wandb.init
+
+    def no_answer(**settings):
+        if settings.get("mode") != "offline":
+            raise wandb.errors.CommError("no answer")
+        return start(**settings)
+
+    monkeypatch.setattr(wandb, "init", no_answer)
+    logger = registry.build("logger", "wandb", folder=tmp_path)
+    logger.log_metrics({"loss": 1.0}, 1)
+    logger.log_metrics({"loss": 2.0}, 2)
+    logger.finalize("success")
+    (kept,) = (tmp_path / "wandb").glob("offline-run-*")
+    (told,) = [item.getMessage() for item in caplog.records if "no answer" in item.getMessage()]
+    assert told == (
+        f"W&B's server failed: no answer; this run is kept on the disk alone; `wandb sync {kept}` sends it later"
+    )
+
+
+def full_disk(monkeypatch, after=0):
+    """TensorBoard's disk is full after so many of its events."""
+    original, left = RecordWriter.write, [after]
+
+    def write(self, data):
+        if not left[0]:
+            raise OSError(28, "No space left on device")
+        left[0] -= 1
+        original(self, data)
+
+    monkeypatch.setattr(RecordWriter, "write", write)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_tensorboard_goes_on_after_a_full_disk(tmp_path, monkeypatch):
+    logger = registry.build("logger", "tensorboard", folder=tmp_path)
+    logger.resume(0, {})
+    logger.log_metrics({"loss": 1.0}, 1)
+    with monkeypatch.context() as patch:
+        full_disk(patch)
+        for step in (2, 3):
+            with pytest.raises(OSError, match="No space left"):
+                logger.log_metrics({"loss": float(step)}, step)
+    time.sleep(1.1)  # The name of a file of events has the second in which it was opened.
+    logger.log_metrics({"loss": 4.0}, 4)
+    logger.finalize("success")
+    events = EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    assert [(item.step, item.value) for item in events.Scalars("loss")] == [(1, 1.0), (4, 4.0)]
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_full_disk_under_tensorboard_ends_no_run(tiny, tmp_path, monkeypatch, caplog):
+    full_disk(monkeypatch, after=2)
+    train(tiny({"logger": ["csv", "tensorboard"]}), tmp_path)
+    assert [row["step"] for row in rows(tmp_path)][-1] == "6"
+    assert any("it is tried again with the next numbers" in item.getMessage() for item in caplog.records)
 
 
 def test_no_logger_leaves_no_log(tiny, tmp_path):

@@ -288,7 +288,21 @@ def test_a_checkpoint_that_cannot_be_written_is_tried_again_at_the_next(tmp_path
     assert content(tmp_path)["global_step"] == 6
     assert {path.name for path in (tmp_path / "checkpoints").iterdir()} == {"last.ckpt", "best.ckpt"}
     told = [record.getMessage() for record in caplog.records if "No space left" in record.getMessage()]
-    assert len(told) == 2  # last and best
+    best, last = sorted(told)
+    assert best.endswith(
+        "best.ckpt failed: No space left on device; training goes on, and the best of the next evaluations is tried"
+    )
+    assert last.endswith(
+        "last.ckpt failed: No space left on device; training goes on, and the next interval tries again"
+    )
+
+
+def test_a_state_that_a_signal_would_have_left_is_told_as_lost_and_ends_in_failure(tmp_path, monkeypatch, caplog):
+    full_disk(monkeypatch, 100)
+    assert interrupted(small("flow"), tmp_path, monkeypatch, at=2) == 1
+    told = [record.getMessage() for record in caplog.records if "No space left" in record.getMessage()]
+    assert len(told) == 1
+    assert told[0].startswith("the state of step 2 is lost: ")
 
 
 def test_a_run_without_its_final_checkpoint_ends_in_an_error(tmp_path, monkeypatch):

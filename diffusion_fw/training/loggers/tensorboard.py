@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +15,45 @@ def tensorboard(folder: Runtime[Path]) -> Any:
     """Write TensorBoard events, pictures included, into the run's folder."""
     import numpy as np
     from lightning.pytorch.loggers import TensorBoardLogger
+    from lightning.pytorch.utilities import rank_zero_only
     from PIL import Image
 
+    from diffusion_fw.training.outages import survived
+
     class Logger(TensorBoardLogger):
+        @contextlib.contextmanager
+        def _written(self) -> Iterator[Any]:
+            """What is added inside is on the disk afterwards; OSError where it cannot be."""
+            try:
+                yield self.experiment
+                self.experiment.flush()
+            except OSError:
+                if self._experiment is not None:
+                    # A writer refuses everything from its first error on; the next number opens another.
+                    self._experiment = None
+                    self._kwargs.pop("purge_step", None)
+                raise
+
+        @rank_zero_only
+        def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+            # Lightning's makes a ValueError of an OSError.
+            with self._written() as writer:
+                for name, value in metrics.items():
+                    writer.add_scalar(name, value, step)
+
         def log_picture(self, name: str, path: Path, step: int) -> None:
             with Image.open(path) as picture:
                 pixels = np.asarray(picture.convert("RGB"))
-            self.experiment.add_image(name, pixels, step, dataformats="HWC")
+            with self._written() as writer:
+                writer.add_image(name, pixels, step, dataformats="HWC")
 
         def resume(self, step: int, state: dict[str, Any]) -> None:
             """Hide what was logged after ``step``."""
             self._kwargs["purge_step"] = step + 1
+
+        @rank_zero_only
+        def finalize(self, status: str) -> None:
+            with survived(f"closing the logs in {folder}", "its last numbers may be missing"):
+                super().finalize(status)
 
     return Logger(save_dir=folder, name="tensorboard", version="")

@@ -51,10 +51,12 @@ def wandb(
             try:
                 return WandbLogger.experiment.fget(self)  # type: ignore[attr-defined]
             except client.errors.Error as error:
-                tell("W&B's server", error)
                 self._offline = True
                 self._wandb_init["mode"] = "offline"
-                return WandbLogger.experiment.fget(self)  # type: ignore[attr-defined]
+                run = WandbLogger.experiment.fget(self)  # type: ignore[attr-defined]
+                kept = Path(run.dir).parent
+                tell("W&B's server", error, f"this run is kept on the disk alone; `wandb sync {kept}` sends it later")
+                return run
 
         @rank_zero_only
         def finalize(self, status: str) -> None:
