@@ -96,7 +96,7 @@ def _alone(folder: Path) -> Iterator[None]:
             "hydra.run.dir or hydra.sweep.dir"
         ) from None
     except (OSError, NotImplementedError) as error:
-        tell(f"locking {folder}", error)
+        tell(f"locking {folder}", error, "the run goes on, and nothing keeps another one out of its folder")
     try:
         yield
     finally:
