@@ -21,7 +21,7 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.table import Column, Table
 
-from diffusion_fw.app.run_record import FAILED, FINISHED, NAME, RUNNING, choices_of, read_record
+from diffusion_fw.app.run_record import FAILED, FINISHED, NAME, RUNNING, InUseError, choices_of, read_record
 from diffusion_fw.files import replaced
 from diffusion_fw.pictures.jobs import jobs_over, jobs_picture
 
@@ -32,6 +32,8 @@ LONGEST_ERROR = 400
 """Characters in a table; a job's log and record hold the whole."""
 MISSING = "not run"
 KILLED = "killed"
+IN_USE = "in use"
+"""Another process runs it."""
 SEED = "seed"
 
 
@@ -167,7 +169,8 @@ def _launch(jobs: Sequence[Job], launch: Launch) -> None:
 
 
 def _of_error(error: Exception) -> dict[str, Any]:
-    return {"status": FAILED, "error": f"{type(error).__name__}: {error}"}
+    status = IN_USE if isinstance(error, InUseError) else FAILED
+    return {"status": status, "error": f"{type(error).__name__}: {error}"}
 
 
 def look(jobs: Iterable[Job], folder: Path) -> None:
@@ -175,9 +178,8 @@ def look(jobs: Iterable[Job], folder: Path) -> None:
     known = records(folder)
     for job in jobs:
         place, record = known.get(choices_of(job.words), (None, None))
-        # One that says `running` and failed here is that of another process, which has the folder.
-        if place and record and not (record["status"] == RUNNING and job.error):
-            job.folder, job.record = place, record
+        if place and record and job.outcome != IN_USE:
+            job.folder, job.record = place, {**record, "error": record.get("error") or job.error}
 
 
 # --------------------------------------------------------------------------------------------------------------------

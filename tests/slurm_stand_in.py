@@ -1,0 +1,86 @@
+"""Enough of Slurm for submitit on one machine: sbatch, srun, sacct and scontrol requeue, by the name it is called by.
+
+Jobs of an array run one after the other. What is known of them is in the folder SLURM_STAND_IN.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+
+def sbatch(place: Path, script: str) -> None:
+    text = Path(script).read_text()
+    job = str(1000 * (1 + len(list(place.glob("script-*")))))
+    (place / f"script-{job}").write_text(text)
+    array = re.search(r"--array=0-(\d+)", text)
+    tasks = [f"{job}_{task}" for task in range(int(array.group(1)) + 1)] if array else [job]
+    # Whoever called sbatch waits until nothing holds its output open.
+    quiet = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.DEVNULL)
+    subprocess.Popen([sys.executable, __file__, "controller", script, *tasks], start_new_session=True, **quiet)
+    print(f"Submitted batch job {job}")
+
+
+def controller(place: Path, script: str, *jobs: str) -> None:
+    for number, name in enumerate(jobs):
+        job, _, task = name.partition("_")
+        own = {"SLURM_JOB_NAME": "train", "SLURM_JOB_NUM_NODES": "1", "SLURM_JOB_NODELIST": "localhost"}
+        own["SLURM_JOB_ID"] = str(int(job) + number)
+        if task:
+            own |= {"SLURM_ARRAY_JOB_ID": job, "SLURM_ARRAY_TASK_ID": task}
+        while True:
+            (place / f"job-{name}").write_text("RUNNING")
+            code = subprocess.run(["bash", script], env={**os.environ, **own}).returncode
+            if not (place / f"requeue-{name}").exists():
+                break
+            (place / f"requeue-{name}").unlink()
+        (place / f"job-{name}").write_text("COMPLETED" if code == 0 else "FAILED")
+
+
+def srun(place: Path, *words: str) -> None:
+    """One task; the signs in the names of its two log files are filled in."""
+    signs = {"%A": "SLURM_ARRAY_JOB_ID", "%a": "SLURM_ARRAY_TASK_ID", "%j": "SLURM_JOB_ID"}
+    command = list(words)
+    while command[0].startswith("--"):
+        flag = command.pop(0)
+        if flag in ("--output", "--error"):
+            path = command.pop(0).replace("%t", "0")
+            for sign, key in signs.items():
+                path = path.replace(sign, os.environ.get(key, sign))
+            os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND), 1 if flag == "--output" else 2)
+    own = {"SLURM_NTASKS": "1", "SLURM_PROCID": "0", "SLURM_LOCALID": "0", "SLURM_NODEID": "0", "SLURM_STEP_ID": "0"}
+    os.execvpe(command[0], command, {**os.environ, **own})
+
+
+def sacct(place: Path, *words: str) -> None:
+    print("JobID|State|NodeList")
+    for path in sorted(place.glob("job-*")):
+        print(f"{path.name.removeprefix('job-')}|{path.read_text()}|localhost")
+
+
+def scontrol(place: Path, action: str, job: str) -> None:
+    assert action == "requeue"
+    (place / f"requeue-{job}").touch()
+
+
+def install(folder: Path) -> dict[str, str]:
+    """Commands of these names in ``folder``/bin; the environment that finds them."""
+    (folder / "bin").mkdir(parents=True)
+    (folder / "state").mkdir()
+    for name in ("sbatch", "srun", "sacct", "scontrol"):
+        command = folder / "bin" / name
+        command.write_text(f'#!/bin/sh\nexec {sys.executable} {Path(__file__).resolve()} {name} "$@"\n')
+        command.chmod(0o755)
+    return {
+        "PATH": f"{folder / 'bin'}{os.pathsep}{os.environ['PATH']}",
+        "SLURM_STAND_IN": str(folder / "state"),
+    }
+
+
+if __name__ == "__main__":
+    {"sbatch": sbatch, "controller": controller, "srun": srun, "sacct": sacct, "scontrol": scontrol}[sys.argv[1]](
+        Path(os.environ["SLURM_STAND_IN"]), *sys.argv[2:]
+    )
