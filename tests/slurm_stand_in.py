@@ -25,10 +25,12 @@ def sbatch(place: Path, script: str) -> None:
 
 
 def controller(place: Path, script: str, *jobs: str) -> None:
+    tasks = re.search(r"--ntasks-per-node=(\d+)", Path(script).read_text())
     for number, name in enumerate(jobs):
         job, _, task = name.partition("_")
         own = {"SLURM_JOB_NAME": "train", "SLURM_JOB_NUM_NODES": "1", "SLURM_JOB_NODELIST": "localhost"}
-        own["SLURM_JOB_ID"] = str(int(job) + number)
+        own |= {"SLURM_JOB_ID": str(int(job) + number), "SLURM_NTASKS": tasks.group(1) if tasks else "1"}
+        own["SLURM_NTASKS_PER_NODE"] = own["SLURM_NTASKS"]
         if task:
             own |= {"SLURM_ARRAY_JOB_ID": job, "SLURM_ARRAY_TASK_ID": task}
         while True:
@@ -41,18 +43,23 @@ def controller(place: Path, script: str, *jobs: str) -> None:
 
 
 def srun(place: Path, *words: str) -> None:
-    """One task; the signs in the names of its two log files are filled in."""
+    """The tasks of a job, side by side; the signs in the names of their log files are filled in."""
     signs = {"%A": "SLURM_ARRAY_JOB_ID", "%a": "SLURM_ARRAY_TASK_ID", "%j": "SLURM_JOB_ID"}
-    command = list(words)
+    command, logs = list(words), {}
     while command[0].startswith("--"):
         flag = command.pop(0)
         if flag in ("--output", "--error"):
-            path = command.pop(0).replace("%t", "0")
+            logs[flag] = command.pop(0)
             for sign, key in signs.items():
-                path = path.replace(sign, os.environ.get(key, sign))
-            os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND), 1 if flag == "--output" else 2)
-    own = {"SLURM_NTASKS": "1", "SLURM_PROCID": "0", "SLURM_LOCALID": "0", "SLURM_NODEID": "0", "SLURM_STEP_ID": "0"}
-    os.execvpe(command[0], command, {**os.environ, **own})
+                logs[flag] = logs[flag].replace(sign, os.environ.get(key, sign))
+    count = int(os.environ["SLURM_NTASKS"])
+    tasks = []
+    for rank in range(count):
+        own = {"SLURM_PROCID": str(rank), "SLURM_LOCALID": str(rank), "SLURM_NODEID": "0", "SLURM_STEP_ID": "0"}
+        output, error = (Path(logs[flag].replace("%t", str(rank))) for flag in ("--output", "--error"))
+        with output.open("a") as out, error.open("a") as err:
+            tasks.append(subprocess.Popen(command, env={**os.environ, **own}, stdout=out, stderr=err))
+    sys.exit(max(abs(task.wait()) for task in tasks))
 
 
 def sacct(place: Path, *words: str) -> None:

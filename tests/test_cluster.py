@@ -36,10 +36,10 @@ class Fate(lightning.Callback):
 
     def on_train_start(self, trainer, module):
         with open(self.folder / f"starts-{trainer.max_steps}", "a") as file:
-            print(trainer.global_step, file=file)
+            print(f"{trainer.global_step}", file=file)
 
     def on_train_batch_start(self, trainer, module, batch, index):
-        if trainer.global_step == 5 and trainer.max_steps == 8 and self.once("warned"):
+        if trainer.global_step == 5 and trainer.max_steps in (8, 20) and self.once(f"warned-{trainer.global_rank}"):
             os.kill(os.getpid(), signal.SIGUSR2)
         if trainer.global_step == 5 and trainer.max_steps == 9 and self.once("killed"):
             os.kill(os.getpid(), signal.SIGKILL)
@@ -78,12 +78,16 @@ def outcomes(folder):
         return {row["trainer.max_steps"]: row["outcome"] for row in csv.DictReader(file)}
 
 
-def test_a_warned_job_is_sent_again_and_goes_on_and_a_killed_one_hides_none(tmp_path):
-    """Jobs: 9 steps, killed at the sixth; 8 steps, warned by SIGUSR2 in the sixth; 7 steps, undisturbed."""
+@pytest.fixture
+def slurm(tmp_path):
     for name in ("mine", "fate"):
         (tmp_path / name).mkdir()
     (tmp_path / "mine" / "fate.py").write_text(PLUGIN)
-    slurm = slurm_stand_in.install(tmp_path / "slurm")
+    return slurm_stand_in.install(tmp_path / "slurm")
+
+
+def test_a_warned_job_is_sent_again_and_goes_on_and_a_killed_one_hides_none(tmp_path, slurm):
+    """Jobs: 9 steps, killed at the sixth; 8 steps, warned by SIGUSR2 in the sixth; 7 steps, undisturbed."""
     first = sweep(tmp_path, slurm, "trainer.max_steps=9,8,7")
     assert first.returncode == 1, first.stdout + first.stderr
     assert "1 of 3 jobs did not finish: 0" in first.stderr
@@ -114,3 +118,15 @@ def test_a_warned_job_is_sent_again_and_goes_on_and_a_killed_one_hides_none(tmp_
         for run in ("sweep/1", "quiet")
     )
     assert all(torch.equal(ours[key], undisturbed[key]) for key in undisturbed)
+
+
+def test_a_job_of_several_tasks_is_one_run_that_is_sent_again_and_goes_on(tmp_path, slurm):
+    words = ["trainer.devices=2", "trainer.strategy=ddp", "hydra.launcher.tasks_per_node=2", "trainer.max_steps=20"]
+    done = sweep(tmp_path, slurm, *words)
+    logs = "".join(path.read_text() for path in sorted((tmp_path / "sweep" / ".submitit").glob("*.err")))
+    assert done.returncode == 0, done.stdout + done.stderr + logs
+    record = read_record(tmp_path / "sweep" / "0")
+    assert [attempt["status"] for attempt in record["attempts"]] == ["interrupted", "finished"]
+    assert (tmp_path / "fate" / "starts-20").read_text().split() == ["0", "0", "10", "10"]
+    last = torch.load(tmp_path / "sweep" / "0" / "checkpoints" / "last.ckpt", weights_only=True)
+    assert last["global_step"] == 20
