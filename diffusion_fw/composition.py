@@ -16,6 +16,7 @@ from diffusion_fw import discovery, registry
 from diffusion_fw.data.source import Data, to_model
 from diffusion_fw.denoiser import Denoiser, NetworkDenoiser
 from diffusion_fw.process.compatibility import check_parameterization
+from diffusion_fw.process.schedule import Schedule
 from diffusion_fw.process.variance import Variance
 from diffusion_fw.registry import ConfigError, NonNegativeInt, PositiveInt
 from diffusion_fw.samplers.base import Sampler
@@ -147,9 +148,14 @@ def is_conditional(denoiser: NetworkDenoiser) -> bool:
     return bool(getattr(denoiser.network, "class_conditional", False))
 
 
-def build_wrappers(config: Config, facts: Facts, conditional: bool) -> Callable[[Denoiser], Denoiser]:
-    """The function that wraps a denoiser in every guidance of the config, the first of them innermost."""
-    known = {**asdict(facts), "num_classes": facts.num_classes if conditional else 0}
+def build_wrappers(
+    config: Config, facts: Facts, conditional: bool, load: Callable[..., Denoiser] | None = None
+) -> Callable[[Denoiser], Denoiser]:
+    """The function that wraps a denoiser in every guidance of the config, the first of them innermost.
+
+    ``load(checkpoint, **weights)`` gives a guidance a second model, where there may be one.
+    """
+    known = {**asdict(facts), "num_classes": facts.num_classes if conditional else 0, "load": load}
 
     def wrap(denoiser: Denoiser) -> Denoiser:
         for section in config["guidance"].values():
@@ -170,13 +176,15 @@ def check_label_dropout(config: Config, label_dropout: float) -> None:
             )
 
 
-def check_fit(denoiser: NetworkDenoiser, sampler: Sampler, variance: Variance) -> None:
-    """Find by arithmetic what cannot work together: ConfigError that names the keys.
+def check_fit(denoiser: NetworkDenoiser, path: Schedule, sampler: Sampler, variance: Variance) -> None:
+    """Find by arithmetic what cannot work together, for a sampler that follows ``path``: ConfigError with the keys.
 
     A sampler that leaves a learned variance unused works, but not as one may think: a warning.
     """
-    sampler.check(denoiser.schedule)
-    check_parameterization(denoiser.schedule, denoiser.parameterization, sampler.levels(denoiser.schedule).t)
+    sampler.check(path)
+    level, own = sampler.levels(path), denoiser.schedule
+    times = level.t if path is own else own.time(level.log_snr)
+    check_parameterization(own, denoiser.parameterization, times)
     if variance.outputs > 1 and not sampler.uses_variance:
         logger.warning(
             "sampler: %s leaves the model's learned variance unused; sampler=ddpm samples with it",
@@ -243,9 +251,8 @@ def build_experiment(config: Config, folder: Path) -> Experiment:
     denoiser = build_denoiser(config, facts)
     sampler = build_sampler(config)
     variance = build_variance(config)
-    check_fit(denoiser, sampler, variance)
     wrap = build_wrappers(config, facts, is_conditional(denoiser))
-    wrap(denoiser)
+    check_fit(denoiser, wrap(denoiser).schedule, sampler, variance)
     check_label_dropout(config, config["label_dropout"])
     time_sampler = assemble("time_sampler", config["time_sampler"], schedule=denoiser.schedule)
     time_sampler(2, denoiser.schedule)

@@ -14,7 +14,16 @@ from diffusion_fw import registry
 from diffusion_fw.app.device import processes
 from diffusion_fw.app.help import defaults
 from diffusion_fw.app.memory import stated
-from diffusion_fw.composition import Facts, build_data, build_denoiser, build_sampler, build_variance, check_fit
+from diffusion_fw.composition import (
+    Facts,
+    build_data,
+    build_denoiser,
+    build_sampler,
+    build_variance,
+    build_wrappers,
+    check_fit,
+    is_conditional,
+)
 from diffusion_fw.config import STACKED, conf_dir
 from diffusion_fw.samplers.base import Sampler
 
@@ -101,7 +110,8 @@ def explain(config: dict[str, Any], arguments: Sequence[str]) -> None:
     facts = Facts.of(data, config)
     sampler = build_sampler(config)
     denoiser = build_denoiser(config, facts)
-    check_fit(denoiser, sampler, build_variance(config))
+    guided = build_wrappers(config, facts, is_conditional(denoiser))(denoiser)
+    check_fit(denoiser, guided.schedule, sampler, build_variance(config))
     count = parameters(config, facts)
     trainer = config["trainer"]
     accumulate = trainer.get("accumulate_grad_batches", 1)

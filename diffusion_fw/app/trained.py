@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,6 +26,7 @@ from diffusion_fw.composition import (
 from diffusion_fw.data.source import to_pixels
 from diffusion_fw.denoiser import Denoiser, NetworkDenoiser
 from diffusion_fw.process.variance import Variance
+from diffusion_fw.registry import ConfigError
 from diffusion_fw.samplers.base import Sampler
 from diffusion_fw.sampling import draw
 
@@ -52,7 +53,7 @@ class Trained:
 
     def check_sampler(self) -> None:
         """ConfigError where the sampler does not fit the model."""
-        check_fit(self.network, self.sampler, self.variance)
+        check_fit(self.network, self.denoiser.schedule, self.sampler, self.variance)
 
     def draw(self, count: int) -> Iterator[tuple[Sequence[int], Tensor]]:
         """(indices, examples as the data hold them) in chunks: sample i depends on the seed and on i alone."""
@@ -75,17 +76,39 @@ def open_trained(config: Mapping[str, Any]) -> Trained:
     own, trained_with = own_variance(config, record["config"]), record["config"]
     facts, conditional = Facts.from_record(record["facts"]), is_conditional(network)
     check_label_dropout(own, trained_with["label_dropout"])
-    device = choose(own["device"])
+    device, num_classes = choose(own["device"]), facts.num_classes if conditional else 0
+    load = second_model(facts, num_classes, device)
     return Trained(
         config=own,
         trained_with=trained_with,
         facts=facts,
         choice=choice,
         network=network,
-        denoiser=build_wrappers(own, facts, conditional)(network.to(device)),
+        denoiser=build_wrappers(own, facts, conditional, load)(network.to(device)),
         sampler=build_sampler(own),
         variance=build_variance(own),
-        num_classes=facts.num_classes if conditional else 0,
+        num_classes=num_classes,
         device=device,
         batch_size=chunk_size(own["batch_size"], trained_with, facts, device),
     )
+
+
+def second_model(facts: Facts, num_classes: int, device: torch.device) -> Callable[..., Denoiser]:
+    """How a guidance loads another model, ``load(checkpoint, raw_weights=, ema_rate=, ema_std=)``.
+
+    Raises ConfigError where it is of other data: of another shape, or told of other classes; it may be told of none.
+    """
+
+    def load(checkpoint: str, *, raw_weights: bool, ema_rate: float | None, ema_std: float | None) -> Denoiser:
+        network, record, _ = load_chosen(checkpoint, raw_weights=raw_weights, rate=ema_rate, std=ema_std)
+        other = Facts.from_record(record["facts"])
+        if other.shape != facts.shape:
+            raise ConfigError(f"checkpoint={checkpoint} is of data of shape {other.shape}, the guided of {facts.shape}")
+        if is_conditional(network) and other.num_classes != num_classes:
+            raise ConfigError(
+                f"checkpoint={checkpoint} takes labels of {other.num_classes} classes, "
+                f"the guided model of {num_classes}"
+            )
+        return network.to(device)
+
+    return load

@@ -9,14 +9,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from diffusion_fw import registry
+from diffusion_fw.denoiser import Denoiser
 from diffusion_fw.guidance.wrapper import Wrapper
 from diffusion_fw.process.level import NoiseLevel, expand
 from diffusion_fw.process.parameterization import Prediction
 from diffusion_fw.process.schedule import Schedule
-from diffusion_fw.registry import Runtime, register
+from diffusion_fw.registry import ConfigError, Runtime, register
 
 
-@register("guidance", "rescheduled")
 @dataclass(frozen=True)
 class Rescheduled(Wrapper):
     """The denoiser of a model, trained on its own schedule, on the schedule ``target``.
@@ -28,7 +29,7 @@ class Rescheduled(Wrapper):
     is what x_0 leaves of x_t.
     """
 
-    target: Runtime[Schedule]
+    target: Schedule
 
     @property
     def schedule(self) -> Schedule:
@@ -46,3 +47,23 @@ class Rescheduled(Wrapper):
         prediction = self.denoiser(expand(scale, x) * x, own, cond)
         eps = expand(c_x0, x) * prediction.x0 + expand(c_eps, x) * prediction.eps
         return dataclasses.replace(prediction, eps=eps)
+
+
+@register("guidance", "rescheduled")
+def rescheduled(
+    denoiser: Runtime[Denoiser],
+    target: Runtime[Schedule | None] = None,
+    schedule: str | None = None,
+    knobs: dict[str, bool | int | float | str] = {},  # noqa: B006 - the default is read, never changed
+) -> Rescheduled:
+    """Run the model along another path than its own: ``target``, or the schedule of that name with those knobs.
+
+    Raises ConfigError where no schedule is named, and for one that cannot be built.
+    """
+    if target is None:
+        if schedule is None:
+            raise ConfigError(
+                "it needs the path to follow; give guidance.rescheduled.schedule=flow or another schedule"
+            )
+        target = registry.build("schedule", schedule, **knobs)
+    return Rescheduled(denoiser, target)
