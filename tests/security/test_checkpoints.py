@@ -14,7 +14,9 @@ import torch
 import diffusion_fw as dfw
 from diffusion_fw import registry
 from diffusion_fw.app.load import load_with_record
+from diffusion_fw.app.trained import open_trained
 from diffusion_fw.composition import build_data, build_experiment
+from diffusion_fw.config import check_command_line
 from diffusion_fw.registry import ConfigError, Runtime
 
 ROOT = Path(__file__).parents[2]
@@ -72,6 +74,16 @@ def test_a_resumed_training_does_not_run_a_checkpoint_either(tiny, forged, trap,
     experiment = build_experiment(tiny(), tmp_path / "run")
     with pytest.raises(ConfigError, match=r"forged\.ckpt .*was not loaded"):
         experiment.trainer.fit(experiment.module, ckpt_path=checkpoint)
+    assert not path.exists()
+
+
+def test_a_model_that_only_guides_another_is_not_run_either(forged, trap, tmp_path):
+    path, calls = trap
+    own = forged().rename(tmp_path / "own.ckpt")
+    weaker = forged(lambda content: content.update(extra=calls["os.mkdir"]))
+    words = [f"checkpoint={own}", "guidance=[autoguidance]", f"guidance.autoguidance.checkpoint={weaker}"]
+    with pytest.raises(ConfigError, match=r"the weaker model: checkpoint=.*forged\.ckpt .*was not loaded"):
+        open_trained(check_command_line("sample", words)[0])
     assert not path.exists()
 
 
