@@ -1,43 +1,96 @@
-"""The peak of a training run's memory, against the estimate that is stated before it starts."""
+"""The peaks of training and of sampling, against the estimates that are stated before they start."""
 
 from __future__ import annotations
 
 import json
 import logging
+import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch.profiler import ProfilerActivity, profile
 
 from diffusion_fw.app.memory import estimate
-from diffusion_fw.composition import Facts, build_data, build_experiment
+from diffusion_fw.composition import (
+    Facts,
+    build_data,
+    build_denoiser,
+    build_experiment,
+    build_sampler,
+    build_wrappers,
+    is_conditional,
+)
 from diffusion_fw.config import check_command_line, store_components
+from diffusion_fw.memory import measure_chunk
+from diffusion_fw.sampling import draw
 
 WITHIN = 0.2
 ARGUMENTS = ["trainer=cpu", "trainer.max_steps=3", "callbacks=none", "logger=none", "features=pixels"]
-CASES = {
-    "unet": ["batch_size=128"],
-    "wide unet, small batch": ["network.channels=96", "batch_size=16"],
-    "unet, checkpointing": ["batch_size=128", "network.checkpointing=true"],
+TRAINING = {
+    "digits, default U-Net, batch 128": [],
+    "`network.channels=96 batch_size=16`": ["network.channels=96", "batch_size=16"],
+    "`network.checkpointing=true`": ["network.checkpointing=true"],
+    "`network.checkpointing=true network.num_res_blocks=1 batch_size=256`": [
+        "network.checkpointing=true",
+        "network.num_res_blocks=1",
+        "batch_size=256",
+    ],
+    "`trainer.precision=bf16-mixed`": ["trainer.precision=bf16-mixed"],
+    "`trainer.accumulate_grad_batches=2`": ["trainer.accumulate_grad_batches=2"],
+    "`optimizer=sgd ema=several`": ["optimizer=sgd", "ema=several"],
+    "`data=moons network=mlp`": ["data=moons", "network=mlp", "features=identity"],
 }
+SAMPLING = {
+    "sampling, chunk of 256": [],
+    "sampling, `guidance=[classifier_free,clip]`": ["guidance=[classifier_free,clip]"],
+    "sampling, `sampler=dpm_solver_pp network.channels=96`": ["sampler=dpm_solver_pp", "network.channels=96"],
+}
+CHUNK = 256
 
 
-def peak(config: dict) -> int:
-    """The most bytes that torch had allocated at once on the CPU, the model's own included."""
-    with tempfile.TemporaryDirectory() as folder:
-        experiment = build_experiment(config, Path(folder))
-        held = sum(item.nbytes for item in experiment.module.state_dict().values())
-        with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as watch:
-            experiment.trainer.fit(experiment.module)
-        watch.export_chrome_trace(f"{folder}/trace.json")
-        events = json.loads(Path(f"{folder}/trace.json").read_text())["traceEvents"]
+def peak(run: Callable[[], Any]) -> int:
+    """The most bytes that torch has allocated on the CPU at once, of what ``run`` allocates."""
+    with (
+        tempfile.NamedTemporaryFile(suffix=".json") as file,
+        profile(activities=[ProfilerActivity.CPU], profile_memory=True) as watch,
+    ):
+        run()
+        watch.stop()
+        watch.export_chrome_trace(file.name)
+        events = json.loads(Path(file.name).read_text())["traceEvents"]
     changes = [(item["ts"], item["args"]["Bytes"]) for item in events if item.get("name") == "[memory]"]
     most = now = 0
     for _, change in sorted(changes, key=lambda item: item[0]):
         now += change
         most = max(most, now)
-    return held + most
+    return most
+
+
+def training(*arguments: str) -> tuple[int, int]:
+    """(stated, measured) of three steps."""
+    (config,) = check_command_line("train", [*ARGUMENTS, *arguments])
+    local = config["batch_size"] // config["trainer"]["accumulate_grad_batches"]
+    stated = estimate(config, Facts.of(build_data(config), config), local).total
+    with tempfile.TemporaryDirectory() as folder:
+        experiment = build_experiment(config, Path(folder))
+        held = sum(item.nbytes for item in experiment.module.state_dict().values())
+        return stated, held + peak(lambda: experiment.trainer.fit(experiment.module))
+
+
+def sampling(*arguments: str) -> tuple[int, int]:
+    """(stated, measured) of a chunk, the weights not counted."""
+    (config,) = check_command_line("train", [*ARGUMENTS, "sampler.steps=3", *arguments])
+    facts, sampler = Facts.of(build_data(config), config), build_sampler(config)
+    network = build_denoiser(config, facts).eval()
+    conditional = is_conditional(network)
+    classes = facts.num_classes if conditional else 0
+    denoiser = build_wrappers(config, facts, conditional)(network)
+    stated = measure_chunk(sampler, denoiser, facts.shape, classes, torch.device("cpu")).of(CHUNK)
+    chunks = draw(sampler, denoiser, facts.shape, range(CHUNK), seed=0, num_classes=classes, batch_size=CHUNK)
+    return stated, peak(lambda: next(chunks))
 
 
 def measure() -> list[tuple[str, int, int, float]]:
@@ -45,16 +98,15 @@ def measure() -> list[tuple[str, int, int, float]]:
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.ERROR)
     store_components()
-    rows = []
-    for name, arguments in CASES.items():
-        (config,) = check_command_line("train", [*ARGUMENTS, *arguments])
-        stated = estimate(config, Facts.of(build_data(config), config), config["batch_size"]).total
-        measured = peak(config)
-        rows.append((name, stated, measured, stated / measured))
-    return rows
+    pairs = {name: training(*words) for name, words in TRAINING.items()}
+    pairs |= {name: sampling(*words) for name, words in SAMPLING.items()}
+    return [(name, stated, measured, stated / measured) for name, (stated, measured) in pairs.items()]
 
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    for name, stated, measured, ratio in measure():
-        print(f"{name}: stated {stated / 2**20:.1f} MiB, measured {measured / 2**20:.1f} MiB, ratio {ratio:.2f}")
+    rows = measure()
+    for name, stated, measured, ratio in rows:
+        print(f"| {name} | {stated / 2**20:.1f} MiB | {measured / 2**20:.1f} MiB | {ratio:.2f} |")
+    if far := [name for name, *_, ratio in rows if abs(ratio - 1) > WITHIN]:
+        sys.exit(f"not within {WITHIN:.0%}: {'; '.join(far)}")

@@ -25,6 +25,7 @@ def evaluate(config: dict[str, Any], folder: Path) -> Result:
     metric, _ = build_metric(config, data)
     if metric.of_samples:
         model.check_sampler()
+        print(f"memory, estimated: {model.memory(metric.num_samples)}")
     measured = metric.evaluate(
         Subject(
             denoiser=model.denoiser,

@@ -13,7 +13,7 @@ from rich.table import Table
 from diffusion_fw import registry
 from diffusion_fw.app.device import processes
 from diffusion_fw.app.help import defaults
-from diffusion_fw.app.memory import stated
+from diffusion_fw.app.memory import stated, stated_sampling
 from diffusion_fw.composition import (
     Facts,
     build_data,
@@ -25,6 +25,7 @@ from diffusion_fw.composition import (
     is_conditional,
 )
 from diffusion_fw.config import STACKED, conf_dir
+from diffusion_fw.memory import chunk_size, measure_chunk
 from diffusion_fw.samplers.base import Sampler
 
 
@@ -117,6 +118,13 @@ def explain(config: dict[str, Any], arguments: Sequence[str]) -> None:
     accumulate = trainer.get("accumulate_grad_batches", 1)
     count_processes = processes(trainer)
     local = config["batch_size"] // max(1, accumulate * count_processes)
+    sampled = {}
+    if (evaluation := config["callbacks"].get("evaluation")) and "num_samples" in config["metric"]:
+        classes = facts.num_classes if is_conditional(denoiser) else 0
+        chunk = measure_chunk(sampler, guided, facts.shape, classes, torch.device("cpu"))
+        size = chunk_size(evaluation["batch_size"], lambda: chunk, torch.device("cpu"))
+        each = -(-config["metric"]["num_samples"] // count_processes)
+        sampled["memory of drawing samples"] = stated_sampling(denoiser.network, chunk, each, size, facts.shape)
     cost = Table(title="the run", show_header=False)
     images = trainer["max_steps"] * config["batch_size"]
     for name, value in (
@@ -128,6 +136,7 @@ def explain(config: dict[str, Any], arguments: Sequence[str]) -> None:
         ("examples seen", f"{images:,} = {images / len(data.train):.1f} epochs"),
         ("parameters", f"{count:,}"),
         ("memory per process, estimated", stated(config, facts, local)),
+        *sampled.items(),
         ("network evaluations per sample", evaluations(sampler)),
     ):
         cost.add_row(name, value)

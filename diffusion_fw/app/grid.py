@@ -64,7 +64,9 @@ class Job:
 
     @property
     def metric(self) -> str:
-        return str(self.record.get("metric") or "")
+        """The metric's name without its last part, the weights, which a sweep may mean to compare."""
+        name = str(self.record.get("metric") or "")
+        return name.rpartition("/")[0] or name
 
     @property
     def error(self) -> str:

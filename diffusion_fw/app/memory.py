@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -10,40 +10,69 @@ from typing import Any
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from diffusion_fw.app.device import processes
 from diffusion_fw.composition import Facts, assemble, build_network
-
-PROBES = (2, 4)
-"""Batch sizes at which activations are counted; they grow linearly."""
+from diffusion_fw.memory import Chunk, Following
 
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes of one process in training."""
+    """Bytes of one process in training; the parts need not be there at once."""
 
+    total: int
+    """At the peak."""
     parameters: int
     gradients: int
     optimizer: int
     averages: int
     activations: int
-
-    @property
-    def total(self) -> int:
-        return self.parameters + self.gradients + self.optimizer + self.averages + self.activations
+    """What is alive between the forward and the backward pass, beside the rest."""
 
     def __str__(self) -> str:
-        parts = ", ".join(f"{name} {value / 2**20:,.1f}" for name, value in vars(self).items())
-        return f"{self.total / 2**20:,.1f} MiB: {parts}"
+        total, *parts = (f"{name} {mib(value)}" for name, value in vars(self).items())
+        return f"{total.removeprefix('total ')} MiB at the peak; {', '.join(parts)}"
+
+
+def mib(size: float) -> str:
+    """Bytes in MiB, as they are shown."""
+    return f"{size / 2**20:,.1f}"
 
 
 def estimate(config: Mapping[str, Any], facts: Facts, local_batch: int) -> Memory:
-    """The peak of training with ``local_batch`` examples a process and accumulated part; nothing is allocated."""
+    """The peak of training with ``local_batch`` examples a process and accumulated part; nothing is allocated.
+
+    A step is taken on tensors without memory: forward, backward, optimizer. Kernels' own workspaces, the data set and
+    the libraries are not in it.
+    """
+    mixed = str(config["trainer"].get("precision", 32)).endswith("-mixed")
     with FakeTensorMode():
-        weights = sum(item.numel() * item.element_size() for item in build_network(config, facts).parameters())
-    tracks = len(assemble("ema", config["ema"]).tracks)
-    first, second = (saved_bytes(config, facts, count) for count in PROBES)
-    each = (second - first) / (PROBES[1] - PROBES[0])
-    activations = round(first + each * (local_batch - PROBES[0]))
-    return Memory(weights, weights, round(weights * state_ratio(config)), tracks * weights, activations)
+        network = build_network(config, facts)
+        parameters = list(network.parameters())
+        optimizer = assemble("optimizer", config["optimizer"], params=parameters)
+        classes = torch.zeros(local_batch, dtype=torch.long) if getattr(network, "class_conditional", False) else None
+        with Following() as watch:
+            for item in parameters:
+                watch.hold(item)
+            weights = watch.now
+            clean, times = torch.empty(local_batch, *facts.shape), torch.empty(local_batch)
+            noise = torch.empty_like(clean)
+            with torch.autocast("cpu", torch.bfloat16, enabled=mixed):
+                output = network(clean + noise, times, classes)
+            errors = (output.float().narrow(1, 0, clean.shape[1]) - noise).square()
+            loss = errors.mean()
+            activations, forward = watch.now - weights, watch.peak
+            loss.backward()
+            del output, errors, loss
+            backward, before = watch.peak, watch.now
+            gradients = sum(item.grad.nbytes for item in parameters if item.grad is not None)
+            optimizer.step()
+            state = watch.now - before
+            # Lightning drops the gradients of the last step between forward and backward.
+            peak = max(forward + gradients + state, backward + state, watch.peak)
+    # What DistributedDataParallel gathers gradients in.
+    buckets = gradients if processes(config["trainer"]) > 1 else 0
+    averages = len(assemble("ema", config["ema"]).tracks) * weights
+    return Memory(peak + averages + buckets, weights, gradients + buckets, state, averages, activations)
 
 
 def stated(config: Mapping[str, Any], facts: Facts, local_batch: int) -> str:
@@ -54,57 +83,9 @@ def stated(config: Mapping[str, Any], facts: Facts, local_batch: int) -> str:
         return f"not known, as network={config['network']['name']} cannot run on fake tensors ({type(error).__name__})"
 
 
-def state_ratio(config: Mapping[str, Any]) -> float:
-    """Bytes of the optimizer's state for a byte of weights, 2 for Adam: seen after one step of a small parameter."""
-    parameter = torch.nn.Parameter(torch.zeros(1000))
-    optimizer = assemble("optimizer", config["optimizer"], params=[parameter])
-    parameter.grad = torch.zeros_like(parameter)
-    optimizer.step()
-    held = sum(item.nbytes for item in optimizer.state[parameter].values() if isinstance(item, torch.Tensor))
-    return round(held / parameter.nbytes, 1)
-
-
-def saved_bytes(config: Mapping[str, Any], facts: Facts, count: int) -> int:
-    """Bytes that autograd keeps of ``count`` examples for the backward pass, each storage once, without the weights."""
-    held: dict[int, tuple[Any, int]] = {}
-    with FakeTensorMode():
-        network = build_network(config, facts)
-        owned = {item.untyped_storage()._cdata for item in network.parameters()}
-
-        def keep(tensor: torch.Tensor) -> torch.Tensor:
-            storage = tensor.untyped_storage()
-            if storage._cdata not in owned:
-                # Kept, so that no later storage takes its place.
-                held[storage._cdata] = (storage, storage.nbytes())
-            return tensor
-
-        classes = torch.zeros(count, dtype=torch.long) if getattr(network, "class_conditional", False) else None
-        mixed = str(config["trainer"].get("precision", 32)).endswith("-mixed")
-        with (
-            torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor),
-            torch.autocast("cpu", torch.bfloat16, enabled=mixed),
-        ):
-            output = network(torch.empty(count, *facts.shape), torch.empty(count), classes)
-            loss = output.float().square().mean()
-        del loss
-    return sum(size for _, size in held.values())
-
-
-FREE_FRACTION = 0.5
-"""The part of the free memory that batch_size=auto takes for sampling."""
-
-
-def chunk_size(batch_size: int | str, config: Mapping[str, Any], facts: Facts, device: torch.device) -> int:
-    """The batch size given, or for "auto" the largest power of two that fits, at most 256 on a CPU.
-
-    An example is taken to need what autograd would keep of it, which is more than sampling does.
-    """
-    if not isinstance(batch_size, str):
-        return batch_size
-    if device.type == "cuda":
-        free, most = torch.cuda.mem_get_info(device)[0], 1 << 16
-    else:
-        free, most = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"), 256
-    each = max(1, saved_bytes(config, facts, 2) // 2)
-    fits = max(1, int(FREE_FRACTION * free) // each)
-    return min(most, 1 << (fits.bit_length() - 1))
+def stated_sampling(network: torch.nn.Module, chunk: Chunk, count: int, batch_size: int, shape: tuple[int, ...]) -> str:
+    """The peak of drawing ``count`` samples in chunks, in words."""
+    size, example = min(count, batch_size), math.prod(shape) * torch.empty(0).element_size()
+    weights = sum(item.nbytes for item in network.parameters())
+    parts = {"weights": weights, f"a chunk of {size:,}": chunk.of(size), f"{count:,} samples": count * example}
+    return f"{mib(sum(parts.values()))} MiB: {', '.join(f'{name} {mib(value)}' for name, value in parts.items())}"

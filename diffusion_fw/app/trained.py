@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from diffusion_fw.app.device import choose
 from diffusion_fw.app.load import load_chosen
-from diffusion_fw.app.memory import chunk_size
+from diffusion_fw.app.memory import stated_sampling
 from diffusion_fw.app.weights import Choice
 from diffusion_fw.composition import (
     Facts,
@@ -25,6 +26,7 @@ from diffusion_fw.composition import (
 )
 from diffusion_fw.data.source import to_pixels
 from diffusion_fw.denoiser import Denoiser, NetworkDenoiser
+from diffusion_fw.memory import Chunk, chunk_size, measure_chunk
 from diffusion_fw.process.variance import Variance
 from diffusion_fw.registry import ConfigError
 from diffusion_fw.samplers.base import Sampler
@@ -49,7 +51,20 @@ class Trained:
     num_classes: int
     """0 for a model that takes no labels."""
     device: torch.device
-    batch_size: int
+
+    @functools.cached_property
+    def chunk(self) -> Chunk:
+        """What drawing a chunk of samples takes."""
+        return measure_chunk(self.sampler, self.denoiser, self.facts.shape, self.num_classes, self.device)
+
+    @functools.cached_property
+    def batch_size(self) -> int:
+        """The config's, or for "auto" one that fits into the memory."""
+        return chunk_size(self.config["batch_size"], lambda: self.chunk, self.device)
+
+    def memory(self, count: int) -> str:
+        """In words what drawing ``count`` samples takes at its peak."""
+        return stated_sampling(self.network, self.chunk, count, self.batch_size, self.facts.shape)
 
     def check_sampler(self) -> None:
         """ConfigError where the sampler does not fit the model."""
@@ -89,7 +104,6 @@ def open_trained(config: Mapping[str, Any]) -> Trained:
         variance=build_variance(own),
         num_classes=num_classes,
         device=device,
-        batch_size=chunk_size(own["batch_size"], trained_with, facts, device),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from tqdm import tqdm
 
 from diffusion_fw.data.source import Data, to_model, to_pixels
 from diffusion_fw.denoiser import Denoiser
+from diffusion_fw.memory import chunk_size, measure_chunk
 from diffusion_fw.noise import batch_noise, generator
 from diffusion_fw.pictures.view import view_for
 from diffusion_fw.process.level import NoiseLevel
@@ -42,12 +44,14 @@ class Evaluation(StepCallback):
         metric: Any,
         folder: Path,
         every: int,
-        batch_size: int,
+        batch_size: int | str,
         grid_images: int,
         seed: int,
     ) -> None:
         self.history, self.data, self.sampler, self.wrap, self.metric = history, data, sampler, wrap, metric
-        self.folder, self.every, self.batch_size = folder, every, batch_size
+        self.folder, self.every, self.asked = folder, every, batch_size
+        # Of a chunk of samples, known when there is the first to draw.
+        self.batch_size = 0
         # A grid shows few images, a plane shows every point.
         self.shown = grid_images if len(data.shape) > 1 else metric.num_samples
         self.seed = seed
@@ -93,14 +97,18 @@ class Evaluation(StepCallback):
         """Update the metric with this process's samples; returns the first of them as the data holds them."""
         self.metric.reset()
         self.metric.to(module.device)
+        denoiser, classes = self.wrap(module.averaged), module.num_classes if module.conditional else 0
+        if not self.batch_size:
+            measured = functools.partial(measure_chunk, self.sampler, denoiser, self.data.shape, classes, module.device)
+            self.batch_size = chunk_size(self.asked, measured, module.device)
         indices = range(trainer.global_rank, self.metric.num_samples, trainer.world_size)
         chunks = draw(
             self.sampler,
-            self.wrap(module.averaged),
+            denoiser,
             self.data.shape,
             indices,
             seed=self.seed,
-            num_classes=module.num_classes if module.conditional else 0,
+            num_classes=classes,
             batch_size=self.batch_size,
             device=module.device,
         )

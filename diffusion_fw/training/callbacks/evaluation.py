@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from diffusion_fw.registry import PositiveInt, Runtime, register
 
@@ -18,10 +18,14 @@ def evaluation(
     folder: Runtime[Path],
     seed: Runtime[int],
     every: PositiveInt = 500,
-    batch_size: PositiveInt = 256,
+    batch_size: PositiveInt | Literal["auto"] = 256,
     grid_images: PositiveInt = 64,
 ) -> Any:
-    """Draw samples from the averaged weights, measure their distance to held-out data, draw pictures."""
+    """Draw samples from the averaged weights, measure their distance to held-out data, draw pictures.
+
+    batch_size is the samples drawn at once; auto: as many as half of the memory takes that is free at the first
+    evaluation.
+    """
     from diffusion_fw.training.evaluation import Evaluation
 
     return Evaluation(
