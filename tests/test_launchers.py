@@ -114,7 +114,7 @@ def test_jobs_of_two_processes_train_with_two_tell_their_value_and_leave_none(tm
             assert [rank for _, rank in said] == ["0 of 2", "1 of 2"]
             assert not any(alive(int(pid)) for pid, _ in said)
         with (folder / "sweep" / "jobs.csv").open() as file:
-            values.append([float(row["fid/identity@8/ema"]) for row in csv.DictReader(file)])
+            values.append([float(row["result"]) for row in csv.DictReader(file)])
     assert all(math.isfinite(value) for value in values[0])
     assert values[0][0] != values[0][1]
     assert values[1] == pytest.approx(values[0])

@@ -192,11 +192,12 @@ def look(jobs: Iterable[Job], folder: Path) -> None:
 def leave(jobs: Sequence[Job], folder: Path) -> None:
     """Write jobs.csv and jobs.png into the sweep's folder."""
     keys = list(jobs[0].values)
-    rows: list[list[Any]] = [["job", "outcome", measured_by(jobs), "seconds", *keys, "folder", "error"]]
+    rows: list[list[Any]] = [["job", "outcome", "metric", "result", "seconds", *keys, "folder", "error"]]
     for job in jobs:
         place = job.folder.relative_to(folder) if job.folder else ""
         result = job.result if math.isfinite(job.result) else ""
-        rows.append([job.number, job.outcome, result, job.seconds, *job.values.values(), place, job.error])
+        values = [job.number, job.outcome, job.record.get("metric") or "", result, job.seconds]
+        rows.append([*values, *job.values.values(), place, job.error])
     write_csv(folder / "jobs.csv", rows)
     if any(math.isfinite(job.result) for job in jobs):
         _draw(jobs, folder / "jobs.png")
