@@ -7,6 +7,21 @@ from typing import Any
 from diffusion_fw import registry
 from diffusion_fw.config import node
 
+TINY_WORDS = (
+    "data=moons",
+    "network=mlp",
+    "network.width=8",
+    "features=identity",
+    "trainer.accelerator=cpu",
+    "metric.num_samples=8",
+    "sampler.steps=2",
+    "callbacks.evaluation.every=3",
+    "callbacks.checkpoints.every=2",
+    "logger=none",
+    "batch_size=8",
+)
+"""A command line whose every step takes a millisecond."""
+
 CANDIDATES: tuple[Any, ...] = (1, 0.5, "nowhere", [1.0, 0.5], [1], [[1.0]])
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import slurm_stand_in
 import torch
+from examples import TINY_WORDS
 
 from diffusion_fw.app.run_record import read_record
 
@@ -48,21 +49,7 @@ class Fate(lightning.Callback):
 def fate(folder: str = ""):
     return Fate(folder)
 """
-TINY = [
-    "data=moons",
-    "network=mlp",
-    "network.width=8",
-    "features=identity",
-    "trainer.accelerator=cpu",
-    "metric.num_samples=8",
-    "sampler.steps=2",
-    "callbacks=[evaluation,checkpoints,fate]",
-    "callbacks.evaluation.every=3",
-    "callbacks.checkpoints.every=2",
-    "logger=none",
-    "batch_size=8",
-    "hydra.sweep.dir=sweep",
-]
+TINY = [*TINY_WORDS, "callbacks=[evaluation,checkpoints,fate]", "hydra.sweep.dir=sweep"]
 
 
 def sweep(folder, slurm, *words):

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
-
 import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.profiler import ProfilerActivity, profile
 
+from benchmarks.peak_memory import peak
 from diffusion_fw.app.memory import estimate, stated, stated_sampling
 from diffusion_fw.composition import (
     Facts,
@@ -28,20 +26,6 @@ MIB = 2**20
 @pytest.fixture
 def facts(tiny):
     return Facts.of(build_data(tiny()), tiny())
-
-
-def allocated(run, folder):
-    """The most bytes that torch's allocator reports at once."""
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as watch:
-        run()
-    watch.export_chrome_trace(str(folder / "trace.json"))
-    events = json.loads((folder / "trace.json").read_text())["traceEvents"]
-    changes = [(item["ts"], item["args"]["Bytes"]) for item in events if item.get("name") == "[memory]"]
-    most = now = 0
-    for _, change in sorted(changes, key=lambda item: item[0]):
-        now += change
-        most = max(most, now)
-    return most
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -118,7 +102,7 @@ def test_the_stated_peak_of_training_is_what_torch_allocates(tiny, facts, tmp_pa
     memory = estimate(config, facts, config["batch_size"] // config["trainer"]["accumulate_grad_batches"])
     experiment = build_experiment(config, tmp_path)
     held = sum(item.nbytes for item in experiment.module.state_dict().values())
-    measured = held + allocated(lambda: experiment.trainer.fit(experiment.module), tmp_path)
+    measured = held + peak(lambda: experiment.trainer.fit(experiment.module))
     assert memory.total == pytest.approx(measured, rel=0.2)
 
 
@@ -128,13 +112,13 @@ def test_the_stated_peak_of_training_is_what_torch_allocates(tiny, facts, tmp_pa
 
 
 @pytest.mark.parametrize("guidance", [["clip"], ["classifier_free", "clip"]])
-def test_the_stated_peak_of_sampling_is_what_torch_allocates(tiny, facts, tmp_path, guidance):
+def test_the_stated_peak_of_sampling_is_what_torch_allocates(tiny, facts, guidance):
     config = tiny({"guidance": guidance, "network.channels": 8, "network.class_conditional": True})
     network, sampler, count = build_denoiser(config, facts).eval(), build_sampler(config), 64
     denoiser = build_wrappers(config, facts, True)(network)
     chunk = measure_chunk(sampler, denoiser, facts.shape, facts.num_classes, CPU)
     chunks = draw(sampler, denoiser, facts.shape, range(count), seed=0, num_classes=facts.num_classes, batch_size=count)
-    assert chunk.of(count) == pytest.approx(allocated(lambda: next(chunks), tmp_path), rel=0.2)
+    assert chunk.of(count) == pytest.approx(peak(lambda: next(chunks)), rel=0.2)
 
 
 def test_the_statement_of_sampling_adds_weights_chunk_and_samples():

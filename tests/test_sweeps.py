@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from examples import TINY_WORDS
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.utils import create_config_search_path
 from hydra.core.utils import JobReturn, JobStatus
@@ -234,20 +235,7 @@ def killer(step: int = 5, flag: str = ""):
     return Killer(step, flag)
 """
 
-TINY = [
-    "data=moons",
-    "network=mlp",
-    "network.width=8",
-    "features=identity",
-    "trainer.accelerator=cpu",
-    "metric.num_samples=8",
-    "sampler.steps=2",
-    "callbacks=[evaluation,checkpoints,killer]",
-    "callbacks.evaluation.every=3",
-    "callbacks.checkpoints.every=2",
-    "logger=none",
-    "batch_size=8",
-]
+TINY = [*TINY_WORDS, "callbacks=[evaluation,checkpoints,killer]"]
 
 
 def train(folder, flag, *arguments):

@@ -48,20 +48,25 @@ OURS = (_end, signal.default_int_handler)
 
 
 @contextlib.contextmanager
-def signals_raise() -> Iterator[None]:
+def handled_by(handler: Handler) -> Iterator[None]:
+    """SIGNALS go to ``handler`` inside; in a thread beside the main one, which gets none, nothing changes."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, handler) for number in SIGNALS}
+    try:
+        yield
+    finally:
+        for number, earlier in before.items():
+            signal.signal(number, earlier)
+
+
+def signals_raise() -> contextlib.AbstractContextManager[None]:
     """SIGTERM and SIGINT raise Interrupted inside, so that what has begun is left in order.
 
     A run that trains inside has handlers of its own meanwhile.
     """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {number: signal.signal(number, _end) for number in SIGNALS}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    return handled_by(_end)
 
 
 class Interruption(lightning.Callback):
@@ -145,16 +150,12 @@ class Interruption(lightning.Callback):
         self._before = {}
 
 
-@contextlib.contextmanager
-def passed_on_to_children() -> Iterator[None]:
+def passed_on_to_children() -> contextlib.AbstractContextManager[None]:
     """A SIGTERM or SIGINT that comes inside is for the processes that a strategy forks there.
 
     They end as one process would, each with its Interruption; then Interrupted is raised here. A second SIGINT ends
     them and the program at once. What else ends a child is left to whoever waits for it.
     """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
     owner, received = os.getpid(), 0
 
     def end(number: int, frame: FrameType | None) -> None:
@@ -177,9 +178,4 @@ def passed_on_to_children() -> Iterator[None]:
         if {child.exitcode for child in children} <= {0, *INTERRUPTED, *(-number for number in SIGNALS)}:
             raise Interrupted(128 + number)
 
-    before = {number: signal.signal(number, end) for number in SIGNALS}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    return handled_by(end)
