@@ -105,6 +105,17 @@ def test_a_failed_job_neither_stops_nor_hides_among_the_others(tmp_path, capsys)
         assert picture.width == 900
 
 
+def test_values_with_brackets_are_shown_and_known_again(tmp_path, capsys):
+    words = ["guidance=[clip],[classifier_free,clip]", "+own='a, [/b]'"]
+    _, ran, error = swept(tmp_path, lambda job: 1.0, words)
+    assert error is None
+    assert [values["guidance"] for _, values in ran] == ["[clip]", "[classifier_free,clip]"]
+    said = capsys.readouterr().out
+    assert "│ [clip] " in said
+    assert "[classifier_free,clip]" in said
+    assert swept(tmp_path, lambda job: 1.0, words)[1] == []
+
+
 def test_a_sweep_started_again_runs_only_what_is_missing(tmp_path):
     swept(tmp_path, lambda job: ValueError("no") if job["seed"] == "1" else distance(job))
     results, ran, error = swept(tmp_path, distance, reversed(WORDS))

@@ -9,6 +9,7 @@ import torch
 import yaml
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from diffusion_fw import registry
 from diffusion_fw.app.device import processes
@@ -104,7 +105,7 @@ def explain(config: dict[str, Any], arguments: Sequence[str]) -> None:
         table.add_column(column, overflow="fold")
     source = origins(config, arguments)
     for key, value in flatten(config):
-        table.add_row(key, str(value), source[key])
+        table.add_row(key, Text(str(value)), source[key])
     console.print(table)
 
     data = build_data(config)

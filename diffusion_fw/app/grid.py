@@ -19,7 +19,9 @@ from hydra.core.utils import JobReturn
 from hydra.errors import CompactHydraException
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Column, Table
+from rich.text import Text
 
 from diffusion_fw.app.run_record import FAILED, FINISHED, NAME, RUNNING, InUseError, choices_of, read_record
 from diffusion_fw.files import replaced
@@ -258,15 +260,18 @@ def print_sweep(console: Console, jobs: Sequence[Job], folder: Path) -> None:
     for job in jobs[:SHOWN]:
         reached = [_number(job.result)] if measured else []
         outcome = f"{job.outcome} before" if job.before else job.outcome
-        table.add_row(str(job.number), *job.values.values(), *reached, outcome, f"{job.seconds:,.0f} s")
+        table.add_row(str(job.number), *map(Text, job.values.values()), *reached, outcome, f"{job.seconds:,.0f} s")
     console.print(table)
     if measured and any(len(group) > 1 for group in settings(jobs, SEED).values()):
         console.print(_over_seeds(jobs, metric))
     print_errors(console, "job", {job.number: job.error for job in jobs if job.error})
     for difference in differences(jobs):
-        console.print(f"[bold]not alike[/bold]: {difference}", highlight=False, soft_wrap=True)
+        console.print(f"not alike: {difference}", markup=False, highlight=False, soft_wrap=True)
     pictures = "jobs.png, " if measured else ""
-    console.print(f"everything is in [bold]{folder}[/bold]: {pictures}jobs.csv, a folder for each job", soft_wrap=True)
+    console.print(
+        f"everything is in [bold]{escape(str(folder))}[/bold]: {pictures}jobs.csv, a folder for each job",
+        soft_wrap=True,
+    )
 
 
 def _over_seeds(jobs: Iterable[Job], metric: str) -> Table:
@@ -275,7 +280,7 @@ def _over_seeds(jobs: Iterable[Job], metric: str) -> Table:
         values = [job.result for job in group if math.isfinite(job.result)]
         mean = statistics.fmean(values) if values else math.nan
         spread = statistics.stdev(values) if len(values) > 1 else math.nan
-        table.add_row(label or "all", str(len(values)), _number(mean), _number(spread))
+        table.add_row(Text(label or "all"), str(len(values)), _number(mean), _number(spread))
     return table
 
 

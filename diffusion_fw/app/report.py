@@ -10,6 +10,7 @@ import lightning
 import torch
 import yaml
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from diffusion_fw.app.memory import stated
@@ -107,10 +108,10 @@ def print_summary(experiment: Experiment, folder: Path, floor: float) -> None:
         ("trajectory from noise to data", ["samples/trajectory.png"]),
         ("curves", ["loss.png", "loss_by_log_snr.png", "distance.png", "schedule.png"]),
         ("checkpoints", ["checkpoints/last.ckpt", "checkpoints/best.ckpt"]),
-        ("numbers, config", ["metrics.csv", "config.yaml"]),
+        ("numbers, config, what made them", ["metrics.csv", "config.yaml", "run.json"]),
     ):
         if written := [path for path in paths if (folder / path).exists()]:
             table.add_row(what, ", ".join(written))
     console = Console()
     console.print(table)
-    console.print(f"everything is in [bold]{folder}[/bold]", soft_wrap=True)
+    console.print(f"everything is in [bold]{escape(str(folder))}[/bold]", soft_wrap=True)

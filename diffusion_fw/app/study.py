@@ -16,7 +16,9 @@ from omegaconf import DictConfig, OmegaConf
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import FrozenTrial, TrialState
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from diffusion_fw.app.grid import Launch, print_errors, write_csv
 from diffusion_fw.app.trial import PRUNED_AT, STUDY, storage_url
@@ -238,8 +240,10 @@ def print_study(console: Console, study: optuna.Study, keys: Sequence[str], fixe
         words = [*own, *(f"{key}={value}" for key, value in best.params.items())]
         words = [f"'{word}'" if set(word) & set("[]{}(), ") else word for word in words]
         console.print(f"best: trial {best.number}:  {' '.join(words)}", markup=False, highlight=False, soft_wrap=True)
-    console.print(f"everything is in [bold]{folder}[/bold]: trials.png, trials.csv, study.db", soft_wrap=True)
+    console.print(
+        f"everything is in [bold]{escape(str(folder))}[/bold]: trials.png, trials.csv, study.db", soft_wrap=True
+    )
 
 
-def _short(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+def _short(value: Any) -> Text:
+    return Text(f"{value:.4g}" if isinstance(value, float) else str(value))
