@@ -13,8 +13,8 @@ from diffusion_fw.app.run_record import Result
 def evaluate(config: dict[str, Any], folder: Path) -> Result:
     """Measure a checkpoint, print a table and write evaluation.json into ``folder``; returns what was measured."""
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
-    from rich.text import Text
 
     from diffusion_fw.app.trained import open_trained
     from diffusion_fw.composition import build_data, build_metric
@@ -54,7 +54,7 @@ def evaluate(config: dict[str, Any], folder: Path) -> Result:
         "seed": config["seed"],
     }
     (folder / "evaluation.json").write_text(json.dumps(result, indent=2))
-    table = Table("", Text(config["checkpoint"]))
+    table = Table("", escape(config["checkpoint"]))
     for key, value in rows.items():
         table.add_row(key, value)
     Console().print(table)

@@ -268,10 +268,8 @@ def print_sweep(console: Console, jobs: Sequence[Job], folder: Path) -> None:
     for difference in differences(jobs):
         console.print(f"not alike: {difference}", markup=False, highlight=False, soft_wrap=True)
     pictures = "jobs.png, " if measured else ""
-    console.print(
-        f"everything is in [bold]{escape(str(folder))}[/bold]: {pictures}jobs.csv, a folder for each job",
-        soft_wrap=True,
-    )
+    place = f"[bold]{escape(str(folder))}[/bold]"
+    console.print(f"everything is in {place}: {pictures}jobs.csv, a folder for each job", soft_wrap=True)
 
 
 def _over_seeds(jobs: Iterable[Job], metric: str) -> Table:

@@ -240,9 +240,8 @@ def print_study(console: Console, study: optuna.Study, keys: Sequence[str], fixe
         words = [*own, *(f"{key}={value}" for key, value in best.params.items())]
         words = [f"'{word}'" if set(word) & set("[]{}(), ") else word for word in words]
         console.print(f"best: trial {best.number}:  {' '.join(words)}", markup=False, highlight=False, soft_wrap=True)
-    console.print(
-        f"everything is in [bold]{escape(str(folder))}[/bold]: trials.png, trials.csv, study.db", soft_wrap=True
-    )
+    place = f"[bold]{escape(str(folder))}[/bold]"
+    console.print(f"everything is in {place}: trials.png, trials.csv, study.db", soft_wrap=True)
 
 
 def _short(value: Any) -> Text:
