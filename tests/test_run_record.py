@@ -110,9 +110,37 @@ with recorded(Path({str(tmp_path)!r}), "train", [], number=None, seed=0):
     assert len(read_record(tmp_path)["attempts"]) == 2
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", '{"overrides": []}', '{"overrides": [], "attempts": {}}'])
+SOUND = {"overrides": ["seed=1"], "result": 0.5, "attempts": [{"seconds": 1.0, "repositories": [{"commit": None}]}]}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"overrides": [1]},
+        {"overrides": None},
+        {"attempts": {}},
+        {"attempts": []},
+        {"attempts": [1]},
+        {"attempts": [{"seconds": "1"}]},
+        {"attempts": [{"repositories": ["x"]}]},
+        {"attempts": [{"packages": {"torch": 2}}]},
+        {"attempts": [{"plugins": []}]},
+        {"result": "0.5"},
+    ],
+    ids=str,
+)
+def test_a_record_of_other_types_is_none(tmp_path, change):
+    (tmp_path / "run.json").write_text(json.dumps(SOUND))
+    assert read_record(tmp_path) == SOUND
+    (tmp_path / "run.json").write_text(json.dumps({**SOUND, **change}))
+    assert read_record(tmp_path) is None
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"[]", b"\xff", b"[" * 100_000, b" " * (run_record.LARGEST + 1)], ids=len
+)
 def test_a_damaged_record_is_none(tmp_path, content):
-    (tmp_path / "run.json").write_text(content)
+    (tmp_path / "run.json").write_bytes(content)
     assert read_record(tmp_path) is None
 
 

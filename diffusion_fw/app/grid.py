@@ -323,7 +323,7 @@ def differences(jobs: Iterable[Job]) -> list[str]:
 
 def _code(job: Job) -> frozenset[str]:
     return frozenset(
-        f"{str(item['commit'])[:10]}{' with ' + item['diff'] if item['diff'] else ''}"
+        f"{str(item.get('commit'))[:10]}{' with ' + str(item['diff']) if item.get('diff') else ''}"
         for item in job.last.get("repositories", [])
     )
 

@@ -65,9 +65,28 @@ def read_record(folder: Path) -> dict[str, Any] | None:
         record = json.loads(path.read_text(encoding="utf-8")) if path.stat().st_size <= LARGEST else None
     except (OSError, ValueError, RecursionError):
         return None
-    if not isinstance(record, dict) or not isinstance(record.get("overrides"), list):
-        return None
-    return record if isinstance(record.get("attempts"), list) and record["attempts"] else None
+    return record if _is_record(record) else None
+
+
+def _is_record(record: Any) -> bool:
+    """Whether everything that is read of a record has its type."""
+    if not isinstance(record, dict) or not _all(record.get("overrides"), str) or not record.get("attempts"):
+        return False
+    if not isinstance(record.get("result"), (float, int, type(None))) or not _all(record["attempts"], dict):
+        return False
+    return all(
+        isinstance(attempt.get("seconds", 0.0), (float, int))
+        and _all(attempt.get("repositories", []), dict)
+        and all(
+            isinstance(found, dict) and _all(list(found.values()), str)
+            for found in (attempt.get(key, {}) for key in ("plugins", "packages"))
+        )
+        for attempt in record["attempts"]
+    )
+
+
+def _all(items: Any, kind: type) -> bool:
+    return isinstance(items, list) and all(isinstance(item, kind) for item in items)
 
 
 @contextmanager
