@@ -46,12 +46,19 @@ def _of_process() -> tuple[dict[str, Any], dict[str, bytes]]:
     found = {
         "repositories": states,
         "plugins": discovery.plugin_hashes(),
-        "packages": dict(sorted({item.name: item.version for item in importlib.metadata.distributions()}.items())),
+        "packages": installed(),
         "python": platform.python_version(),
         "platform": platform.platform(),
         "host": platform.node(),
     }
     return found, diffs
+
+
+def installed() -> dict[str, str]:
+    """The version of every installed package; of one that is there twice, the one that is imported."""
+    # A folder that pip left half removed has neither name nor version.
+    pairs = [(item.name, item.version) for item in importlib.metadata.distributions()]
+    return dict(sorted({name: version for name, version in reversed(pairs) if name and version}.items()))
 
 
 def repositories(places: Iterable[Path]) -> tuple[list[dict[str, Any]], dict[str, bytes]]:
