@@ -9,6 +9,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 
@@ -59,6 +60,11 @@ def srun(place: Path, *words: str) -> None:
         output, error = (Path(logs[flag].replace("%t", str(rank))) for flag in ("--output", "--error"))
         with output.open("a") as out, error.open("a") as err:
             tasks.append(subprocess.Popen(command, env={**os.environ, **own}, stdout=out, stderr=err))
+    while all(task.poll() in (None, 0) for task in tasks) and any(task.poll() is None for task in tasks):
+        time.sleep(0.1)
+    # A job that is sent again, and one of which a task has failed, is ended whole.
+    for task in tasks:
+        task.kill()
     sys.exit(max(abs(task.wait()) for task in tasks))
 
 
