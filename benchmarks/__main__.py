@@ -6,6 +6,7 @@ import sys
 
 import torch
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from benchmarks import health_watch, peak_memory, sampling_step, training_step
@@ -21,11 +22,11 @@ def main() -> None:
             milliseconds = (f"{1e3 * result[key]:.3f} ms" for key in ("ours", "bare"))
             table.add_row(name, *milliseconds, f"{result['ratio']:.2f}", f"{bound:g}")
     Console().print(table)
-    memory = Table("peak memory of training", "stated", "measured", "ratio", "within")
+    memory = Table("peak memory", "stated", "measured", "ratio", "within")
     for name, said, measured, ratio in peak_memory.measure():
         kept &= abs(ratio - 1) <= peak_memory.WITHIN
         memory.add_row(
-            name,
+            escape(name),
             f"{said / 2**20:.1f} MiB",
             f"{measured / 2**20:.1f} MiB",
             f"{ratio:.2f}",

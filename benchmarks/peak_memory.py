@@ -53,14 +53,11 @@ CHUNK = 256
 
 def peak(run: Callable[[], Any]) -> int:
     """The most bytes that torch has allocated on the CPU at once, of what ``run`` allocates."""
-    with (
-        tempfile.NamedTemporaryFile(suffix=".json") as file,
-        profile(activities=[ProfilerActivity.CPU], profile_memory=True) as watch,
-    ):
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as watch:
         run()
-        watch.stop()
-        watch.export_chrome_trace(file.name)
-        events = json.loads(Path(file.name).read_text())["traceEvents"]
+    with tempfile.TemporaryDirectory() as folder:
+        watch.export_chrome_trace(f"{folder}/trace.json")
+        events = json.loads(Path(f"{folder}/trace.json").read_text())["traceEvents"]
     changes = [(item["ts"], item["args"]["Bytes"]) for item in events if item.get("name") == "[memory]"]
     most = now = 0
     for _, change in sorted(changes, key=lambda item: item[0]):
