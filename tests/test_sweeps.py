@@ -201,6 +201,14 @@ def test_jobs_of_different_code_are_told_apart(tmp_path, monkeypatch, capsys):
     assert "packages of" not in said
 
 
+def test_a_job_that_went_on_with_other_code_is_told(tmp_path, monkeypatch, capsys):
+    for commit, answer in (("a" * 40, RuntimeError("a bug")), ("b" * 40, 1.0)):
+        state = {"repositories": [{"commit": commit, "diff": None}]}
+        monkeypatch.setattr(run_record, "provenance", lambda folder, state=state: state)
+        swept(tmp_path, lambda job, answer=answer: answer if job["seed"] == "1" else 1.0, ["seed=0,1"])
+    assert "code of job 1, which went on with other code than it began with" in capsys.readouterr().out
+
+
 def test_numbers_of_different_metrics_are_told_apart(tmp_path, capsys):
     swept(tmp_path / "two", distance, metric=lambda job: f"fid/digits@{job['seed']}/ema")
     assert "metric of jobs 0, 2: fid/digits@0; jobs 1, 3: fid/digits@1" in capsys.readouterr().out

@@ -78,11 +78,6 @@ class Job:
     def seconds(self) -> float:
         return sum(attempt.get("seconds", 0.0) for attempt in self.record.get("attempts", []))
 
-    @property
-    def last(self) -> Mapping[str, Any]:
-        """What its last attempt was made by."""
-        return self.record["attempts"][-1] if self.record.get("attempts") else {}
-
 
 def sweep(config: DictConfig, arguments: list[str], config_loader: Any, launch: Launch) -> list[float]:
     """Run every job that has not finished in the sweep's folder before; the results in the jobs' order.
@@ -301,32 +296,34 @@ def print_errors(console: Console, what: str, errors: Mapping[int, str]) -> None
 
 
 def differences(jobs: Iterable[Job]) -> list[str]:
-    """What the jobs of one sweep do not share of their metric, code, plugins and packages, in words."""
-    found = []
-    ended = [job for job in jobs if job.last]
-    for what, describe in (
-        ("metric", lambda job: frozenset({job.metric} - {""})),
-        ("code", _code),
-        ("plugins", _pairs("plugins")),
-        ("packages", _pairs("packages")),
-    ):
-        groups: dict[frozenset[str], list[str]] = {}
-        for job in ended:
-            if what != "metric" or job.metric:
-                groups.setdefault(describe(job), []).append(str(job.number))
-        if len(groups) > 1:
-            common = frozenset.intersection(*groups)
-            parts = (f"jobs {', '.join(of)}: {', '.join(sorted(own - common)) or '-'}" for own, of in groups.items())
-            found.append(f"{what} of {'; '.join(parts)}")
+    """What the jobs of a sweep, or the attempts at one, do not share of metric, code, plugins and packages, in words."""
+    ended = [job for job in jobs if job.record.get("attempts")]
+    found = _unlike("metric", {job.number: frozenset({job.metric}) for job in ended if job.metric})
+    for what, describe in (("code", _code), ("plugins", _pairs("plugins")), ("packages", _pairs("packages"))):
+        attempts = {job.number: list(map(describe, job.record["attempts"])) for job in ended}
+        found += _unlike(what, {number: states[-1] for number, states in attempts.items()})
+        if changed := [str(number) for number, states in attempts.items() if len(set(states)) > 1]:
+            found.append(f"{what} of job {', '.join(changed)}, which went on with other {what} than it began with")
     return found
 
 
-def _code(job: Job) -> frozenset[str]:
+def _unlike(what: str, states: Mapping[int, frozenset[str]]) -> list[str]:
+    groups: dict[frozenset[str], list[str]] = {}
+    for number, state in states.items():
+        groups.setdefault(state, []).append(str(number))
+    if len(groups) < 2:
+        return []
+    common = frozenset.intersection(*groups)
+    parts = (f"jobs {', '.join(of)}: {', '.join(sorted(own - common)) or '-'}" for own, of in groups.items())
+    return [f"{what} of {'; '.join(parts)}"]
+
+
+def _code(attempt: Mapping[str, Any]) -> frozenset[str]:
     return frozenset(
         f"{str(item.get('commit'))[:10]}{' with ' + str(item['diff']) if item.get('diff') else ''}"
-        for item in job.last.get("repositories", [])
+        for item in attempt.get("repositories", [])
     )
 
 
-def _pairs(key: str) -> Callable[[Job], frozenset[str]]:
-    return lambda job: frozenset(f"{name} {version[:12]}" for name, version in job.last.get(key, {}).items())
+def _pairs(key: str) -> Callable[[Mapping[str, Any]], frozenset[str]]:
+    return lambda attempt: frozenset(f"{name} {version[:12]}" for name, version in attempt.get(key, {}).items())
