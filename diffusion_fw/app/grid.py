@@ -296,7 +296,7 @@ def print_errors(console: Console, what: str, errors: Mapping[int, str]) -> None
 
 
 def differences(jobs: Iterable[Job]) -> list[str]:
-    """What the jobs of a sweep, or the attempts at one, do not share of metric, code, plugins and packages, in words."""
+    """What jobs, or the attempts at one, do not share of metric, code, plugins and packages, in words."""
     ended = [job for job in jobs if job.record.get("attempts")]
     found = _unlike("metric", {job.number: frozenset({job.metric}) for job in ended if job.metric})
     for what, describe in (("code", _code), ("plugins", _pairs("plugins")), ("packages", _pairs("packages"))):
