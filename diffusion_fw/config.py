@@ -205,6 +205,10 @@ def checked(program: str, config: Any) -> dict[str, Any]:
         # Hydra leaves out a group of which nothing is chosen.
         result.setdefault(group, {})
     for group, path, section in sections({key: value for key, value in config.items() if key not in top}):
+        if not isinstance(section, Mapping):
+            raise ConfigError(
+                f"{path}={section}: that is a component, whose knobs are set by {path}.KNOB=...; to choose, {group}=..."
+            )
         if section.get("name") == "auto" and group == "features":
             continue
         if "name" not in section:

@@ -250,7 +250,11 @@ def print_sweep(console: Console, jobs: Sequence[Job], folder: Path) -> None:
     """Print the jobs, their errors, and for a sweep over seeds the mean of each setting."""
     metric, keys = measured_by(jobs), list(jobs[0].values)
     measured = any(math.isfinite(job.result) for job in jobs)
-    title = f"{len(jobs)} jobs" if len(jobs) <= SHOWN else f"{SHOWN} of {len(jobs)} jobs; all are in jobs.csv"
+    title = (
+        f"{len(jobs)} job{'s' * (len(jobs) != 1)}"
+        if len(jobs) <= SHOWN
+        else f"{SHOWN} of {len(jobs)} jobs; all are in jobs.csv"
+    )
     table = Table("job", *_columns(keys), *([metric] if measured else []), "outcome", "time", title=title)
     for job in jobs[:SHOWN]:
         reached = [_number(job.result)] if measured else []
