@@ -104,10 +104,7 @@ def sweep(config: DictConfig, arguments: list[str], config_loader: Any, launch: 
         leave(jobs, folder)
     if unfinished := [job for job in jobs if job.outcome != FINISHED]:
         numbers = ", ".join(str(job.number) for job in unfinished)
-        raise CompactHydraException(
-            f"{len(unfinished)} of {len(jobs)} jobs did not finish: {numbers}. The same command with "
-            f"hydra.sweep.dir={folder} runs what is missing"
-        )
+        raise CompactHydraException(f"{len(unfinished)} of {len(jobs)} jobs did not finish: {numbers}")
     return [job.result for job in jobs]
 
 
@@ -250,11 +247,8 @@ def print_sweep(console: Console, jobs: Sequence[Job], folder: Path) -> None:
     """Print the jobs, their errors, and for a sweep over seeds the mean of each setting."""
     metric, keys = measured_by(jobs), list(jobs[0].values)
     measured = any(math.isfinite(job.result) for job in jobs)
-    title = (
-        f"{len(jobs)} job{'s' * (len(jobs) != 1)}"
-        if len(jobs) <= SHOWN
-        else f"{SHOWN} of {len(jobs)} jobs; all are in jobs.csv"
-    )
+    plural = "s" * (len(jobs) != 1)
+    title = f"{len(jobs)} job{plural}" if len(jobs) <= SHOWN else f"{SHOWN} of {len(jobs)} jobs; all are in jobs.csv"
     table = Table("job", *_columns(keys), *([metric] if measured else []), "outcome", "time", title=title)
     for job in jobs[:SHOWN]:
         reached = [_number(job.result)] if measured else []
@@ -269,6 +263,9 @@ def print_sweep(console: Console, jobs: Sequence[Job], folder: Path) -> None:
     pictures = "jobs.png, " if measured else ""
     place = f"[bold]{escape(str(folder))}[/bold]"
     console.print(f"everything is in {place}: {pictures}jobs.csv, a folder for each job", soft_wrap=True)
+    if any(job.outcome != FINISHED for job in jobs):
+        again = f"hydra.sweep.dir={folder}"
+        console.print(f"to run what is missing: the same command with {again}", markup=False, soft_wrap=True)
 
 
 def _over_seeds(jobs: Iterable[Job], metric: str) -> Table:
