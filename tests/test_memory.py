@@ -123,8 +123,9 @@ def test_the_stated_peak_of_sampling_is_what_torch_allocates(tiny, facts, guidan
 
 def test_the_statement_of_sampling_adds_weights_chunk_and_samples():
     network = torch.nn.Linear(MIB // 4, 1, bias=False)
-    said = stated_sampling(network, Chunk(fixed=MIB, each=MIB // 2), 512, 4, (512,))
-    assert said == "5.0 MiB: weights 1.0, a chunk of 4 3.0, 512 samples 1.0"
+    chunk = Chunk(fixed=MIB, each=MIB // 2)
+    assert stated_sampling(network, chunk, 4, kept=MIB) == "5.0 MiB: weights 1.0, a chunk of 4 3.0, samples 1.0"
+    assert stated_sampling(network, chunk, 4) == "4.0 MiB: weights 1.0, a chunk of 4 3.0"
 
 
 def test_an_automatic_batch_is_the_largest_power_of_two_that_fits(monkeypatch):

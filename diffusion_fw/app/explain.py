@@ -124,8 +124,8 @@ def explain(config: dict[str, Any], arguments: Sequence[str]) -> None:
         classes = facts.num_classes if is_conditional(denoiser) else 0
         chunk = measure_chunk(sampler, guided, facts.shape, classes, torch.device("cpu"))
         size = chunk_size(evaluation["batch_size"], lambda: chunk, torch.device("cpu"))
-        each = -(-config["metric"]["num_samples"] // count_processes)
-        sampled["memory of drawing samples"] = stated_sampling(denoiser.network, chunk, each, size, facts.shape)
+        size = min(size, -(-config["metric"]["num_samples"] // count_processes))
+        sampled["memory of drawing samples"] = stated_sampling(denoiser.network, chunk, size)
     cost = Table(title="the run", show_header=False)
     images = trainer["max_steps"] * config["batch_size"]
     for name, value in (

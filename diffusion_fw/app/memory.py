@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -83,9 +82,8 @@ def stated(config: Mapping[str, Any], facts: Facts, local_batch: int) -> str:
         return f"not known, as network={config['network']['name']} cannot run on fake tensors ({type(error).__name__})"
 
 
-def stated_sampling(network: torch.nn.Module, chunk: Chunk, count: int, batch_size: int, shape: tuple[int, ...]) -> str:
-    """The peak of drawing ``count`` samples in chunks, in words."""
-    size, example = min(count, batch_size), math.prod(shape) * torch.empty(0).element_size()
+def stated_sampling(network: torch.nn.Module, chunk: Chunk, size: int, kept: int = 0) -> str:
+    """The peak of drawing samples in chunks of ``size``, in words; ``kept``: the bytes of those that are collected."""
     weights = sum(item.nbytes for item in network.parameters())
-    parts = {"weights": weights, f"a chunk of {size:,}": chunk.of(size), f"{count:,} samples": count * example}
+    parts = {"weights": weights, f"a chunk of {size:,}": chunk.of(size), **({"samples": kept} if kept else {})}
     return f"{mib(sum(parts.values()))} MiB: {', '.join(f'{name} {mib(value)}' for name, value in parts.items())}"

@@ -24,7 +24,8 @@ def sample(config: dict[str, Any], folder: Path) -> None:
         raise ConfigError(f"{folder} holds the images of another run already; give another hydra.run.dir")
     model = open_trained(config)
     model.check_sampler()
-    print(f"memory, estimated: {model.memory(config['num_samples'])}")
+    # In their chunks, and together.
+    print(f"memory, estimated: {model.memory(config['num_samples'], copies=2)}")
     values = []
     with tqdm(total=config["num_samples"], desc="sampling") as bar:
         for chunk, examples in model.draw(config["num_samples"]):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -62,9 +63,11 @@ class Trained:
         """The config's, or for "auto" one that fits into the memory."""
         return chunk_size(self.config["batch_size"], lambda: self.chunk, self.device)
 
-    def memory(self, count: int) -> str:
-        """In words what drawing ``count`` samples takes at its peak."""
-        return stated_sampling(self.network, self.chunk, count, self.batch_size, self.facts.shape)
+    def memory(self, count: int, *, copies: int = 0) -> str:
+        """In words what drawing ``count`` samples takes at its peak, ``copies`` of all of them held at once."""
+        example = math.prod(self.facts.shape) * (1 if self.facts.pixels else torch.empty(0).element_size())
+        size = min(count, self.batch_size)
+        return stated_sampling(self.network, self.chunk, size, kept=copies * count * example)
 
     def check_sampler(self) -> None:
         """ConfigError where the sampler does not fit the model."""

@@ -20,7 +20,7 @@ def default(
     devices: int | list[int] | Literal["auto"] = 1,
     num_nodes: PositiveInt = 1,
     strategy: str = "auto",
-    precision: Literal["32-true", "bf16-mixed", "16-mixed", "bf16-true", "64-true", 32, "32"] = "32-true",
+    precision: Literal["32-true", "bf16-mixed", "16-mixed", 32, "32"] = "32-true",
     gradient_clip_val: NonNegative = 1.0,
     accumulate_grad_batches: PositiveInt = 1,
     log_every_n_steps: PositiveInt = 50,
