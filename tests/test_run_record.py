@@ -205,20 +205,52 @@ def test_places_without_git_and_commits_have_none(tmp_path, monkeypatch):
     assert provenance.repositories([tmp_path]) == ([], {})
 
 
-def test_programs_that_a_repository_names_for_git_are_not_started(repository, tmp_path):
-    marker = tmp_path / "started"
-    program = tmp_path / "program"
-    program.write_text(f'#!/bin/sh\ntouch {marker}\ncat "$1" 2>/dev/null\n')
+@pytest.mark.parametrize(
+    ("key", "attribute"),
+    [
+        ("diff.external", ""),
+        ("core.fsmonitor", ""),
+        ("diff.shown.textconv", "*.py diff=shown"),
+        ("diff.shown.command", "*.py diff=shown"),
+        ("filter.a=b.clean", "*.py filter=a=b"),
+        ("filter.own.clean", "*.py filter=own"),
+        ("filter.own.process", "*.py filter=own"),
+    ],
+)
+def test_programs_that_a_repository_names_for_git_are_not_started(repository, tmp_path, key, attribute):
+    marker, program = tmp_path / "started", tmp_path / "program"
+    program.write_text(f'#!/bin/sh\ntouch {marker}\ncat "$1" 2>/dev/null || cat\n')
     program.chmod(0o755)
-    (repository / ".gitattributes").write_text("*.py diff=shown\n")
-    for key in ("diff.external", "core.fsmonitor", "diff.shown.textconv", "diff.shown.command", "core.pager"):
-        git(repository, "config", key, str(program))
+    (repository / ".gitattributes").write_text(f"{attribute}\n")
+    git(repository, "config", key, str(program))
+    git(repository, "config", "filter.own.required", "true")
     (repository / "model.py").write_text("rate = 2\n")
-    git(repository, "status")
+    subprocess.run(["git", "diff", "HEAD"], cwd=repository, capture_output=True)
     assert marker.exists(), "the trap itself does not work"
     marker.unlink()
-    (state,), _ = provenance.repositories([repository])
-    assert state["diff"]
+    (state,), diffs = provenance.repositories([repository])
+    assert b"+rate = 2" in diffs[state["diff"]]
+    assert not marker.exists()
+
+
+def test_nothing_is_started_for_a_submodule(repository, tmp_path):
+    marker, program = tmp_path / "started", tmp_path / "program"
+    program.write_text(f"#!/bin/sh\ntouch {marker}\n")
+    program.chmod(0o755)
+    inner = repository / "inner"
+    git(inner, "init", "-q")
+    (inner / "file").write_text("1\n")
+    (inner / ".gitattributes").write_text("file filter=own\n")
+    git(inner, "add", "-A")
+    git(inner, "commit", "-qm", "first")
+    git(repository, "-c", "protocol.file.allow=always", "submodule", "add", "-q", "./inner", "inner")
+    git(repository, "commit", "-qm", "with a submodule")
+    git(inner, "config", "filter.own.clean", str(program))
+    (inner / "file").write_text("2\n")
+    subprocess.run(["git", "diff", "HEAD"], cwd=repository, capture_output=True)
+    assert marker.exists(), "the trap itself does not work"
+    marker.unlink()
+    provenance.repositories([repository])
     assert not marker.exists()
 
 

@@ -153,6 +153,17 @@ def test_a_killed_sweep_leaves_its_table_and_goes_on(tmp_path):
     assert [number for number, _ in ran] == [2, 3]
 
 
+def test_a_table_that_cannot_be_written_hides_no_result(tmp_path, monkeypatch, capsys):
+    def full(path, rows):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(grid, "write_csv", full)
+    results, _, error = swept(tmp_path, distance)
+    assert error is None
+    assert results == [1.0, 2.0, 3.0, 4.0]
+    assert "4 jobs" in capsys.readouterr().out
+
+
 def test_a_launcher_that_breaks_hides_no_job_that_finished(tmp_path):
     class Worker:
         def __init__(self):

@@ -26,6 +26,7 @@ from rich.text import Text
 from diffusion_fw.app.run_record import FAILED, FINISHED, NAME, RUNNING, InUseError, choices_of, read_record
 from diffusion_fw.files import replaced
 from diffusion_fw.pictures.jobs import jobs_over, jobs_picture
+from diffusion_fw.training.outages import survived
 
 Launch = Callable[[Sequence[Sequence[str]], int], Sequence[JobReturn]]
 
@@ -101,7 +102,8 @@ def sweep(config: DictConfig, arguments: list[str], config_loader: Any, launch: 
         # Also where a signal ends the sweep.
         look(jobs, folder)
         print_sweep(console, jobs, folder)
-        leave(jobs, folder)
+        with survived(f"writing into {folder}", "each job's folder holds its record"):
+            leave(jobs, folder)
     if unfinished := [job for job in jobs if job.outcome != FINISHED]:
         numbers = ", ".join(str(job.number) for job in unfinished)
         raise CompactHydraException(f"{len(unfinished)} of {len(jobs)} jobs did not finish: {numbers}")
@@ -249,7 +251,7 @@ def print_sweep(console: Console, jobs: Sequence[Job], folder: Path) -> None:
     measured = any(math.isfinite(job.result) for job in jobs)
     plural = "s" * (len(jobs) != 1)
     title = f"{len(jobs)} job{plural}" if len(jobs) <= SHOWN else f"{SHOWN} of {len(jobs)} jobs; all are in jobs.csv"
-    table = Table("job", *_columns(keys), *([metric] if measured else []), "outcome", "time", title=title)
+    table = Table("job", *_columns(keys), *_columns([metric] if measured else []), "outcome", "time", title=title)
     for job in jobs[:SHOWN]:
         reached = [_number(job.result)] if measured else []
         outcome = f"{job.outcome} before" if job.before else job.outcome
@@ -269,7 +271,8 @@ def print_sweep(console: Console, jobs: Sequence[Job], folder: Path) -> None:
 
 
 def _over_seeds(jobs: Iterable[Job], metric: str) -> Table:
-    table = Table(*_columns(["setting"]), "seeds", f"{metric}, mean", "standard deviation", title="over the seeds")
+    columns = _columns(["setting", "seeds", f"{metric}, mean", "standard deviation"])
+    table = Table(*columns, title="over the seeds")
     for label, group in settings(jobs, SEED).items():
         values = [job.result for job in group if math.isfinite(job.result)]
         mean = statistics.fmean(values) if values else math.nan
@@ -279,8 +282,8 @@ def _over_seeds(jobs: Iterable[Job], metric: str) -> Table:
 
 
 def _columns(names: Iterable[str]) -> list[Column]:
-    """Of values that differ at their ends, as paths do: never cut."""
-    return [Column(name, overflow="fold") for name in names]
+    """Headings shown as they are, over values that differ at their ends, as paths do: never cut."""
+    return [Column(Text(name), overflow="fold") for name in names]
 
 
 def _number(value: float) -> str:

@@ -81,6 +81,7 @@ def run(
             return record.result.value if record.result else None
         except ConfigError as error:
             if not swept:
+                # Another run's folder is left to it.
                 if not isinstance(error, InUseError):
                     _discard(folder)
                 if os.environ.get("HYDRA_FULL_ERROR"):
@@ -102,12 +103,7 @@ def run(
 
 def _discard(folder: Path) -> None:
     """Remove a folder that holds only what every run begins with, and the folders above it that are then empty."""
-    own = {
-        ".hydra",
-        "run.json",
-        ".run.lock",
-        *(path.name for kind in ("*.log", "git-*.diff") for path in folder.glob(kind)),
-    }
+    own = {path.name for kind in OWN for path in folder.glob(kind)}
     if not folder.is_dir() or not {path.name for path in folder.iterdir()} <= own:
         return
     shutil.rmtree(folder, ignore_errors=True)

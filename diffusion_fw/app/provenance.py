@@ -8,7 +8,7 @@ import importlib.metadata
 import os
 import platform
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from diffusion_fw import discovery
 from diffusion_fw.files import replaced
 
 GIT = ("git", "-c", "core.fsmonitor=false", "-c", "core.quotePath=false")
-"""A repository's own config may name programs that git would start; none is."""
+"""A repository's own config may name programs that git would start; none is: see also _filters."""
 GIT_SECONDS = 20
 LARGEST_DIFF = 16 << 20
 """Bytes: what is longer is no change of code, and only its hash is kept."""
@@ -67,7 +67,8 @@ def repositories(places: Iterable[Path]) -> tuple[list[dict[str, Any]], dict[str
     states, diffs = [], {}
     for top in dict.fromkeys(Path(line.strip()) for line in said if line):
         commit = _git(top, "rev-parse", "HEAD")
-        changes = _git(top, "diff", "--no-ext-diff", "--no-textconv", "--no-color", "HEAD")
+        plainly = ("--no-ext-diff", "--no-textconv", "--no-color", "--ignore-submodules=dirty")
+        changes = _git(top, "diff", *plainly, "HEAD", settings=_filters(top))
         untracked = (_git(top, "ls-files", "--others", "--exclude-standard") or "").splitlines()
         diff = None
         if changes:
@@ -80,13 +81,25 @@ def repositories(places: Iterable[Path]) -> tuple[list[dict[str, Any]], dict[str
     return states, diffs
 
 
-def _git(place: Path, *words: str) -> str | None:
+def _filters(top: Path) -> dict[str, str]:
+    """The settings under which no filter that the repository's config names is run on a file that is compared."""
+    named = (_git(top, "config", "--name-only", "--get-regexp", r"^filter\..*\.(clean|process|smudge)$") or "").split(
+        "\n"
+    )
+    required = {f"{name.rpartition('.')[0]}.required": "false" for name in named if name}
+    return {**{name: "" for name in named if name}, **required}
+
+
+def _git(place: Path, *words: str, settings: Mapping[str, str] = {}) -> str | None:
     """What git says in ``place``; None where it cannot say, as there is no git, or no repository."""
+    stated = {"GIT_CONFIG_COUNT": str(len(settings))}
+    for index, (key, value) in enumerate(settings.items()):
+        stated |= {f"GIT_CONFIG_KEY_{index}": key, f"GIT_CONFIG_VALUE_{index}": value}
     try:
         done = subprocess.run(
             [*GIT, *words],
             cwd=place,
-            env={**os.environ, "GIT_OPTIONAL_LOCKS": "0"},
+            env={**os.environ, "GIT_OPTIONAL_LOCKS": "0", **stated},
             capture_output=True,
             timeout=GIT_SECONDS,
             check=True,

@@ -73,12 +73,14 @@ def continued(config: dict[str, Any], folder: Path) -> dict[str, Any]:
     numbered = any(sweeper.get(key) is not None for key in ("job", "trial"))
     if config["resume"] or not numbered or not (folder / "checkpoints" / "last.ckpt").is_file():
         return config
-    own = read(checkpoint_of(folder))[CHECKPOINT_KEY]["config"]
-    for path, value in _differences(plain(config), own):
-        chosen = path != "features.name" or value != "auto"
-        if chosen and (path.partition(".")[0] not in FREE or path in FIXED):
+    own, now = read(checkpoint_of(folder))[CHECKPOINT_KEY]["config"], plain(config)
+    if now["features"]["name"] == "auto":
+        # The record has what it came to.
+        now["features"]["name"] = own["features"]["name"]
+    for path in dict([*_differences(now, own), *_differences(own, now)]):
+        if path.partition(".")[0] not in FREE or path in FIXED:
             raise ConfigError(
-                f"{folder} holds a run with {path}={_at(own, path)}, now it is {value}; choose another "
+                f"{folder} holds a run with {path}={_at(own, path)}, now it is {_at(now, path)}; choose another "
                 "hydra.sweep.dir, or remove the folder"
             )
     return {**config, "resume": os.fspath(folder)}

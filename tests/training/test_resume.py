@@ -197,6 +197,9 @@ def test_a_job_goes_on_in_its_folder_only_with_the_config_it_began_with(tmp_path
     assert continued(config, tmp_path / "other") == config
     longer = {**config, "trainer": {**config["trainer"], "max_steps": 100}}
     assert continued(longer, tmp_path)["resume"]
+    fewer = {**config, "sampler": {"name": config["sampler"]["name"]}}
+    with pytest.raises(ConfigError, match=r"holds a run with sampler\.steps=2, now it is None"):
+        continued(fewer, tmp_path)
     with pytest.raises(ConfigError, match=r"holds a run with seed=0, now it is 1; choose another hydra\.sweep\.dir"):
         continued({**config, "seed": 1}, tmp_path)
 
