@@ -14,18 +14,12 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from diffusion_fw.app.memory import estimate
-from diffusion_fw.composition import (
-    Facts,
-    build_data,
-    build_denoiser,
-    build_experiment,
-    build_sampler,
-    build_wrappers,
-    is_conditional,
-)
-from diffusion_fw.config import check_command_line, store_components
-from diffusion_fw.memory import measure_chunk
-from diffusion_fw.sampling import draw
+from diffusion_fw.composition.experiment import build_experiment
+from diffusion_fw.composition.facts import Facts
+from diffusion_fw.composition.parts import build_data, build_denoiser, build_sampler, build_wrappers, is_conditional
+from diffusion_fw.config.compose import check_command_line, store_components
+from diffusion_fw.sampling.chunk import measure_chunk
+from diffusion_fw.sampling.draw import draw
 
 WITHIN = 0.2
 ARGUMENTS = ["trainer=cpu", "trainer.max_steps=3", "callbacks=none", "logger=none", "features=pixels"]

@@ -15,8 +15,8 @@ from torch import nn
 
 import diffusion_fw as dfw
 from benchmarks.timing import compared
-from diffusion_fw.data.source import InMemory
-from diffusion_fw.training.history import History
+from diffusion_fw.data.dataset import InMemory
+from diffusion_fw.training.callbacks.history import History
 from diffusion_fw.training.module import DiffusionModule
 
 STEPS, WARMUP, BATCH, ROUNDS = 400, 100, 256, 5

@@ -5,36 +5,135 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from diffusion_fw.discovery import load_plugins
-from diffusion_fw.registry import ConfigError, Runtime, build, names, register
+from diffusion_fw.registry import (
+    ConfigError,
+    Fraction,
+    NonNegative,
+    NonNegativeInt,
+    OpenFraction,
+    Positive,
+    PositiveInt,
+    Range,
+    Runtime,
+    build,
+    names,
+    register,
+)
+from diffusion_fw.registry.discovery import load_plugins
 
 if TYPE_CHECKING:
     from diffusion_fw import checking, likelihood, oracles
-    from diffusion_fw.app.load import load
-    from diffusion_fw.denoiser import Denoiser, NetworkDenoiser, prior
-    from diffusion_fw.process.parameterization import Prediction
+    from diffusion_fw.checkpoints.load import load
+    from diffusion_fw.data.dataset import Batch, Data, Examples, InMemory, to_model, to_pixels
+    from diffusion_fw.denoiser import Denoiser, NetworkDenoiser, Noise, prior
+    from diffusion_fw.guidance.guidance import Guidance
+    from diffusion_fw.guidance.operators import LinearOperator
+    from diffusion_fw.metrics.features.extractor import FeatureExtractor
+    from diffusion_fw.metrics.metric import Metric
+    from diffusion_fw.objectives.objective import Objective
+    from diffusion_fw.objectives.time_sampler import TimeSampler
+    from diffusion_fw.objectives.weighting import Weighting
+    from diffusion_fw.process.level import NoiseLevel
+    from diffusion_fw.process.parameterization import Parameterization, Prediction
+    from diffusion_fw.process.schedule import BetaSchedule, DiscreteSchedule, LogSNRSchedule, Schedule
     from diffusion_fw.process.transition import Transition, posterior
+    from diffusion_fw.process.variance import Variance
+    from diffusion_fw.samplers.grid import Grid
+    from diffusion_fw.samplers.sampler import Sampler, Step
+    from diffusion_fw.training.ema import Average, Averages
 
 __version__ = "0.1.0"
 
-_HOMES = {
-    "Denoiser": "diffusion_fw.denoiser",
-    "NetworkDenoiser": "diffusion_fw.denoiser",
-    "prior": "diffusion_fw.denoiser",
-    "Prediction": "diffusion_fw.process.parameterization",
-    "Transition": "diffusion_fw.process.transition",
-    "posterior": "diffusion_fw.process.transition",
-    "load": "diffusion_fw.app.load",
+_PUBLIC = {
+    "diffusion_fw.checkpoints.load": ("load",),
+    "diffusion_fw.data.dataset": (
+        "Batch",
+        "Data",
+        "Examples",
+        "InMemory",
+        "to_model",
+        "to_pixels",
+    ),
+    "diffusion_fw.denoiser": (
+        "Denoiser",
+        "NetworkDenoiser",
+        "Noise",
+        "prior",
+    ),
+    "diffusion_fw.guidance.guidance": ("Guidance",),
+    "diffusion_fw.guidance.operators": ("LinearOperator",),
+    "diffusion_fw.metrics.features.extractor": ("FeatureExtractor",),
+    "diffusion_fw.metrics.metric": ("Metric",),
+    "diffusion_fw.objectives.objective": ("Objective",),
+    "diffusion_fw.objectives.time_sampler": ("TimeSampler",),
+    "diffusion_fw.objectives.weighting": ("Weighting",),
+    "diffusion_fw.process.level": ("NoiseLevel",),
+    "diffusion_fw.process.parameterization": (
+        "Parameterization",
+        "Prediction",
+    ),
+    "diffusion_fw.process.schedule": (
+        "BetaSchedule",
+        "DiscreteSchedule",
+        "LogSNRSchedule",
+        "Schedule",
+    ),
+    "diffusion_fw.process.transition": (
+        "Transition",
+        "posterior",
+    ),
+    "diffusion_fw.process.variance": ("Variance",),
+    "diffusion_fw.samplers.grid": ("Grid",),
+    "diffusion_fw.samplers.sampler": (
+        "Sampler",
+        "Step",
+    ),
+    "diffusion_fw.training.ema": (
+        "Average",
+        "Averages",
+    ),
 }
+_HOMES = {name: module for module, exported in _PUBLIC.items() for name in exported}
 _ROOMS = ("checking", "likelihood", "oracles")
 
 __all__ = [
+    "Average",
+    "Averages",
+    "Batch",
+    "BetaSchedule",
     "ConfigError",
+    "Data",
     "Denoiser",
+    "DiscreteSchedule",
+    "Examples",
+    "FeatureExtractor",
+    "Fraction",
+    "Grid",
+    "Guidance",
+    "InMemory",
+    "LinearOperator",
+    "LogSNRSchedule",
+    "Metric",
     "NetworkDenoiser",
+    "Noise",
+    "NoiseLevel",
+    "NonNegative",
+    "NonNegativeInt",
+    "Objective",
+    "OpenFraction",
+    "Parameterization",
+    "Positive",
+    "PositiveInt",
     "Prediction",
+    "Range",
     "Runtime",
+    "Sampler",
+    "Schedule",
+    "Step",
+    "TimeSampler",
     "Transition",
+    "Variance",
+    "Weighting",
     "build",
     "checking",
     "likelihood",
@@ -45,13 +144,19 @@ __all__ = [
     "posterior",
     "prior",
     "register",
+    "to_model",
+    "to_pixels",
 ]
 
 
 def __getattr__(name: str) -> Any:
-    """Import a public name's room when it is first asked for, so that the registry alone costs nothing."""
+    """Import the module of a public name when the name is first used, so that the registry alone costs nothing."""
     if name in _HOMES:
         return getattr(importlib.import_module(_HOMES[name]), name)
     if name in _ROOMS:
         return importlib.import_module(f"diffusion_fw.{name}")
     raise AttributeError(f"module 'diffusion_fw' has no attribute '{name}'")
+
+
+def __dir__() -> list[str]:
+    return __all__

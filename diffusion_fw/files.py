@@ -1,4 +1,4 @@
-"""Files that are whole or absent, whatever happens while they are written."""
+"""Files that are whole or absent, whatever happens while they are written, and the folder for caches."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ UNFINISHED = ".part"
 
 
 @contextlib.contextmanager
-def replaced(path: Path) -> Iterator[BinaryIO]:
+def atomic_write(path: Path) -> Iterator[BinaryIO]:
     """A file whose content takes the place of ``path`` when the block ends, and is on the disk by then.
 
     Where the block raises, what stood there stays. Processes may replace the same file at once.
@@ -47,3 +47,8 @@ def remove_unfinished(folder: Path) -> None:
     for path in folder.glob(f".*{UNFINISHED}"):
         with contextlib.suppress(OSError):
             path.unlink()
+
+
+def default_cache() -> Path:
+    """``$XDG_CACHE_HOME/diffusion_fw``, by default ``~/.cache/diffusion_fw``."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "diffusion_fw"

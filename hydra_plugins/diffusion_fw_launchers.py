@@ -1,4 +1,4 @@
-"""Where Hydra looks for launchers: submitit's, waiting for every job, which is in diffusion_fw.app.cluster.
+"""Where Hydra looks for launchers: submitit's, waiting for every job, which is in diffusion_fw.sweeps.submitit_jobs.
 
 No __init__.py beside this file: the packages of Hydra's plugins share the name. Without the extra it is empty.
 """
@@ -15,7 +15,7 @@ if importlib.util.find_spec("hydra_plugins.hydra_submitit_launcher"):
         """Submits the jobs of a sweep together, and hides none behind one that was killed."""
 
         def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-            from diffusion_fw.app.cluster import submit
+            from diffusion_fw.sweeps.submitit_jobs import submit
 
             return submit(self, self._EXECUTOR, self.params, job_overrides, initial_job_idx)
 

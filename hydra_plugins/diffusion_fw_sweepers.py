@@ -30,9 +30,9 @@ class OptunaSweeperConf:
     _target_: str = "hydra_plugins.diffusion_fw_sweepers.OptunaSweeper"
     # How many trials the study has in the end, those that are there already counted.
     n_trials: int = 20
-    # tpe or random; see diffusion_fw.app.study.SAMPLERS.
+    # tpe or random; see diffusion_fw.sweeps.optuna_search.SAMPLERS.
     sampler: str = "tpe"
-    # median, halving or none; see diffusion_fw.app.study.PRUNERS.
+    # median, halving or none; see diffusion_fw.sweeps.optuna_search.PRUNERS.
     pruner: str = "median"
     seed: int = 0
     # The trials that are drawn together and launched side by side.
@@ -68,7 +68,7 @@ class GridSweeper(LaunchingSweeper):
     """Every combination of the listed values."""
 
     def sweep(self, arguments: list[str]) -> Any:
-        from diffusion_fw.app.grid import sweep
+        from diffusion_fw.sweeps.jobs import sweep
         from diffusion_fw.training.interruption import signals_raise
 
         with signals_raise():
@@ -79,7 +79,7 @@ class OptunaSweeper(LaunchingSweeper):
     """The search for the smallest distance that a run returns."""
 
     def sweep(self, arguments: list[str]) -> Any:
-        from diffusion_fw.app.study import search
+        from diffusion_fw.sweeps.optuna_search import search
         from diffusion_fw.training.interruption import signals_raise
 
         with signals_raise():

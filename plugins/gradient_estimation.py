@@ -11,7 +11,7 @@ from torch import Tensor
 
 from diffusion_fw import register
 from diffusion_fw.denoiser import Denoiser, Noise
-from diffusion_fw.samplers.base import Sampler, Step
+from diffusion_fw.samplers.sampler import Sampler, Step
 
 
 @register("sampler", "gradient_estimation")

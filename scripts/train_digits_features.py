@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, pad
 
 import diffusion_fw as dfw
-from diffusion_fw.data.source import Examples, to_model
+from diffusion_fw.data.dataset import Examples, to_model
 from diffusion_fw.metrics.features.digits import WEIGHTS, DigitsClassifier
 
 EPOCHS = 150

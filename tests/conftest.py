@@ -37,7 +37,7 @@ TINY = {
 def vary(config: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
     """The checked config with keys changed; a group's value is a choice, or a list of choices where several hold."""
     from diffusion_fw import registry
-    from diffusion_fw.config import STACKED, checked
+    from diffusion_fw.config.compose import STACKED, checked
 
     result = copy.deepcopy(config)
     for key, value in changes.items():
@@ -57,7 +57,7 @@ def vary(config: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., dict[str, Any]]:
     """tiny(changes) -> the config of six steps of a network of some hundred weights on the digits."""
-    from diffusion_fw.config import check_command_line, store_components
+    from diffusion_fw.config.compose import check_command_line, store_components
 
     store_components()
     cache = {"metric.cache_dir": str(tmp_path_factory.mktemp("cache"))}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from diffusion_fw import registry
-from diffusion_fw.config import node
+from diffusion_fw.config.compose import node
 
 TINY_WORDS = (
     "data=moons",

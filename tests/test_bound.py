@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import diffusion_fw as dfw
-from diffusion_fw.bound import BIN, VariationalBound, discretised_log_likelihood, kl_normal
+from diffusion_fw.likelihood.bound import BIN, VariationalBound, discretised_log_likelihood, kl_normal
 from diffusion_fw.process.parameterization import Prediction
 from diffusion_fw.process.variance import log_variances
 
@@ -107,7 +107,7 @@ class Exact:
         exact = dfw.oracles.Gaussian(torch.zeros(1), self.std).denoiser(self.schedule)(x, level)
         index = int((self.levels.t == level.t).nonzero()[0])
         variances = log_variances(self.levels).at(index)
-        transition = dfw.posterior(self.levels.at(index), self.levels.at(index + 1))
+        transition = dfw.posterior(self.levels[index], self.levels[index + 1])
         # Var[x_s | x_t] = var_small + c_x0^2 Var[x_0 | x_t] for Gaussian data.
         spread = self.std**2 * level.sigma**2 / (level.alpha**2 * self.std**2 + level.sigma**2)
         wanted = (transition.var_small + transition.c_x0**2 * spread).log()
@@ -129,7 +129,7 @@ def measured(std, schedule, steps, variance, count=20_000, seed=0):
     x0 = ((std * torch.randn(count, 1, dtype=F64, generator=source) + 1) * 127.5).round() / 127.5 - 1
     terms = []
     for index in range(steps):
-        level = levels.at(index)
+        level = levels[index]
         x = level.alpha * x0 + level.sigma * torch.randn(count, 1, dtype=F64, generator=source)
         terms.append(bound.term(denoiser(x, level), x0, torch.full((count,), index)))
     terms = torch.stack(terms)
@@ -142,7 +142,7 @@ def test_every_term_of_gaussian_data_is_its_closed_form(name, steps, variance):
     """E[KL] = (log v - log v_q + v_q / v - 1 + c_x0^2 Var[x_0 | x_t] / v) / 2, to 5 standard errors of the mean."""
     std, schedule = 0.25, dfw.build("schedule", name)
     bound, _, terms = measured(std, schedule, steps, variance)
-    before, after = bound.levels.at(slice(None, -2)), bound.levels.at(slice(1, -1))
+    before, after = bound.levels[:-2], bound.levels[1:-1]
     transition = dfw.posterior(before, after)
     v_q, v = transition.var_small, transition.var_small if variance == "small" else transition.var_large
     spread = std**2 * before.sigma**2 / (before.alpha**2 * std**2 + before.sigma**2)

@@ -14,7 +14,7 @@ import slurm_stand_in
 import torch
 from examples import TINY_WORDS
 
-from diffusion_fw.app.run_record import read_record
+from diffusion_fw.runs.record import read_record
 
 pytest.importorskip("submitit")
 pytest.importorskip("hydra_plugins.hydra_submitit_launcher")

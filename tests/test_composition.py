@@ -11,10 +11,15 @@ from typing import Any
 
 import pytest
 
-from diffusion_fw import composition, registry
-from diffusion_fw.config import STACKED
+from diffusion_fw import registry
+from diffusion_fw.composition import experiment as composition
+from diffusion_fw.composition import facts as facts_of_data
+from diffusion_fw.composition import parts
+from diffusion_fw.composition.experiment import build_experiment
+from diffusion_fw.composition.facts import Facts
+from diffusion_fw.config.compose import STACKED
 from diffusion_fw.registry import ConfigError, Runtime
-from diffusion_fw.sampling import draw
+from diffusion_fw.sampling.draw import draw
 
 GROUPS = sorted(set(registry.GROUPS) - {"settings", "trainer"})
 SAMPLING = {"data", "network", "schedule", "parameterization", "sampler", "grid", "guidance"}
@@ -104,25 +109,29 @@ def attempt(tiny, tmp_path_factory):
         if ("grid", "explicit") in choices:
             changes["sampler.steps"] = 2
         config = tiny({"trainer": "loop", **dict(sorted(changes.items(), key=lambda item: "." in item[0]))})
-        experiment = composition.build_experiment(config, folder)
+        experiment = build_experiment(config, folder)
         if first_time(TRAINING, choices, setting):
             experiment.trainer.fit(experiment.module, experiment.data.train.__getitems__(range(8)))
         if first_time(SAMPLING, choices, setting):
-            conditional = composition.is_conditional(experiment.denoiser)
-            facts = composition.Facts.of(experiment.data, config)
-            denoiser = composition.build_wrappers(config, facts, conditional)(experiment.denoiser)
+            conditional = parts.is_conditional(experiment.denoiser)
+            facts = Facts.of(experiment.data, config)
+            denoiser = parts.build_wrappers(config, facts, conditional)(experiment.denoiser)
             classes = facts.num_classes if conditional else 0
             ((_, x),) = draw(experiment.sampler, denoiser, facts.shape, range(2), seed=0, num_classes=classes)
             assert x.shape == (2, *facts.shape)
             assert x.isfinite().all()
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(registry, "_entries", {group: dict(known) for group, known in registry._entries.items()})
+        patch.setattr(
+            registry.components,
+            "_entries",
+            {group: dict(known) for group, known in registry.components._entries.items()},
+        )
         registry.register("trainer", "loop")(Loop)
-        read = functools.cache(lambda items: composition.assemble("data", dict(items)))
+        read = functools.cache(lambda items: parts.assemble("data", dict(items)))
         patch.setattr(composition, "build_data", lambda config: read(tuple(config["data"].items())))
         for pass_over_data in ("measure", "training_bounds"):
-            patch.setattr(composition, pass_over_data, functools.cache(getattr(composition, pass_over_data)))
+            patch.setattr(facts_of_data, pass_over_data, functools.cache(getattr(facts_of_data, pass_over_data)))
         yield run
 
 

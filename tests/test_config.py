@@ -12,7 +12,7 @@ import pytest
 from examples import complete, required
 
 from diffusion_fw import registry
-from diffusion_fw.config import STACKED, check_command_line, checked, choices, groups, store_components
+from diffusion_fw.config.compose import STACKED, check_command_line, checked, choices, groups, store_components
 from diffusion_fw.registry import ConfigError
 
 ROOT = Path(__file__).parents[1]

@@ -36,7 +36,7 @@ def test_the_label_of_a_row_is_ddpms_index_on_the_range_of_a_thousand(num_steps)
     schedule, network = dfw.build("schedule", "linear", num_steps=num_steps), Recording()
     denoiser = dfw.NetworkDenoiser(network, schedule, dfw.build("parameterization", "epsilon"))
     rows = torch.tensor([1, 37, num_steps])
-    denoiser(normal(3, 2), schedule.table.at(rows))
+    denoiser(normal(3, 2), schedule.table[rows])
     expected = (rows.double() * 1000 / num_steps - 1).float()
     torch.testing.assert_close(network.label, expected, rtol=1e-6, atol=1e-4)
 
@@ -45,7 +45,7 @@ def test_a_thousand_labels_stay_apart_under_a_low_precision_input():
     """bfloat16 has 507 values for the 1000 indices."""
     schedule, network = dfw.build("schedule", "linear"), Recording()
     denoiser = dfw.NetworkDenoiser(network, schedule, dfw.build("parameterization", "epsilon"))
-    denoiser(normal(1000, 1, dtype=torch.bfloat16), schedule.table.at(slice(1, None)))
+    denoiser(normal(1000, 1, dtype=torch.bfloat16), schedule.table[1:])
     assert network.label.dtype == torch.float32
     assert len(network.label.unique()) == 1000
 

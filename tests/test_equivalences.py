@@ -84,7 +84,7 @@ def test_every_parameterization_through_every_schedule_reads_the_same_x0_and_eps
     t = schedule.snap(torch.linspace(0, 1, 24, dtype=torch.float64))
     t[1] = schedule.t_min
     level = schedule(t)
-    level = NoiseLevel(*(value[solvable(parameterization, level)] for value in level))
+    level = level[solvable(parameterization, level)]
     assert len(level.t) >= 22
     oracle = MIXTURE.denoiser(schedule)
     x0 = MIXTURE.sample(len(level.t), generator(2))
@@ -137,7 +137,7 @@ def test_ddpm_with_the_large_variance_is_equation_4_of_score_sde():
     found = states("ddpm", denoiser, x, grid, 100, variance=dfw.build("variance", "large"))
     wanted = []
     for row, beta in reversed(list(enumerate(schedule.betas().tolist(), start=1))):
-        level = schedule.table.at(row)
+        level = schedule.table[row]
         score = -denoiser(x, level).eps / level.sigma
         x = (x + beta * score) / (1 - beta) ** 0.5
         if row > 1:

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from diffusion_fw.files import UNFINISHED, remove_unfinished, replaced
+from diffusion_fw.files import UNFINISHED, atomic_write, remove_unfinished
 
 
 def test_an_error_while_writing_leaves_what_stood_there_and_nothing_else(tmp_path):
     path = tmp_path / "new" / "file"
-    with replaced(path) as file:
+    with atomic_write(path) as file:
         file.write(b"first")
 
     def fail():
-        with replaced(path) as file:
+        with atomic_write(path) as file:
             file.write(b"half of the sec")
             raise OSError("no space")
 
@@ -26,7 +26,7 @@ def test_an_error_while_writing_leaves_what_stood_there_and_nothing_else(tmp_pat
 def test_what_stands_there_is_the_old_content_until_the_new_is_complete(tmp_path):
     path = tmp_path / "file"
     path.write_bytes(b"old")
-    with replaced(path) as file:
+    with atomic_write(path) as file:
         file.write(b"new")
         assert path.read_bytes() == b"old"
     assert path.read_bytes() == b"new"

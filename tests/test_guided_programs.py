@@ -8,7 +8,7 @@ import pytest
 from diffusion_fw.app.explain import explain
 from diffusion_fw.app.sample import sample
 from diffusion_fw.app.train import train
-from diffusion_fw.config import check_command_line
+from diffusion_fw.config.compose import check_command_line
 from diffusion_fw.registry import ConfigError
 
 POINTS = {

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from diffusion_fw.integrate import integrate
+from diffusion_fw.likelihood.integrate import integrate
 
 FREQUENCIES = torch.tensor([1.0, 3.0, 10.0], dtype=torch.float64)
 

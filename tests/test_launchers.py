@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from diffusion_fw import sweeps
-from diffusion_fw.config import check_command_line, choices, store_components
+from diffusion_fw.config import sweep_overrides
+from diffusion_fw.config.compose import check_command_line, choices, store_components
 from diffusion_fw.registry import ConfigError
 
 ROOT = Path(__file__).parents[1]
@@ -132,10 +132,10 @@ def test_a_search_with_workers_leaves_a_folder_for_each_trial(tmp_path):
     assert all("complete" in row for row in rows[1:])
 
 
-@pytest.mark.parametrize(("group", "name"), sorted(sweeps.REQUIRED))
+@pytest.mark.parametrize(("group", "name"), sorted(sweep_overrides.REQUIRED))
 def test_a_choice_whose_package_is_missing_names_the_extra(monkeypatch, group, name):
     store_components()
-    monkeypatch.setattr(sweeps, "_installed", lambda module: module == "diffusion_fw")
+    monkeypatch.setattr(sweep_overrides, "_installed", lambda module: module == "diffusion_fw")
     with pytest.raises(ConfigError, match=rf"{group}={name} needs .* pip install 'diffusion-fw\["):
         check_command_line("train", ["-m", f"{group}={name}", "seed=1,2"])
     (config,) = check_command_line("train", [])
@@ -144,8 +144,10 @@ def test_a_choice_whose_package_is_missing_names_the_extra(monkeypatch, group, n
 
 def test_every_extra_that_a_message_names_is_one_of_the_package():
     stated = (ROOT / "pyproject.toml").read_text()
-    assert all(f"\n{extra} = [" in stated for _, extra in sweeps.REQUIRED.values())
-    assert {name for group, name in sweeps.REQUIRED if group == "launcher"} == {*choices("launcher")} - {"basic"}
+    assert all(f"\n{extra} = [" in stated for _, extra in sweep_overrides.REQUIRED.values())
+    assert {name for group, name in sweep_overrides.REQUIRED if group == "launcher"} == {*choices("launcher")} - {
+        "basic"
+    }
 
 
 def test_a_launcher_without_a_sweep_is_refused():

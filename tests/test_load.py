@@ -9,10 +9,10 @@ import pytest
 import torch
 
 import diffusion_fw as dfw
-from diffusion_fw import discovery, registry
-from diffusion_fw.composition import build_experiment
-from diffusion_fw.process.schedules.linear import Linear
-from diffusion_fw.registry import ConfigError
+from diffusion_fw import registry
+from diffusion_fw.composition.experiment import build_experiment
+from diffusion_fw.process.schedules.tables import Linear
+from diffusion_fw.registry import ConfigError, discovery
 
 
 def fit(config, folder):
@@ -29,7 +29,9 @@ def trained(tiny, tmp_path_factory):
 @pytest.fixture
 def scratch(monkeypatch):
     """A registry whose changes are undone."""
-    monkeypatch.setattr(registry, "_entries", {group: dict(known) for group, known in registry._entries.items()})
+    monkeypatch.setattr(
+        registry.components, "_entries", {group: dict(known) for group, known in registry.components._entries.items()}
+    )
 
 
 def test_the_averaged_weights_come_back_unless_the_raw_ones_are_asked_for(trained):
@@ -180,7 +182,7 @@ def with_plugin(tiny, tmp_path, monkeypatch, scratch):
 
     def make(group):
         _, path = fit(tiny({"trainer.max_steps": 1, group: "borrowed"}), tmp_path)
-        del registry._entries[group]["borrowed"]
+        del registry.components._entries[group]["borrowed"]
         return path
 
     return make

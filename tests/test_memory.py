@@ -7,17 +7,12 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from benchmarks.peak_memory import peak
-from diffusion_fw.app.memory import estimate, stated, stated_sampling
-from diffusion_fw.composition import (
-    Facts,
-    build_data,
-    build_denoiser,
-    build_experiment,
-    build_sampler,
-    build_wrappers,
-)
-from diffusion_fw.memory import PROBES, Chunk, Following, chunk_size, measure_chunk
-from diffusion_fw.sampling import draw
+from diffusion_fw.app.memory import describe_memory, describe_sampling_memory, estimate
+from diffusion_fw.composition.experiment import build_experiment
+from diffusion_fw.composition.facts import Facts
+from diffusion_fw.composition.parts import build_data, build_denoiser, build_sampler, build_wrappers
+from diffusion_fw.sampling.chunk import PROBES, Chunk, Following, chunk_size, measure_chunk
+from diffusion_fw.sampling.draw import draw
 
 CPU = torch.device("cpu")
 MIB = 2**20
@@ -65,7 +60,7 @@ def test_weights_gradients_moments_and_averages_are_multiples_of_the_parameters(
     # Adam's count of steps is a number for each parameter.
     assert 2 * held <= memory.optimizer <= 2 * held + 8 * len(list(build_denoiser(tiny(), facts).parameters()))
     assert estimate(tiny({"ema": "none"}), facts, 8).averages == 0
-    assert str(memory) in stated(tiny(), facts, 8)
+    assert str(memory) in describe_memory(tiny(), facts, 8)
 
 
 def test_several_processes_have_the_gradients_twice(tiny, facts):
@@ -124,8 +119,10 @@ def test_the_stated_peak_of_sampling_is_what_torch_allocates(tiny, facts, guidan
 def test_the_statement_of_sampling_adds_weights_chunk_and_samples():
     network = torch.nn.Linear(MIB // 4, 1, bias=False)
     chunk = Chunk(fixed=MIB, each=MIB // 2)
-    assert stated_sampling(network, chunk, 4, kept=MIB) == "5.0 MiB: weights 1.0, a chunk of 4 3.0, samples 1.0"
-    assert stated_sampling(network, chunk, 4) == "4.0 MiB: weights 1.0, a chunk of 4 3.0"
+    assert (
+        describe_sampling_memory(network, chunk, 4, kept=MIB) == "5.0 MiB: weights 1.0, a chunk of 4 3.0, samples 1.0"
+    )
+    assert describe_sampling_memory(network, chunk, 4) == "4.0 MiB: weights 1.0, a chunk of 4 3.0"
 
 
 def test_an_automatic_batch_is_the_largest_power_of_two_that_fits(monkeypatch):
@@ -139,7 +136,9 @@ def test_an_automatic_batch_is_the_largest_power_of_two_that_fits(monkeypatch):
 
 def test_the_evaluation_of_a_run_takes_an_automatic_batch(tiny, tmp_path, monkeypatch):
     seen = []
-    monkeypatch.setattr("diffusion_fw.training.evaluation.chunk_size", lambda *asked: seen.append(asked) or PROBES[0])
+    monkeypatch.setattr(
+        "diffusion_fw.training.callbacks.evaluation.chunk_size", lambda *asked: seen.append(asked) or PROBES[0]
+    )
     config = tiny({"callbacks.evaluation.batch_size": "auto", "trainer.max_steps": 6, "callbacks.evaluation.every": 3})
     experiment = build_experiment(config, tmp_path)
     experiment.trainer.fit(experiment.module)

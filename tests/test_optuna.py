@@ -19,12 +19,12 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 from optuna.trial import TrialState  # noqa: E402
 from PIL import Image  # noqa: E402
 
-from diffusion_fw.app.study import distribution, search  # noqa: E402
-from diffusion_fw.app.trial import STUDY, TrialReports  # noqa: E402
-from diffusion_fw.config import check_command_line, store_components  # noqa: E402
+from diffusion_fw.config.compose import check_command_line, store_components  # noqa: E402
 from diffusion_fw.registry import ConfigError  # noqa: E402
-from diffusion_fw.training.health import NumericalError  # noqa: E402
-from diffusion_fw.training.history import History  # noqa: E402
+from diffusion_fw.sweeps.optuna_search import distribution, search  # noqa: E402
+from diffusion_fw.sweeps.trial import STUDY, TrialReports  # noqa: E402
+from diffusion_fw.training.callbacks.health import NumericalError  # noqa: E402
+from diffusion_fw.training.callbacks.history import History  # noqa: E402
 
 WORDS = ["optimizer.lr=tag(log,interval(1e-4,1e-2))", "schedule=linear,cosine", "seed=3"]
 
@@ -93,7 +93,7 @@ def test_a_search_returns_the_smallest_distance_and_varies_only_what_is_swept(tm
 
 
 def test_a_search_finds_smaller_distances_than_independent_draws(tmp_path, monkeypatch):
-    monkeypatch.setattr("diffusion_fw.app.study.leave", lambda *_: None)
+    monkeypatch.setattr("diffusion_fw.sweeps.optuna_search.write_results", lambda *_: None)
 
     def bowl(job):
         return abs(math.log10(float(job["optimizer.lr"])) + 2.2) + (job["schedule"] == "linear")

@@ -90,7 +90,7 @@ def test_samples_have_the_mixtures_mean_and_covariance():
 )
 def test_the_irreducible_eps_loss_of_a_gaussian(std, name, expected):
     """Computed independently in float64 for t uniform on the rows of T = 1000."""
-    rows = dfw.build("schedule", name).table.at(slice(1, None))
+    rows = dfw.build("schedule", name).table[1:]
     oracle = dfw.oracles.Gaussian(torch.zeros(1), std)
     loss = (oracle.irreducible(rows) * (rows.alpha / rows.sigma).square()).mean()
     assert loss.item() == pytest.approx(expected, abs=1e-9)
@@ -120,7 +120,7 @@ def test_a_level_for_each_example_is_that_level_for_it_alone(schedule):
     denoiser, levels = PLANE.denoiser(schedule), schedule(t)
     together = denoiser(x, levels)
     for i in range(4):
-        alone = denoiser(x[i : i + 1], levels.at(i))
+        alone = denoiser(x[i : i + 1], levels[i])
         assert torch.allclose(together.x0[i], alone.x0[0], atol=1e-12)
         assert torch.allclose(together.eps[i], alone.eps[0], atol=1e-12)
 
@@ -248,7 +248,7 @@ def test_an_uncorrelated_gaussian_is_the_isotropic_one(schedule):
     assert torch.allclose(found.x0, expected.x0, atol=1e-7)
     assert torch.allclose(found.eps, expected.eps, atol=1e-7)
     assert torch.allclose(diagonal.irreducible(levels), isotropic.irreducible(levels), atol=1e-7)
-    ends = levels.at(3), levels.at(0)
+    ends = levels[3], levels[0]
     assert torch.allclose(diagonal.flow(x, *ends), isotropic.flow(x, *ends), atol=1e-7)
 
 

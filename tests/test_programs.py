@@ -19,8 +19,9 @@ from diffusion_fw.app import explain as explain_module
 from diffusion_fw.app.evaluate import evaluate
 from diffusion_fw.app.sample import sample
 from diffusion_fw.app.train import before, train
-from diffusion_fw.composition import Facts, build_data, build_denoiser
-from diffusion_fw.config import check_command_line
+from diffusion_fw.composition.facts import Facts
+from diffusion_fw.composition.parts import build_data, build_denoiser
+from diffusion_fw.config.compose import check_command_line
 from diffusion_fw.registry import ConfigError
 
 STEPS = "sampler.steps=2"

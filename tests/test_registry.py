@@ -13,13 +13,15 @@ import pytest
 import diffusion_fw as dfw
 from diffusion_fw import registry
 from diffusion_fw.registry import ConfigError, Range, RegistrationError, Runtime, convert
-from diffusion_fw.signature import misfit
+from diffusion_fw.registry.signature import misfit
 
 
 @pytest.fixture
 def scratch(monkeypatch):
     """A registry whose changes are undone."""
-    monkeypatch.setattr(registry, "_entries", {group: dict(known) for group, known in registry._entries.items()})
+    monkeypatch.setattr(
+        registry.components, "_entries", {group: dict(known) for group, known in registry.components._entries.items()}
+    )
 
 
 def test_a_registered_class_is_built_with_its_knobs_and_runtime_facts(scratch):

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from diffusion_fw.app import provenance, run_record
-from diffusion_fw.app.run_record import Result, choices_of, read_record, recorded
+from diffusion_fw.runs import provenance
+from diffusion_fw.runs import record as run_record
+from diffusion_fw.runs.record import Result, choices_of, read_record, recorded
 
 ROOT = Path(__file__).parents[1]
 WORDS = ["schedule=linear", "seed=3"]
@@ -98,7 +99,7 @@ def test_two_processes_do_not_run_in_one_folder(tmp_path):
     with run_in(tmp_path):
         other = f"""
 from pathlib import Path
-from diffusion_fw.app.run_record import recorded
+from diffusion_fw.runs.record import recorded
 with recorded(Path({str(tmp_path)!r}), "train", [], number=None, seed=0):
     pass
 """

@@ -20,9 +20,10 @@ from hydra.errors import CompactHydraException
 from omegaconf import OmegaConf
 from PIL import Image
 
-from diffusion_fw.app import grid, run_record
-from diffusion_fw.app.grid import sweep
-from diffusion_fw.app.run_record import Result, recorded
+from diffusion_fw.runs import record
+from diffusion_fw.runs.record import Result, recorded
+from diffusion_fw.sweeps import jobs
+from diffusion_fw.sweeps.jobs import sweep
 
 ROOT = Path(__file__).parents[1]
 WORDS = ["schedule=linear,cosine", "seed=0,1", "batch_size=8"]
@@ -30,7 +31,7 @@ WORDS = ["schedule=linear,cosine", "seed=0,1", "batch_size=8"]
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
-    monkeypatch.setattr(run_record, "provenance", lambda folder: {})
+    monkeypatch.setattr(record, "provenance", lambda folder: {})
 
 
 class Jobs:
@@ -157,7 +158,7 @@ def test_a_table_that_cannot_be_written_hides_no_result(tmp_path, monkeypatch, c
     def full(path, rows):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(grid, "write_csv", full)
+    monkeypatch.setattr(jobs, "write_csv", full)
     results, _, error = swept(tmp_path, distance)
     assert error is None
     assert results == [1.0, 2.0, 3.0, 4.0]
@@ -205,7 +206,7 @@ def test_the_table_over_seeds_gives_mean_and_standard_deviation(tmp_path, capsys
 def test_jobs_of_different_code_are_told_apart(tmp_path, monkeypatch, capsys):
     for commit, words in (("a" * 40, ["seed=0,1"]), ("b" * 40, ["seed=0,1,2"])):
         state = {"repositories": [{"commit": commit, "diff": None}], "packages": {"torch": "2"}}
-        monkeypatch.setattr(run_record, "provenance", lambda folder, state=state: state)
+        monkeypatch.setattr(record, "provenance", lambda folder, state=state: state)
         swept(tmp_path, lambda job: 1.0, words)
     said = capsys.readouterr().out
     assert "code of jobs 0, 1: aaaaaaaaaa; jobs 2: bbbbbbbbbb" in said
@@ -215,7 +216,7 @@ def test_jobs_of_different_code_are_told_apart(tmp_path, monkeypatch, capsys):
 def test_a_job_that_went_on_with_other_code_is_told(tmp_path, monkeypatch, capsys):
     for commit, answer in (("a" * 40, RuntimeError("a bug")), ("b" * 40, 1.0)):
         state = {"repositories": [{"commit": commit, "diff": None}]}
-        monkeypatch.setattr(run_record, "provenance", lambda folder, state=state: state)
+        monkeypatch.setattr(record, "provenance", lambda folder, state=state: state)
         swept(tmp_path, lambda job, answer=answer: answer if job["seed"] == "1" else 1.0, ["seed=0,1"])
     assert "code of job 1, which went on with other code than it began with" in capsys.readouterr().out
 
@@ -230,7 +231,7 @@ def test_numbers_of_different_metrics_are_told_apart(tmp_path, capsys):
 
 def test_results_over_a_swept_number_are_drawn_over_it(tmp_path, monkeypatch):
     drawn = {}
-    monkeypatch.setattr(grid, "jobs_over", lambda path, key, lines, name: drawn.update({key: lines}))
+    monkeypatch.setattr(jobs, "jobs_over", lambda path, key, lines, name: drawn.update({key: lines}))
     words = ["steps=10,2,5", "schedule=linear,cosine", "seed=0,1"]
     swept(tmp_path, lambda job: float(job["steps"]) + int(job["seed"]), words)
     line = {2.0: [2.0, 3.0], 5.0: [5.0, 6.0], 10.0: [10.0, 11.0]}
@@ -281,7 +282,7 @@ def test_a_killed_and_partly_failed_sweep_ends_as_an_undisturbed_one(tmp_path):
     words = ["trainer.max_steps=8,9", "hydra.sweep.dir=sweep"]
     flag = tmp_path / "flag"
     assert train(tmp_path, flag, *words).returncode == -9
-    statuses = [run_record.read_record(tmp_path / "sweep" / job)["status"] for job in "01"]
+    statuses = [record.read_record(tmp_path / "sweep" / job)["status"] for job in "01"]
     assert statuses == ["finished", "running"]
     words[0] += " trainer.accumulate_grad_batches=1,3"
     again = train(tmp_path, flag, *words[0].split(), words[1])
@@ -303,7 +304,7 @@ def test_a_killed_and_partly_failed_sweep_ends_as_an_undisturbed_one(tmp_path):
     starts = Path(f"{flag}.starts").read_text().split()
     assert starts[-1] == "4", "the last checkpoint before the kill"
     assert set(starts[:-1]) == {"0"}
-    resumed = run_record.read_record(tmp_path / "sweep" / "1")
+    resumed = record.read_record(tmp_path / "sweep" / "1")
     assert [attempt["status"] for attempt in resumed["attempts"]] == ["running", "finished"]
     folders = [tmp_path / "sweep" / name for name in ("1", outcomes["91"]["folder"])]
     ours, undisturbed = (

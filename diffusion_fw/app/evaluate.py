@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from diffusion_fw.app.program import run
-from diffusion_fw.app.run_record import Result
+from diffusion_fw.runs.record import Result
 
 
 def evaluate(config: dict[str, Any], folder: Path) -> Result:
@@ -16,8 +16,8 @@ def evaluate(config: dict[str, Any], folder: Path) -> Result:
     from rich.markup import escape
     from rich.table import Table
 
-    from diffusion_fw.app.trained import open_trained
-    from diffusion_fw.composition import build_data, build_metric
+    from diffusion_fw.app.trained_model import open_trained
+    from diffusion_fw.composition.parts import build_data, build_metric
     from diffusion_fw.metrics.metric import Subject
 
     model = open_trained(config)

@@ -14,9 +14,9 @@ from rich.text import Text
 from diffusion_fw import registry
 from diffusion_fw.app.device import processes
 from diffusion_fw.app.help import defaults
-from diffusion_fw.app.memory import stated, stated_sampling
-from diffusion_fw.composition import (
-    Facts,
+from diffusion_fw.app.memory import describe_memory, describe_sampling_memory
+from diffusion_fw.composition.facts import Facts
+from diffusion_fw.composition.parts import (
     build_data,
     build_denoiser,
     build_sampler,
@@ -25,9 +25,9 @@ from diffusion_fw.composition import (
     check_fit,
     is_conditional,
 )
-from diffusion_fw.config import STACKED, conf_dir
-from diffusion_fw.memory import chunk_size, measure_chunk
-from diffusion_fw.samplers.base import Sampler
+from diffusion_fw.config.compose import STACKED, conf_dir
+from diffusion_fw.samplers.sampler import Sampler
+from diffusion_fw.sampling.chunk import chunk_size, measure_chunk
 
 
 def flatten(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -125,7 +125,7 @@ def explain(config: dict[str, Any], arguments: Sequence[str]) -> None:
         chunk = measure_chunk(sampler, guided, facts.shape, classes, torch.device("cpu"))
         size = chunk_size(evaluation["batch_size"], lambda: chunk, torch.device("cpu"))
         size = min(size, -(-config["metric"]["num_samples"] // count_processes))
-        sampled["memory of drawing samples"] = stated_sampling(denoiser.network, chunk, size)
+        sampled["memory of drawing samples"] = describe_sampling_memory(denoiser.network, chunk, size)
     cost = Table(title="the run", show_header=False)
     images = trainer["max_steps"] * config["batch_size"]
     for name, value in (
@@ -136,7 +136,7 @@ def explain(config: dict[str, Any], arguments: Sequence[str]) -> None:
         ("global batch", f"{config['batch_size']} = {count_processes} processes x {accumulate} accumulated x {local}"),
         ("examples seen", f"{images:,} = {images / len(data.train):.1f} epochs"),
         ("parameters", f"{count:,}"),
-        ("memory per process, estimated", stated(config, facts, local)),
+        ("memory per process, estimated", describe_memory(config, facts, local)),
         *sampled.items(),
         ("network evaluations per sample", evaluations(sampler)),
     ):

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from diffusion_fw import registry
-from diffusion_fw.config import choices, conf_dir, groups
+from diffusion_fw.config.compose import choices, conf_dir, groups
 
 
 def defaults(program: str) -> dict[str, Any]:

@@ -10,8 +10,9 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from diffusion_fw.app.device import processes
-from diffusion_fw.composition import Facts, assemble, build_network
-from diffusion_fw.memory import Chunk, Following
+from diffusion_fw.composition.facts import Facts
+from diffusion_fw.composition.parts import assemble, build_network
+from diffusion_fw.sampling.chunk import Chunk, Following
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,7 @@ def estimate(config: Mapping[str, Any], facts: Facts, local_batch: int) -> Memor
     return Memory(peak + averages + buckets, weights, gradients + buckets, state, averages, activations)
 
 
-def stated(config: Mapping[str, Any], facts: Facts, local_batch: int) -> str:
+def describe_memory(config: Mapping[str, Any], facts: Facts, local_batch: int) -> str:
     """The estimate in words; a plugin's network need not run on tensors without memory, which is then said."""
     try:
         return str(estimate(config, facts, local_batch))
@@ -82,7 +83,7 @@ def stated(config: Mapping[str, Any], facts: Facts, local_batch: int) -> str:
         return f"not known, as network={config['network']['name']} cannot run on fake tensors ({type(error).__name__})"
 
 
-def stated_sampling(network: torch.nn.Module, chunk: Chunk, size: int, kept: int = 0) -> str:
+def describe_sampling_memory(network: torch.nn.Module, chunk: Chunk, size: int, kept: int = 0) -> str:
     """The peak of drawing samples in chunks of ``size``, in words; ``kept``: the bytes of those that are collected."""
     weights = sum(item.nbytes for item in network.parameters())
     parts = {"weights": weights, f"a chunk of {size:,}": chunk.of(size), **({"samples": kept} if kept else {})}

@@ -10,9 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from diffusion_fw import discovery
-from diffusion_fw.app.run_record import InUseError, Result, recorded
-from diffusion_fw.registry import ConfigError, RegistrationError
+from diffusion_fw.registry import ConfigError, RegistrationError, discovery
+from diffusion_fw.runs.record import InUseError, Result, recorded
 
 logger = logging.getLogger(__name__)
 
@@ -38,7 +37,7 @@ def run(
     arguments = sys.argv[1:]
     try:
         discovery.load_plugins(*([plugins] if plugins and plugins.is_dir() else []))
-        from diffusion_fw.config import check_command_line, conf_dir, store_components
+        from diffusion_fw.config.compose import check_command_line, conf_dir, store_components
 
         if {"-h", "--help"} & set(arguments):
             # Hydra's own takes seconds: it loads the whole store once for every option.
@@ -65,7 +64,7 @@ def run(
     from omegaconf import DictConfig, OmegaConf
 
     def job(config: DictConfig) -> Any:
-        from diffusion_fw.config import checked
+        from diffusion_fw.config.compose import checked
 
         own = HydraConfig.get()
         folder, swept = Path(own.runtime.output_dir), own.mode == RunMode.MULTIRUN

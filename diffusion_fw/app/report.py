@@ -13,13 +13,14 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from diffusion_fw.app.memory import stated
-from diffusion_fw.composition import Experiment, Facts, plain
-from diffusion_fw.files import replaced
+from diffusion_fw.app.memory import describe_memory
+from diffusion_fw.composition.experiment import Experiment, plain
+from diffusion_fw.composition.facts import Facts
+from diffusion_fw.files import atomic_write
 from diffusion_fw.noise import generator
 from diffusion_fw.pictures import curves
-from diffusion_fw.pictures.schedules import schedule as draw_schedule
-from diffusion_fw.training.outages import survived
+from diffusion_fw.pictures.schedule_curves import schedule as draw_schedule
+from diffusion_fw.training.outages import log_os_errors
 
 
 class Report(lightning.Callback):
@@ -35,21 +36,24 @@ class Report(lightning.Callback):
         # Before there is a progress bar.
         if trainer.is_global_zero:
             local = self.config["batch_size"] // (trainer.world_size * trainer.accumulate_grad_batches)
-            said = stated(self.config, Facts.from_record(pl_module.record["facts"]), local)
+            said = describe_memory(self.config, Facts.from_record(pl_module.record["facts"]), local)
             print(f"memory per process, estimated: {said}")
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: Any) -> None:
         if trainer.is_global_zero:
             path = self.folder / "config.yaml"
-            with survived(f"writing {path}", "training goes on; the checkpoints hold it too"), replaced(path) as file:
+            with (
+                log_os_errors(f"writing {path}", "training goes on; the checkpoints hold it too"),
+                atomic_write(path) as file,
+            ):
                 file.write(yaml.safe_dump(plain(self.config), sort_keys=False).encode())
         for logger in trainer.loggers:
-            with survived(f"logging into {logger.save_dir}", "training goes on; it lacks the config"):
+            with log_os_errors(f"logging into {logger.save_dir}", "training goes on; it lacks the config"):
                 logger.log_hyperparams(plain(self.config))
 
     def on_train_end(self, trainer: lightning.Trainer, pl_module: Any) -> None:
         if trainer.is_global_zero:
-            with survived(f"drawing into {self.folder}", "training is done; the checkpoints hold its numbers"):
+            with log_os_errors(f"drawing into {self.folder}", "training is done; the checkpoints hold its numbers"):
                 draw_report(self.experiment, self.config, self.folder, self.floor)
             print_summary(self.experiment, self.folder, self.floor)
 

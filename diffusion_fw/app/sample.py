@@ -16,8 +16,8 @@ def sample(config: dict[str, Any], folder: Path) -> None:
     from PIL import Image
     from tqdm import tqdm
 
-    from diffusion_fw.app.trained import open_trained
-    from diffusion_fw.files import UNFINISHED, replaced
+    from diffusion_fw.app.trained_model import open_trained
+    from diffusion_fw.files import UNFINISHED, atomic_write
     from diffusion_fw.pictures.view import view_for
 
     if (folder / "images").exists():
@@ -33,7 +33,7 @@ def sample(config: dict[str, Any], folder: Path) -> None:
             bar.update(len(chunk))
     result = torch.cat(values)
     if config["npz"]:
-        with replaced(folder / "samples.npz") as file:
+        with atomic_write(folder / "samples.npz") as file:
             np.savez(file, samples=result.numpy())
     path = view_for(model.facts.shape).samples(folder / "grid.png", result[:256])
     if model.facts.pixels:

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from diffusion_fw.app.program import run
-from diffusion_fw.app.run_record import Result
 from diffusion_fw.registry import ConfigError
+from diffusion_fw.runs.record import Result
 
 
 def train(config: dict[str, Any], folder: Path) -> Result:
@@ -23,14 +23,14 @@ def train(config: dict[str, Any], folder: Path) -> Result:
     import lightning.pytorch  # noqa: F401 - sets the levels of its loggers, which are set again below
     import torch
 
-    from diffusion_fw.app.load import read
     from diffusion_fw.app.report import Report
-    from diffusion_fw.app.resume import checkpoint_of
-    from diffusion_fw.app.trial import trial_callbacks
-    from diffusion_fw.app.warm_start import warm_start
-    from diffusion_fw.composition import build_data, build_experiment, build_metric
-    from diffusion_fw.training.checkpoints import Checkpoints
-    from diffusion_fw.training.history import LOGGERS_KEY
+    from diffusion_fw.checkpoints.load import checkpoint_of, read
+    from diffusion_fw.checkpoints.warm_start import warm_start
+    from diffusion_fw.composition.experiment import build_experiment
+    from diffusion_fw.composition.parts import build_data, build_metric
+    from diffusion_fw.sweeps.trial import trial_callbacks
+    from diffusion_fw.training.callbacks.checkpointing import Checkpoints
+    from diffusion_fw.training.callbacks.history import LOGGERS_KEY
     from diffusion_fw.training.interruption import Interruption, passed_on_to_children
 
     for message in (
@@ -89,7 +89,7 @@ def errors_of_children() -> Iterator[None]:
     """
     from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
 
-    from diffusion_fw.training.health import NumericalError
+    from diffusion_fw.training.callbacks.health import NumericalError
     from diffusion_fw.training.interruption import Interrupted
 
     try:
@@ -133,7 +133,7 @@ def before(configs: list[dict[str, Any]], arguments: list[str]) -> bool:
     """Answer explain=true: print what would be run, and run nothing. A run that is resumed keeps its folder."""
     check_sweep(configs, arguments)
     if any(config["resume"] for config in configs):
-        from diffusion_fw.app.resume import folder_of, is_remembered, remember, resumed
+        from diffusion_fw.runs.resume import folder_of, is_remembered, remember, resumed
 
         if is_remembered():  # a process that Lightning started, with the first one's command line and folder
             return False
@@ -157,7 +157,7 @@ def main(plugins: Path | None = None) -> None:
     """The program `python train.py`."""
 
     def task(config: dict[str, Any], folder: Path) -> Result:
-        from diffusion_fw.app.resume import continued, remembered
+        from diffusion_fw.runs.resume import continued, remembered
 
         return train(continued(remembered(config), folder), folder)
 

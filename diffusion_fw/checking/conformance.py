@@ -7,30 +7,30 @@ from typing import Any
 
 from diffusion_fw import registry
 from diffusion_fw.checking import (
-    grid,
-    guidance,
-    network,
-    parameterization,
-    sampler,
-    schedule,
-    time_sampler,
-    variance,
-    weighting,
+    grid_laws,
+    guidance_laws,
+    network_laws,
+    parameterization_laws,
+    sampler_laws,
+    schedule_laws,
+    time_sampler_laws,
+    variance_laws,
+    weighting_laws,
 )
-from diffusion_fw.checking.report import CheckFailed, Report, Row
+from diffusion_fw.checking.findings import CheckFailed, Report, Row
 from diffusion_fw.checking.subject import Check, Subject
 from diffusion_fw.registry import ConfigError
 
 CHECKS: dict[str, tuple[Check, ...]] = {
-    "schedule": schedule.CHECKS,
-    "parameterization": parameterization.CHECKS,
-    "variance": variance.CHECKS,
-    "weighting": weighting.CHECKS,
-    "time_sampler": time_sampler.CHECKS,
-    "network": network.CHECKS,
-    "grid": grid.CHECKS,
-    "sampler": sampler.CHECKS,
-    "guidance": guidance.CHECKS,
+    "schedule": schedule_laws.CHECKS,
+    "parameterization": parameterization_laws.CHECKS,
+    "variance": variance_laws.CHECKS,
+    "weighting": weighting_laws.CHECKS,
+    "time_sampler": time_sampler_laws.CHECKS,
+    "network": network_laws.CHECKS,
+    "grid": grid_laws.CHECKS,
+    "sampler": sampler_laws.CHECKS,
+    "guidance": guidance_laws.CHECKS,
 }
 
 

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from diffusion_fw.checking.truth import MIXTURE, flow, start
 from diffusion_fw.process.schedule import Schedule
-from diffusion_fw.samplers.base import Sampler
 from diffusion_fw.samplers.grid import Grid
+from diffusion_fw.samplers.sampler import Sampler
 
 ORDER_STEPS = (256, 512)
 EVALUATIONS = (5, 10, 20, 50)

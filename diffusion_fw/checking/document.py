@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from diffusion_fw.checking import convergence
-from diffusion_fw.checking import sampler as limits
+from diffusion_fw.checking import convergence, sampler_laws
+from diffusion_fw.checking.findings import Report
 from diffusion_fw.checking.references import Finding
-from diffusion_fw.checking.report import Report
 
 HEADER = f"""# Checks
 
@@ -18,16 +17,16 @@ Samplers run with the exact denoiser of a mixture of three Gaussians in the plan
 
 - Order: the slope of the error between {convergence.ORDER_STEPS[0]} and {convergence.ORDER_STEPS[1]} steps, from
   log-SNR {convergence.FROM_SIGNAL.first:g} to {convergence.FROM_SIGNAL.last:g}, against the probability flow integrated
-  to twelve digits. It must be within {limits.ORDER_TOLERANCE} of the declared one on every schedule, and on steps in
-  log-SNR that alternate 1 : 2 (on `vp`) unless the sampler says that it needs a smooth grid, as PLMS does.
+  to twelve digits. It must be within {sampler_laws.ORDER_TOLERANCE} of the declared one on every schedule, and on
+  steps in log-SNR that alternate 1 : 2 (on `vp`) unless the sampler says that it needs a smooth grid, as PLMS does.
 - Errors after so many evaluations: root mean squares at log-SNR {convergence.FROM_NOISE.last:g}, begun at
   {convergence.FROM_NOISE.first:g}, on `vp`.
-- Mean and covariance: of {limits.SAMPLES:,} samples by {limits.SAMPLE_STEPS} steps, on `vp`. They must be within
-  {limits.STANDARD_ERRORS:g} standard errors (about 0.008 and 0.006 each) and {limits.BIAS}.
+- Mean and covariance: of {sampler_laws.SAMPLES:,} samples by {sampler_laws.SAMPLE_STEPS} steps, on `vp`. They must be
+  within {sampler_laws.STANDARD_ERRORS:g} standard errors (about 0.008 and 0.006 each) and {sampler_laws.BIAS}.
 - Variance of a Gaussian: that of N(0, 0.5^2), exact to rounding from the responses to unit impulses, extrapolated over
-  the steps; it must be within {limits.VARIANCE_TOLERANCE:.1%}.
-- p: of a permutation test of the energy distance between {limits.COMPARED} samples and as many exact ones, which must
-  be above {limits.FALSE_ALARMS}, the rate at which a right sampler fails.
+  the steps; it must be within {sampler_laws.VARIANCE_TOLERANCE:.1%}.
+- p: of a permutation test of the energy distance between {sampler_laws.COMPARED} samples and as many exact ones, which
+  must be above {sampler_laws.FALSE_ALARMS}, the rate at which a right sampler fails.
 """
 
 
@@ -40,7 +39,7 @@ def write(path: Path, reports: Sequence[Report], found: Sequence[Finding], pictu
         HEADER,
         "## Samplers\n",
         _image("Error against evaluations", pictures["convergence"]),
-        _table(["sampler", "order", *limits.PATHS, "alternating"], _orders(samplers)),
+        _table(["sampler", "order", *sampler_laws.PATHS, "alternating"], _orders(samplers)),
         "Error after so many evaluations:\n",
         _table(["sampler", *map(str, convergence.EVALUATIONS)], _errors(samplers)),
         _image("A mixture under every sampler", pictures["samplers"]),
@@ -88,7 +87,7 @@ def _orders(reports: Sequence[Report]) -> Iterator[Sequence[str]]:
         declared = next((row.wanted for row in report.rows if row.what == "order" and row.wanted), "")
         if declared:
             digits = declared.removeprefix("the declared ").partition(",")[0]
-            smooth = (_cell(report, "order", path) for path in limits.PATHS)
+            smooth = (_cell(report, "order", path) for path in sampler_laws.PATHS)
             yield [_name(report), digits, *smooth, _cell(report, "order on alternating steps").partition(",")[0]]
 
 

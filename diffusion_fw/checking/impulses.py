@@ -7,7 +7,7 @@ from torch import Tensor
 
 from diffusion_fw.oracles import Gaussian
 from diffusion_fw.process.schedule import Schedule
-from diffusion_fw.samplers.base import Sampler
+from diffusion_fw.samplers.sampler import Sampler
 
 STD = 0.5
 DATA = Gaussian(torch.zeros(1, dtype=torch.float64), STD)

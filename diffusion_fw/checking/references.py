@@ -46,7 +46,7 @@ def _build(group: str, component: Component, **runtime: Any) -> Any:
 def _rows(schedule: Component, rows: Sequence[int]) -> NoiseLevel:
     """The levels of a table's rows k; DDPM's index is k - 1, and negative numbers count from the end."""
     table = _build("schedule", schedule).table
-    return NoiseLevel(*(value[list(rows)] for value in table))
+    return table[list(rows)]
 
 
 def _transition(schedule: Component, rows: Sequence[int]) -> Transition:
@@ -99,7 +99,7 @@ def _respaced_betas(schedule: Component, grid: Component, steps: int, positions:
     """1 - alpha_t^2 / alpha_s^2 between neighbouring times of the grid, from data to noise."""
     path: Schedule = _build("schedule", schedule)
     level = path(_build("grid", grid)(steps, path).flip(0))
-    return posterior(level.at(slice(1, None)), level.at(slice(None, -1))).var_large[list(positions)]
+    return posterior(level[1:], level[:-1]).var_large[list(positions)]
 
 
 def _grid_sigmas(schedule: Component, grid: Component, steps: int, positions: Sequence[int]) -> Tensor:
@@ -119,7 +119,7 @@ def _terminal_bits(schedule: Component, squares: Sequence[float]) -> Tensor:
 
 def _irreducible_eps(schedule: Component, stds: Sequence[float]) -> list[float]:
     """The least mean squared error of eps on data N(0, s^2), over uniform rows of a table."""
-    table: NoiseLevel = _build("schedule", schedule).table.at(slice(1, None))
+    table: NoiseLevel = _build("schedule", schedule).table[1:]
     return [((table.alpha / table.sigma).square() * _gaussian(s).irreducible(table)).mean().item() for s in stds]
 
 

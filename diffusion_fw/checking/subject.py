@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from diffusion_fw import registry
-from diffusion_fw.checking.report import Row
+from diffusion_fw.checking.findings import Row
 from diffusion_fw.process.schedule import Schedule
 from diffusion_fw.registry import ConfigError
 

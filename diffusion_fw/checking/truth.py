@@ -7,8 +7,8 @@ import functools
 import torch
 from torch import Tensor
 
-from diffusion_fw.flow import angle, radius, velocity
-from diffusion_fw.integrate import integrate
+from diffusion_fw.likelihood.integrate import integrate
+from diffusion_fw.likelihood.probability_flow import angle, radius, velocity
 from diffusion_fw.oracles import GaussianMixture
 from diffusion_fw.process.level import NoiseLevel, expand
 from diffusion_fw.process.schedule import Schedule

@@ -11,9 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from diffusion_fw.data.flip import WithFlips
-from diffusion_fw.data.numpy_pickle import read_numpy_pickle
-from diffusion_fw.data.source import Data, Examples, InMemory
+from diffusion_fw.data.dataset import Data, Examples, InMemory, WithFlips
+from diffusion_fw.data.formats.numpy_pickle import read_numpy_pickle
 from diffusion_fw.registry import ConfigError, register
 
 SHAPE = (3, 32, 32)

@@ -9,8 +9,7 @@ from typing import ClassVar
 import numpy as np
 import torch
 
-from diffusion_fw.data.source import Data, InMemory
-from diffusion_fw.data.split import held_out
+from diffusion_fw.data.dataset import Data, InMemory, held_out
 from diffusion_fw.registry import register
 
 ASSET = Path(__file__).parent / "assets" / "digits.npz"

@@ -13,8 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from diffusion_fw.data.source import Data, InMemory
-from diffusion_fw.data.split import held_out
+from diffusion_fw.data.dataset import Data, InMemory, held_out
 from diffusion_fw.registry import Range, register
 
 ASSETS = Path(__file__).parent / "assets"

@@ -12,12 +12,10 @@ from typing import Annotated, ClassVar, Literal
 
 import torch
 
-from diffusion_fw.data.decode import Decoder
-from diffusion_fw.data.flip import WithFlips
-from diffusion_fw.data.image_examples import LazyImages, NamedImages
-from diffusion_fw.data.image_files import SUFFIXES, Folder, ImageFiles, Zip
-from diffusion_fw.data.source import Data, Examples
-from diffusion_fw.data.split import uniform_hash
+from diffusion_fw.data.dataset import Data, Examples, WithFlips, uniform_hash
+from diffusion_fw.data.formats.decode import Decoder
+from diffusion_fw.data.formats.image_examples import LazyImages, NamedImages
+from diffusion_fw.data.formats.image_files import SUFFIXES, Folder, ImageFiles, Zip
 from diffusion_fw.registry import ConfigError, PositiveInt, Range, register
 
 logger = logging.getLogger(__name__)

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from diffusion_fw.data.idx import read_idx
-from diffusion_fw.data.source import Data, InMemory
+from diffusion_fw.data.dataset import Data, InMemory
+from diffusion_fw.data.formats.idx import read_idx
 from diffusion_fw.registry import ConfigError, register
 
 # MNIST and its followers call the held-out files t10k, EMNIST calls them test.

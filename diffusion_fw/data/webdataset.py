@@ -9,12 +9,11 @@ import os
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
-from diffusion_fw.data.decode import Decoder
-from diffusion_fw.data.flip import WithFlips
-from diffusion_fw.data.image_examples import LazyImages
-from diffusion_fw.data.shards import Shards, expand
-from diffusion_fw.data.source import Data, Examples
-from diffusion_fw.data.tar_index import BAD_LABEL, MOST_CLASSES, NO_LABEL
+from diffusion_fw.data.dataset import Data, Examples, WithFlips
+from diffusion_fw.data.formats.decode import Decoder
+from diffusion_fw.data.formats.image_examples import LazyImages
+from diffusion_fw.data.formats.shards import Shards, expand
+from diffusion_fw.data.formats.tar_index import BAD_LABEL, MOST_CLASSES, NO_LABEL
 from diffusion_fw.registry import ConfigError, PositiveInt, Range, register
 
 logger = logging.getLogger(__name__)

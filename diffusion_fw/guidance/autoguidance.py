@@ -10,15 +10,14 @@ import torch
 from torch import Tensor
 
 from diffusion_fw.denoiser import Denoiser
-from diffusion_fw.guidance.extrapolation import extrapolate
-from diffusion_fw.guidance.wrapper import Wrapper
+from diffusion_fw.guidance.guidance import Guidance, extrapolate
 from diffusion_fw.process.level import NoiseLevel
 from diffusion_fw.process.parameterization import Prediction
 from diffusion_fw.registry import ConfigError, NonNegative, Runtime, register
 
 
 @dataclass(frozen=True)
-class Autoguidance(Wrapper):
+class Autoguidance(Guidance):
     """D = D_weak + scale (D_main - D_weak): scale = 1 is unguided, and then the weak model is not evaluated.
 
     Karras et al. 2024, "Guiding a diffusion model with a bad version of itself": ``weak`` is smaller or less trained,

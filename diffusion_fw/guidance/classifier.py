@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from diffusion_fw.guidance.wrapper import Wrapper, with_gradient
+from diffusion_fw.guidance.guidance import Guidance, with_gradient
 from diffusion_fw.process.level import NoiseLevel
 from diffusion_fw.process.parameterization import Prediction
 from diffusion_fw.registry import ConfigError, NonNegative, Runtime, register
@@ -17,7 +17,7 @@ from diffusion_fw.registry import ConfigError, NonNegative, Runtime, register
 
 @register("guidance", "classifier")
 @dataclass(frozen=True)
-class Classifier(Wrapper):
+class Classifier(Guidance):
     """eps' = eps - scale sigma grad log p(cond | x_t), and x_0 with it.
 
     Dhariwal & Nichol 2021, equation 14. classifier(x, level) -> logits (B, K) of the classes of cond int64 (B,). The

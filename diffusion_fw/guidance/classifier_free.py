@@ -8,16 +8,15 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from diffusion_fw.guidance.extrapolation import extrapolate
-from diffusion_fw.guidance.wrapper import Wrapper, with_x0
-from diffusion_fw.process.level import NoiseLevel
+from diffusion_fw.guidance.guidance import Guidance, extrapolate, with_x0
+from diffusion_fw.process.level import NoiseLevel, per_example
 from diffusion_fw.process.parameterization import Prediction
 from diffusion_fw.registry import ConfigError, Fraction, NonNegative, Runtime, register
 
 
 @register("guidance", "classifier_free")
 @dataclass(frozen=True)
-class ClassifierFree(Wrapper):
+class ClassifierFree(Guidance):
     """D = D_null + scale (D_cond - D_null): scale = 1 is unguided, Ho & Salimans' w is scale - 1.
 
     Ho & Salimans 2022, equation 6, for a model trained with its labels cond (B,) dropped to num_classes at times. Both
@@ -75,7 +74,7 @@ class ClassifierFree(Wrapper):
         return with_x0(guided, level, guided.x0 * self._factor(conditional.x0, guided.x0))
 
     def _both(self, x: Tensor, level: NoiseLevel, cond: Tensor) -> tuple[Prediction, Prediction]:
-        doubled = NoiseLevel(*(torch.cat([value, value]) if value.ndim else value for value in level))
+        doubled = level.map(lambda value: torch.cat([value, value]) if value.ndim else value)
         labels = torch.cat([cond, torch.full_like(cond, self.num_classes)])
         prediction = self.denoiser(torch.cat([x, x]), doubled, labels)
         x0, eps, logit = prediction.x0.chunk(2), prediction.eps.chunk(2), prediction.variance_logit
@@ -86,4 +85,4 @@ class ClassifierFree(Wrapper):
         """phi std(conditional) / std(guided) + 1 - phi; 1 where all values of the guided example are equal."""
         wanted, given = (x0.flatten(1).std(1, correction=0) for x0 in (conditional, guided))
         ratio = torch.where(given > 0, wanted / given, 1.0)
-        return (self.rescale * ratio + 1 - self.rescale).view(-1, *(1,) * (guided.ndim - 1))
+        return per_example(self.rescale * ratio + 1 - self.rescale, guided)

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from diffusion_fw.guidance.wrapper import Wrapper, with_x0
+from diffusion_fw.guidance.guidance import Guidance, with_x0
 from diffusion_fw.process.level import NoiseLevel
 from diffusion_fw.process.parameterization import Prediction
 from diffusion_fw.registry import Runtime, register
@@ -15,7 +15,7 @@ from diffusion_fw.registry import Runtime, register
 
 @register("guidance", "clip")
 @dataclass(frozen=True)
-class Clip(Wrapper):
+class Clip(Guidance):
     """x_0 clamped to the bounds of the data, and eps with it; data without bounds (None) are left as they are.
 
     Ho et al. 2020 clamp x_0 in their samplers: the mean of data within bounds lies within them.

@@ -8,15 +8,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from diffusion_fw.guidance.wrapper import Wrapper, with_x0
-from diffusion_fw.process.level import NoiseLevel
+from diffusion_fw.guidance.guidance import Guidance, with_x0
+from diffusion_fw.process.level import NoiseLevel, per_example
 from diffusion_fw.process.parameterization import Prediction
 from diffusion_fw.registry import Fraction, Runtime, register
 
 
 @register("guidance", "dynamic_threshold")
 @dataclass(frozen=True)
-class DynamicThreshold(Wrapper):
+class DynamicThreshold(Guidance):
     """x_0' = clamp(x_0, -s, s) / s, s = max(1, the given percentile of |x_0| within an example), and eps with it.
 
     Saharia et al. 2022 (Imagen), section 2.3, for data in [-1, 1]; other bounds are mapped to [-1, 1] and back, and
@@ -37,5 +37,5 @@ class DynamicThreshold(Wrapper):
         # torch.quantile knows float32 and float64 only.
         magnitude = relative.abs().flatten(1).to(torch.promote_types(relative.dtype, torch.float32))
         threshold = magnitude.quantile(self.percentile, dim=1).clamp(min=1).to(relative.dtype)
-        threshold = threshold.view(-1, *(1,) * (x.ndim - 1))
+        threshold = per_example(threshold, x)
         return with_x0(prediction, level, center + radius * (relative.clamp(-threshold, threshold) / threshold))

@@ -7,8 +7,8 @@ from typing import Any
 
 from torch import Tensor
 
-from diffusion_fw.guidance.linear_operator import LinearOperator
-from diffusion_fw.guidance.wrapper import Wrapper, linearize, with_gradient
+from diffusion_fw.guidance.guidance import Guidance, linearize, with_gradient
+from diffusion_fw.guidance.operators import LinearOperator
 from diffusion_fw.process.level import NoiseLevel, expand
 from diffusion_fw.process.parameterization import Prediction
 from diffusion_fw.registry import ConfigError, NonNegative, Runtime, register
@@ -16,7 +16,7 @@ from diffusion_fw.registry import ConfigError, NonNegative, Runtime, register
 
 @register("guidance", "posterior")
 @dataclass(frozen=True)
-class Posterior(Wrapper):
+class Posterior(Guidance):
     """The score with scale grad log N(y; A x_0(x_t), r^2 A A^T + noise_std^2 I) added, for y = A x_0 + noise.
 
     The gradient is (dx_0/dx_t)^T A^T (r^2 A A^T + noise_std^2 I)^{-1} (y - A x_0), by one backward pass through the

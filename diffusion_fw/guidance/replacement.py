@@ -7,8 +7,8 @@ from typing import Any
 
 from torch import Tensor
 
-from diffusion_fw.guidance.linear_operator import LinearOperator
-from diffusion_fw.guidance.wrapper import Wrapper, with_x0
+from diffusion_fw.guidance.guidance import Guidance, with_x0
+from diffusion_fw.guidance.operators import LinearOperator
 from diffusion_fw.process.level import NoiseLevel
 from diffusion_fw.process.parameterization import Prediction
 from diffusion_fw.registry import Runtime, register
@@ -16,7 +16,7 @@ from diffusion_fw.registry import Runtime, register
 
 @register("guidance", "replacement")
 @dataclass(frozen=True)
-class Replacement(Wrapper):
+class Replacement(Guidance):
     """x_0' = A^+ y + (x_0 - A^+ A x_0) for a noiseless measurement y = A x_0, and eps with it.
 
     Wang et al. 2023 (DDNM), the range-null space decomposition: the measured part of x_0 is y's, the null space of A is

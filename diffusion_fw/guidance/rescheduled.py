@@ -11,7 +11,7 @@ from torch import Tensor
 
 from diffusion_fw import registry
 from diffusion_fw.denoiser import Denoiser
-from diffusion_fw.guidance.wrapper import Wrapper
+from diffusion_fw.guidance.guidance import Guidance
 from diffusion_fw.process.level import NoiseLevel, expand
 from diffusion_fw.process.parameterization import Prediction
 from diffusion_fw.process.schedule import Schedule
@@ -19,7 +19,7 @@ from diffusion_fw.registry import ConfigError, Runtime, register
 
 
 @dataclass(frozen=True)
-class Rescheduled(Wrapper):
+class Rescheduled(Guidance):
     """The denoiser of a model, trained on its own schedule, on the schedule ``target``.
 
     Two Gaussian paths are one up to scale: at t' with log_snr'(t') = log_snr(t), x_{t'} = (alpha' / alpha) x_t, and

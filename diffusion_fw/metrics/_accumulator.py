@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torchmetrics.image.fid import FrechetInceptionDistance
 
-from diffusion_fw.metrics.extractor import FeatureExtractor
-from diffusion_fw.metrics.statistics import Statistics, extract
+from diffusion_fw.metrics.feature_statistics import Statistics, extract
+from diffusion_fw.metrics.features.extractor import FeatureExtractor
 
 
 class _Float64(nn.Module):

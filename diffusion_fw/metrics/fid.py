@@ -8,11 +8,11 @@ from typing import Annotated, Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from diffusion_fw.data.cache import default_cache
-from diffusion_fw.data.source import Examples
-from diffusion_fw.metrics.extractor import FeatureExtractor
+from diffusion_fw.data.dataset import Examples
+from diffusion_fw.files import default_cache
+from diffusion_fw.metrics.feature_statistics import Statistics, cached
+from diffusion_fw.metrics.features.extractor import FeatureExtractor
 from diffusion_fw.metrics.metric import Measurement, Subject
-from diffusion_fw.metrics.statistics import Statistics, cached
 from diffusion_fw.registry import ConfigError, Range, Runtime, register
 
 
@@ -22,7 +22,7 @@ class FrechetDistance(nn.Module):
 
     Heusel et al. 2017, equation 6, by torchmetrics, in float64: num_samples generated examples against the whole
     held-out split, over all processes. ``update`` takes examples as the data set holds them: images are first rounded
-    to uint8 pixels by ``diffusion_fw.data.source.to_pixels``, as a picture file would. The distance is biased upwards
+    to uint8 pixels by ``diffusion_fw.data.dataset.to_pixels``, as a picture file would. The distance is biased upwards
     by some 1 / num_samples, so that two numbers compare only at one num_samples and one reference split; ``floor`` is
     what real examples reach. Keep it outside of the model (in a callback), whose checkpoints need no extractor.
 

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Protocol
 import torch
 from torch import Tensor
 
-from diffusion_fw.data.source import Data
+from diffusion_fw.data.dataset import Data
 from diffusion_fw.denoiser import Denoiser
 from diffusion_fw.process.variance import Variance
 

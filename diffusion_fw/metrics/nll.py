@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from diffusion_fw import likelihood
-from diffusion_fw.bound import VariationalBound
-from diffusion_fw.data.source import Examples, to_model
+from diffusion_fw.data.dataset import Examples, to_model
+from diffusion_fw.likelihood.bound import VariationalBound
 from diffusion_fw.metrics.metric import Measurement, Subject
 from diffusion_fw.noise import SampleNoise, generator
-from diffusion_fw.process.level import expand
+from diffusion_fw.process.level import noised
 from diffusion_fw.process.schedule import DiscreteSchedule, Schedule
 from diffusion_fw.registry import ConfigError, NonNegativeInt, PositiveInt, Runtime, register
 from diffusion_fw.samplers.grid import Grid
@@ -75,7 +75,7 @@ class NegativeLogLikelihood:
         total = float(terms.total.mean())
         error = float(terms.total.std()) / math.sqrt(count) if count > 1 else math.nan
         name = f"nll@{bound.steps}/{subject.weights}"
-        from diffusion_fw.pictures.bound import bound_curve
+        from diffusion_fw.pictures.bound_terms import bound_curve
 
         record: dict[str, Any] = {
             "bits_per_dim": total,
@@ -113,7 +113,7 @@ class NegativeLogLikelihood:
 
         count, steps = len(x0), bound.steps
         found = torch.empty(steps, count, dtype=torch.float64)
-        levels = list(bound.levels.unbind())[:-1]
+        levels = bound.levels.unbind()[:-1]
         with tqdm(total=count * steps, desc="variational bound", unit="term") as bar:
             for first in range(0, count, subject.batch_size):
                 indices = range(first, min(first + subject.batch_size, count))
@@ -122,7 +122,7 @@ class NegativeLogLikelihood:
                 cond = _cond(labels, indices, subject)
                 results = []
                 for step, level in enumerate(levels):
-                    x = expand(level.alpha, part) * part + expand(level.sigma, part) * noise(part)
+                    x = noised(level, part, noise(part))
                     prediction = subject.denoiser(x, level, cond)
                     results.append(bound.term(prediction, part, torch.full((len(part),), step)))
                     bar.update(len(part))

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
+from typing import Annotated
 
 from torch import Tensor, nn
 
-from diffusion_fw.networks.class_embedding import class_embedding
-from diffusion_fw.networks.time_embedding import TimeEmbedding
-from diffusion_fw.networks.zeroed import zeroed
-from diffusion_fw.registry import Annotated, PositiveInt, Range, Runtime, register
+from diffusion_fw.networks.blocks.embeddings import TimeEmbedding, class_embedding
+from diffusion_fw.networks.blocks.zeroed import zeroed
+from diffusion_fw.registry import PositiveInt, Range, Runtime, register
 
 INPUT_GAIN = 4.0
 

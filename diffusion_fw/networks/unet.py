@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Literal, cast
+from typing import Annotated, Literal, cast
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from diffusion_fw.networks.class_embedding import class_embedding
-from diffusion_fw.networks.time_embedding import TimeEmbedding
-from diffusion_fw.networks.zeroed import zeroed
-from diffusion_fw.registry import Annotated, ConfigError, OpenFraction, PositiveInt, Range, Runtime, register
+from diffusion_fw.networks.blocks.embeddings import TimeEmbedding, class_embedding
+from diffusion_fw.networks.blocks.zeroed import zeroed
+from diffusion_fw.registry import ConfigError, OpenFraction, PositiveInt, Range, Runtime, register
 
 
 def group_norm(channels: int) -> nn.GroupNorm:

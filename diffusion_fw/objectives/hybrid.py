@@ -10,10 +10,10 @@ from torch import Tensor
 
 from diffusion_fw.denoiser import NetworkDenoiser
 from diffusion_fw.objectives.objective import Objective
-from diffusion_fw.objectives.simple import Simple, noised
+from diffusion_fw.objectives.simple import Simple
 from diffusion_fw.objectives.vlb import VLB
 from diffusion_fw.objectives.weighting import Weighting
-from diffusion_fw.process.level import NoiseLevel
+from diffusion_fw.process.level import NoiseLevel, noised
 from diffusion_fw.process.schedule import Schedule
 from diffusion_fw.process.variance import Variance
 from diffusion_fw.registry import ConfigError, NonNegative, Runtime, register
@@ -50,7 +50,7 @@ class Hybrid(Objective):
     def __call__(
         self, denoiser: NetworkDenoiser, x0: Tensor, level: NoiseLevel, eps: Tensor, cond: Any = None
     ) -> Tensor:
-        x = noised(x0, level, eps)
+        x = noised(level, x0, eps)
         output, logit = denoiser.output(x, level, cond)
         simple = Simple(self.weighting).error(denoiser.parameterization, output, x0, level, eps)
         prediction = denoiser.prediction(x, level, output.detach(), logit)

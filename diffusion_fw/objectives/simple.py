@@ -10,7 +10,7 @@ from torch import Tensor
 from diffusion_fw.denoiser import Denoiser, NetworkDenoiser
 from diffusion_fw.objectives.objective import Objective
 from diffusion_fw.objectives.weighting import Weighting, output_weight
-from diffusion_fw.process.level import NoiseLevel, expand
+from diffusion_fw.process.level import NoiseLevel, noised
 from diffusion_fw.process.parameterization import Parameterization
 from diffusion_fw.registry import Runtime, register
 
@@ -28,13 +28,13 @@ class Simple(Objective):
     def __call__(
         self, denoiser: NetworkDenoiser, x0: Tensor, level: NoiseLevel, eps: Tensor, cond: Any = None
     ) -> Tensor:
-        output, _ = denoiser.output(noised(x0, level, eps), level, cond)
+        output, _ = denoiser.output(noised(level, x0, eps), level, cond)
         return self.error(denoiser.parameterization, output, x0, level, eps)
 
     def irreducible(
         self, denoiser: NetworkDenoiser, oracle: Denoiser, x0: Tensor, level: NoiseLevel, eps: Tensor
     ) -> Tensor | None:
-        exact = oracle(noised(x0, level, eps), level)
+        exact = oracle(noised(level, x0, eps), level)
         output = denoiser.parameterization.target(level, exact.x0, exact.eps)
         return self.error(denoiser.parameterization, output, x0, level, eps)
 
@@ -45,8 +45,3 @@ class Simple(Objective):
         error = (output - parameterization.target(level, x0, eps)).square().flatten(1).mean(1)
         weight = output_weight(self.weighting, parameterization, level)
         return error * weight.to(device=error.device, dtype=error.dtype, non_blocking=True)
-
-
-def noised(x0: Tensor, level: NoiseLevel, eps: Tensor) -> Tensor:
-    """x_t = alpha x_0 + sigma eps."""
-    return expand(level.alpha, x0) * x0 + expand(level.sigma, x0) * eps

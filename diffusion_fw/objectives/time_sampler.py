@@ -1,4 +1,11 @@
-"""What a time sampler is: how training draws the times of a batch."""
+"""How training draws the times of a batch: t = Q(u) for a uniform u, or the rows of a table.
+
+discrete      t = k / T, k uniform on the rows 1..T
+uniform       t uniform on the noisy times
+log_normal    log(sigma / alpha) ~ N(mean, std^2)
+logit_normal  log(t / (1 - t)) ~ N(mean, std^2)
+loss_aware    rows in proportion to the size of their last losses, the loss weighted by the inverse
+"""
 
 from __future__ import annotations
 
@@ -10,7 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from diffusion_fw.process.schedule import Schedule
+from diffusion_fw.process.schedule import DiscreteSchedule, Schedule
+from diffusion_fw.registry import ConfigError, Fraction, Positive, PositiveInt, register
 
 
 class TimeSampler(ABC):
@@ -72,3 +80,116 @@ class InverseTimeSampler(TimeSampler):
 def noisy(t: Tensor, schedule: Schedule) -> Tensor:
     """The nearest times at which the schedule is noisy: rows 1 .. T of a table, [t_min, 1] of a continuous one."""
     return schedule.snap(t).clamp(schedule.t_min, 1)
+
+
+@register("time_sampler", "discrete")
+@dataclass(frozen=True)
+class Discrete(TimeSampler):
+    """t = k / T with k uniform on 1 .. T. Ho et al. 2020, algorithm 1."""
+
+    def __call__(self, count: int, schedule: Schedule, generator: torch.Generator | None = None) -> Tensor:
+        if not isinstance(schedule, DiscreteSchedule):
+            raise ConfigError(
+                "time_sampler=discrete draws rows of a table, but this schedule is continuous; "
+                "choose time_sampler=uniform, or a table such as schedule=cosine"
+            )
+        rows = torch.randint(1, schedule.num_steps + 1, (count,), generator=generator)
+        return rows.double() / schedule.num_steps
+
+
+@register("time_sampler", "uniform")
+@dataclass(frozen=True)
+class UniformTime(InverseTimeSampler):
+    """t = t_min + (1 - t_min) u with u uniform on [0, 1); on a table the row k = floor(u T) + 1.
+
+    Song et al. 2021, equation 7. With stratified every batch covers all times evenly (Kingma et al. 2021).
+    """
+
+    def times(self, u: Tensor, schedule: Schedule) -> Tensor:
+        return schedule.fraction(u)
+
+
+@register("time_sampler", "log_normal")
+@dataclass(frozen=True)
+class LogNormal(InverseTimeSampler):
+    """log(sigma / alpha) ~ N(mean, std^2), as the nearest noisy time of any schedule. Karras et al. 2022, table 1."""
+
+    mean: float = -1.2
+    std: Positive = 1.2
+
+    def times(self, u: Tensor, schedule: Schedule) -> Tensor:
+        log_ratio = self.mean + self.std * torch.special.ndtri(u)
+        return noisy(schedule.time(-2 * log_ratio), schedule)
+
+
+@register("time_sampler", "logit_normal")
+@dataclass(frozen=True)
+class LogitNormal(InverseTimeSampler):
+    """log(t / (1 - t)) ~ N(mean, std^2), as the nearest noisy time. Esser et al. 2024 (SD3), equation 19."""
+
+    mean: float = 0.0
+    std: Positive = 1.0
+
+    def times(self, u: Tensor, schedule: Schedule) -> Tensor:
+        return noisy(torch.sigmoid(self.mean + self.std * torch.special.ndtri(u)), schedule)
+
+
+@register("time_sampler", "loss_aware")
+class LossAware(TimeSampler):
+    """Row k with p_k in proportion to sqrt(E[L_k^2]) over its last losses, and the loss weighted by 1 / (T p_k).
+
+    Nichol & Dhariwal 2021, section 3.3: rows are drawn uniformly until each has ``history`` losses, and always with
+    probability ``uniform``. Meant for weighting=elbo, whose terms differ most in size.
+    """
+
+    def __init__(self, history: PositiveInt = 10, uniform: Fraction = 0.001) -> None:
+        self.history, self.uniform = history, uniform
+        self._losses = torch.zeros(0, history, dtype=torch.float64)
+        self._counts = torch.zeros(0, dtype=torch.long)
+
+    def probabilities(self) -> Tensor:
+        """p_1 .. p_T, float64."""
+        rows = len(self._counts)
+        even = torch.full((rows,), 1 / rows, dtype=torch.float64)
+        if bool((self._counts < self.history).any()):
+            return even
+        size = self._losses.square().mean(1).sqrt()
+        if not bool(size.sum() > 0):
+            return even
+        return (1 - self.uniform) * size / size.sum() + self.uniform * even
+
+    def __call__(self, count: int, schedule: Schedule, generator: torch.Generator | None = None) -> Tensor:
+        if not isinstance(schedule, DiscreteSchedule):
+            raise ConfigError(
+                "time_sampler=loss_aware learns a loss for each row of a table, but this schedule is continuous; "
+                "choose time_sampler=uniform, or a table such as schedule=cosine"
+            )
+        if len(self._counts) != schedule.num_steps:
+            self._losses = torch.zeros(schedule.num_steps, self.history, dtype=torch.float64)
+            self._counts = torch.zeros(schedule.num_steps, dtype=torch.long)
+        rows = torch.multinomial(self.probabilities(), count, replacement=True, generator=generator)
+        return (rows + 1).double() / schedule.num_steps
+
+    def weight(self, t: Tensor) -> Tensor:
+        p = self.probabilities()
+        return 1 / (len(p) * p[self._rows(t)]).to(t.device)
+
+    def update(self, t: Tensor, loss: Tensor) -> None:
+        rows, order = self._rows(t).sort(stable=True)
+        values = loss.detach().to(device="cpu", dtype=torch.float64)[order]
+        found, sizes = rows.unique_consecutive(return_counts=True)
+        # A row's losses go to consecutive places of its ring; of more than it holds only the last are kept.
+        rank = torch.arange(len(rows)) - (sizes.cumsum(0) - sizes).repeat_interleave(sizes)
+        kept = rank >= sizes.repeat_interleave(sizes) - self.history
+        places = (self._counts[rows] + rank) % self.history
+        self._losses[rows[kept], places[kept]] = values[kept]
+        self._counts[found] += sizes
+
+    def _rows(self, t: Tensor) -> Tensor:
+        return (t.cpu() * len(self._counts)).round().long() - 1
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"losses": self._losses.clone(), "counts": self._counts.clone()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self._losses, self._counts = state["losses"].clone(), state["counts"].clone()

@@ -8,11 +8,10 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from diffusion_fw.bound import VariationalBound
 from diffusion_fw.denoiser import NetworkDenoiser
+from diffusion_fw.likelihood.bound import VariationalBound
 from diffusion_fw.objectives.objective import Objective
-from diffusion_fw.objectives.simple import noised
-from diffusion_fw.process.level import NoiseLevel
+from diffusion_fw.process.level import NoiseLevel, noised
 from diffusion_fw.process.parameterization import Prediction
 from diffusion_fw.process.schedule import Schedule
 from diffusion_fw.process.variance import Variance
@@ -43,7 +42,7 @@ class VLB(Objective):
     def __call__(
         self, denoiser: NetworkDenoiser, x0: Tensor, level: NoiseLevel, eps: Tensor, cond: Any = None
     ) -> Tensor:
-        return self.bits(denoiser(noised(x0, level, eps), level, cond), x0, level)
+        return self.bits(denoiser(noised(level, x0, eps), level, cond), x0, level)
 
     def bits(self, prediction: Prediction, x0: Tensor, level: NoiseLevel) -> Tensor:
         """T L_k (B,) of a prediction at levels (B,)."""

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from diffusion_fw.oracles.mixture import SMALLEST_VARIANCE, GaussianMixture
-from diffusion_fw.process.level import NoiseLevel
+from diffusion_fw.process.level import NoiseLevel, per_example
 from diffusion_fw.process.parameterization import Prediction
 from diffusion_fw.process.schedule import Schedule
 from diffusion_fw.registry import ConfigError
@@ -116,7 +116,7 @@ class CorrelatedDenoiser:
 
     def __call__(self, x: Tensor, level: NoiseLevel, cond: Any = None) -> Prediction:
         variances, mean = self.gaussian.noised(level), self.gaussian.mean.to(x)
-        offset = x - level.alpha.to(x).view(-1, *(1,) * (x.ndim - 1)) * mean
+        offset = x - per_example(level.alpha.to(x), x) * mean
         gain = level.alpha[..., None] * self.gaussian.variances / variances
         x0 = mean + self.gaussian.scale(gain, offset)
         return Prediction(x0, self.gaussian.scale(level.sigma[..., None] / variances, offset))

@@ -117,7 +117,7 @@ class GaussianMixture:
 
 
 def _each(level: NoiseLevel) -> list[NoiseLevel]:
-    return [NoiseLevel(*row) for row in zip(*(value.reshape(-1).unbind() for value in level), strict=True)]
+    return level.map(lambda value: value.reshape(-1)).unbind()
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from diffusion_fw.files import replaced
+from diffusion_fw.files import atomic_write
 
 PAGE = 900
 """The width in pixels at which a README shows a picture unscaled."""
@@ -67,7 +67,7 @@ STYLE: Any = {
 @contextmanager
 def page(path: Path, height: int, width: int = PAGE) -> Iterator[Figure]:
     """A figure of that size in pixels, written to ``path`` at the end; the process's own style is untouched."""
-    with matplotlib.rc_context(STYLE), replaced(path) as file:
+    with matplotlib.rc_context(STYLE), atomic_write(path) as file:
         layout = ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.1)
         figure = Figure(figsize=(width / DPI, height / DPI), dpi=DPI, layout=layout)
         yield figure

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from torch import Tensor
 
-from diffusion_fw.data.source import to_model, to_pixels
-from diffusion_fw.pictures import grids, points
+from diffusion_fw.data.dataset import to_model, to_pixels
+from diffusion_fw.pictures import image_grids, point_clouds
 from diffusion_fw.registry import ConfigError
 
 
@@ -33,26 +33,26 @@ class ImageView(View):
     """Images (C, H, W), uint8 pixels or values in [-1, 1]."""
 
     def samples(self, path: Path, values: Tensor) -> Path:
-        return grids.image_grid(path, _pixels(values))
+        return image_grids.image_grid(path, _pixels(values))
 
     def comparison(self, path: Path, real: Tensor, generated: Tensor, title: str | None = None) -> Path:
-        return grids.comparison(path, _pixels(real), _pixels(generated), title)
+        return image_grids.comparison(path, _pixels(real), _pixels(generated), title)
 
     def trajectory(self, path: Path, frames: Tensor, times: Sequence[float]) -> Path:
-        return grids.trajectory(path, _pixels(frames), times)
+        return image_grids.trajectory(path, _pixels(frames), times)
 
 
 class PointView(View):
     """Points (D,), D >= 2, by their first two coordinates."""
 
     def samples(self, path: Path, values: Tensor) -> Path:
-        return points.points(path, values)
+        return point_clouds.points(path, values)
 
     def comparison(self, path: Path, real: Tensor, generated: Tensor, title: str | None = None) -> Path:
-        return points.points_comparison(path, real, generated, title)
+        return point_clouds.points_comparison(path, real, generated, title)
 
     def trajectory(self, path: Path, frames: Tensor, times: Sequence[float]) -> Path:
-        return points.points_trajectory(path, frames, times)
+        return point_clouds.points_trajectory(path, frames, times)
 
 
 def view_for(shape: Sequence[int]) -> View:

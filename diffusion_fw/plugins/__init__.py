@@ -1,5 +1,5 @@
 """The package under whose name plugin files are imported; its folders are those of ``DIFFUSION_FW_PLUGINS``."""
 
-from diffusion_fw.discovery import plugin_folders
+from diffusion_fw.registry.discovery import plugin_folders
 
 __path__ = plugin_folders()

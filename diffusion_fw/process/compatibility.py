@@ -44,7 +44,7 @@ def check_parameterization(schedule: Schedule, parameterization: Parameterizatio
     wrong = ~solvable(parameterization, level)
     if not bool(wrong.any()):
         return
-    first = level.at(int(wrong.nonzero()[0]))
+    first = level[int(wrong.nonzero()[0])]
     raise ConfigError(
         f"parameterization={_name('parameterization', parameterization)} does not determine x_0 at t = "
         f"{first.t.item():g}, where schedule={_name('schedule', schedule)} has alpha = {first.alpha.item():g} and "

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 
-class NoiseLevel(NamedTuple):
-    """A point of the path x_t = alpha x_0 + sigma eps; four float64 tensors of the shape of t.
+@dataclass(frozen=True, eq=False)
+class NoiseLevel:
+    """Points of the path x_t = alpha x_0 + sigma eps; four float64 tensors of the shape of t.
 
-    log_snr = 2 log(alpha / sigma) is kept, never computed again from rounded alpha and sigma.
+    log_snr = 2 log(alpha / sigma) is kept, never computed again from rounded alpha and sigma. Indexing, length and
+    iteration are those of the first dimension of t.
     """
 
     t: Tensor
@@ -21,13 +23,32 @@ class NoiseLevel(NamedTuple):
     sigma: Tensor
     log_snr: Tensor
 
-    def at(self, key: int | slice) -> NoiseLevel:
-        """The levels selected by an index or slice of the first dimension."""
-        return NoiseLevel(*(value[key] for value in self))
+    def map(self, function: Callable[[Tensor], Tensor]) -> NoiseLevel:
+        """The levels with a function applied to each of the four tensors, such as a selection of rows."""
+        return NoiseLevel(function(self.t), function(self.alpha), function(self.sigma), function(self.log_snr))
 
-    def unbind(self) -> Iterator[NoiseLevel]:
+    def __getitem__(self, key: int | slice | Tensor | list[int]) -> NoiseLevel:
+        return self.map(lambda value: value[key])
+
+    def __len__(self) -> int:
+        return len(self.t)
+
+    def __iter__(self) -> Iterator[NoiseLevel]:
+        return iter(self.unbind())
+
+    def unbind(self) -> list[NoiseLevel]:
         """One scalar level for each entry of the first dimension."""
-        return (NoiseLevel(*row) for row in zip(*(value.unbind() for value in self), strict=True))
+        rows = zip(*(value.unbind() for value in (self.t, self.alpha, self.sigma, self.log_snr)), strict=True)
+        return [NoiseLevel(*row) for row in rows]
+
+    def followed_by(self, last: NoiseLevel) -> NoiseLevel:
+        """These levels with one more, a scalar, at the end."""
+        pairs = ((getattr(self, item.name), getattr(last, item.name)) for item in fields(self))
+        return NoiseLevel(*(torch.cat([values, end[None]]) for values, end in pairs))
+
+    def steps(self) -> tuple[NoiseLevel, NoiseLevel]:
+        """The levels at which the N steps between N + 1 levels start, and those at which they end."""
+        return self[:-1], self[1:]
 
 
 def variance_preserving(log_snr: Tensor) -> tuple[Tensor, Tensor]:
@@ -45,6 +66,11 @@ def linear_interpolant(log_snr: Tensor) -> tuple[Tensor, Tensor]:
     return torch.sigmoid(log_snr / 2), torch.sigmoid(-log_snr / 2)
 
 
+def per_example(values: Tensor, x: Tensor) -> Tensor:
+    """Values (B,), one per example, shaped to broadcast with x (B, ...)."""
+    return values.view(-1, *(1,) * (x.ndim - 1))
+
+
 def expand(coefficient: Tensor, x: Tensor) -> Tensor:
     """A float64 coefficient, scalar or one per example, ready to multiply x of shape (B, ...).
 
@@ -52,7 +78,7 @@ def expand(coefficient: Tensor, x: Tensor) -> Tensor:
     """
     if coefficient.ndim == 0:
         return coefficient
-    return coefficient.to(device=x.device, dtype=x.dtype, non_blocking=True).view(-1, *(1,) * (x.ndim - 1))
+    return per_example(coefficient.to(device=x.device, dtype=x.dtype, non_blocking=True), x)
 
 
 def scale(a: Tensor | float, x: Tensor) -> Tensor:
@@ -69,3 +95,8 @@ def combine(a: Tensor | float, x: Tensor, b: Tensor | float, y: Tensor) -> Tenso
     if isinstance(a, float) and a == 0:
         return scale(b, y)
     return torch.add(scale(a, x), y, alpha=b)
+
+
+def noised(level: NoiseLevel, x0: Tensor, eps: Tensor) -> Tensor:
+    """x_t = alpha x_0 + sigma eps."""
+    return expand(level.alpha, x0) * x0 + expand(level.sigma, x0) * eps

@@ -1,14 +1,33 @@
-"""What the network regresses: F = a x_0 + b eps, and how x_0 and eps are solved from x_t and F."""
+"""What the network regresses: F = a x_0 + b eps, for a pair (a, b) that may depend on the noise level.
+
+Together with the path x_t = alpha x_0 + sigma eps, F determines both ends of it. With D = alpha b - sigma a,
+
+    x_0 = (b x_t - sigma F) / D,    eps = (alpha F - a x_t) / D.
+
+A parameterization is its pair (a, b) and how the network is fed, (c_in, label):
+
+    name      a                      b                       D                F
+    epsilon   0                      1                       alpha            eps
+    x0        1                      0                       -sigma           x_0
+    v         -sigma                 alpha                   alpha^2+sigma^2  alpha eps - sigma x_0
+    flow      -1                     1                       alpha + sigma    eps - x_0
+    score     0                      -1 / sigma              -alpha / sigma   -eps / sigma
+    edm       sigma / (sigma_data n) -alpha sigma_data / n   -n / sigma_data  (x_0 - c_skip x_t / alpha) / c_out
+
+with n = sqrt(sigma^2 + alpha^2 sigma_data^2). Where D = 0 the output says nothing about x_0 or eps.
+"""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from diffusion_fw.process.level import NoiseLevel, combine, expand
+from diffusion_fw.registry import ConfigError, Positive, Runtime, register
 
 
 @dataclass(frozen=True)
@@ -54,3 +73,125 @@ class Parameterization(ABC):
         """(x_0, eps) from x_t and the network's F."""
         p, q, r, s = (expand(value, x) for value in self.inverse(level))
         return combine(p, x, q, output), combine(r, x, s, output)
+
+
+@register("parameterization", "epsilon")
+@dataclass(frozen=True)
+class Epsilon(Parameterization):
+    """F = eps: (a, b) = (0, 1). Ho et al. 2020, equation 14."""
+
+    def coefficients(self, level: NoiseLevel) -> tuple[Tensor, Tensor]:
+        return torch.zeros_like(level.t), torch.ones_like(level.t)
+
+
+@register("parameterization", "x0")
+@dataclass(frozen=True)
+class X0(Parameterization):
+    """F = x_0: (a, b) = (1, 0). Ho et al. 2020, section 3.2; Salimans & Ho 2022."""
+
+    def coefficients(self, level: NoiseLevel) -> tuple[Tensor, Tensor]:
+        return torch.ones_like(level.t), torch.zeros_like(level.t)
+
+
+@register("parameterization", "v")
+@dataclass(frozen=True)
+class V(Parameterization):
+    """F = alpha eps - sigma x_0: (a, b) = (-sigma, alpha). Salimans & Ho 2022, appendix D."""
+
+    def coefficients(self, level: NoiseLevel) -> tuple[Tensor, Tensor]:
+        return -level.sigma, level.alpha
+
+
+@register("parameterization", "flow")
+@dataclass(frozen=True)
+class Flow(Parameterization):
+    """F = eps - x_0 = dx_t / dt on schedule=flow: (a, b) = (-1, 1). Lipman et al. 2023; Liu et al. 2023, equation 1.
+
+    The label is 1000 t, as in Esser et al. 2024 (SD3).
+    """
+
+    def coefficients(self, level: NoiseLevel) -> tuple[Tensor, Tensor]:
+        return -torch.ones_like(level.t), torch.ones_like(level.t)
+
+    def input(self, level: NoiseLevel) -> tuple[Tensor, Tensor]:
+        return torch.ones_like(level.t), 1000 * level.t
+
+
+@register("parameterization", "score")
+@dataclass(frozen=True)
+class Score(Parameterization):
+    """F = grad log q(x_t | x_0) = -eps / sigma: (a, b) = (0, -1 / sigma). Song & Ermon 2019, equation 5.
+
+    weighting=snr is the paper's lambda = sigma^2. The target grows as 1 / sigma; with scale_by_sigma the network's
+    output is divided by sigma to become the score, so that F = -eps, (a, b) = (0, -1) (Song & Ermon 2020, technique 3;
+    NCSN++ in Song et al. 2021).
+
+    The label is 100 log(sigma / alpha), so that the fastest wave of a sinusoidal embedding has the typical frequency of
+    NCSN++'s Fourier features of log sigma, 2 pi 16 (Song et al. 2021, appendix H). x_t enters as it is, up to sigma_max
+    in size, as in these papers, whose networks normalize it in their first layers (Karras et al. 2022, table 1, column
+    VE: c_in = 1); for one that does not, such as an MLP, scale_input divides it by sqrt(alpha^2 + sigma^2).
+    """
+
+    scale_by_sigma: bool = False
+    scale_input: bool = False
+
+    def coefficients(self, level: NoiseLevel) -> tuple[Tensor, Tensor]:
+        b = -torch.ones_like(level.t) if self.scale_by_sigma else -1 / level.sigma
+        return torch.zeros_like(level.t), b
+
+    def input(self, level: NoiseLevel) -> tuple[Tensor, Tensor]:
+        c_in = 1 / torch.hypot(level.alpha, level.sigma) if self.scale_input else torch.ones_like(level.t)
+        # Clean data and pure noise have no finite log(sigma / alpha).
+        return c_in, -50 * level.log_snr.clamp(-40, 40)
+
+
+@dataclass(frozen=True)
+class SigmaData:
+    """The standard deviation of the data over all examples and dimensions; sigma_data=auto measures it.
+
+    Karras et al. 2022, table 1: 0.5 for images in [-1, 1].
+    """
+
+    sigma_data: Positive | Literal["auto"] = 0.5
+    data_std: Runtime[float | None] = None
+
+    def __post_init__(self) -> None:
+        if self.sigma_data == "auto" and self.data_std is None:
+            raise ConfigError(
+                "sigma_data=auto needs the standard deviation of the training data, and no data is given here; "
+                "set sigma_data to a number"
+            )
+
+    @property
+    def data_deviation(self) -> float:
+        """sigma_data as a number."""
+        deviation = self.data_std if self.sigma_data == "auto" else self.sigma_data
+        assert deviation is not None
+        return deviation
+
+
+@register("parameterization", "edm")
+@dataclass(frozen=True)
+class EDM(SigmaData, Parameterization):
+    """F = (x_0 - c_skip x_t / alpha) / c_out, input c_in x_t / alpha, label log(s) / 4, at s = sigma / alpha.
+
+    Karras et al. 2022, table 1 and equation 7, there for alpha = 1:
+    c_skip = sigma_data^2 / (s^2 + sigma_data^2), c_out = s sigma_data / sqrt(s^2 + sigma_data^2),
+    c_in = 1 / sqrt(s^2 + sigma_data^2). With n = sqrt(sigma^2 + alpha^2 sigma_data^2), the deviation of x_t, this is
+    (a, b) = (sigma / (sigma_data n), -alpha sigma_data / n), D = -n / sigma_data and an input x_t / n: it has no
+    singular level on any path, and on a variance-preserving one with sigma_data = 1 it is -v.
+    """
+
+    def coefficients(self, level: NoiseLevel) -> tuple[Tensor, Tensor]:
+        deviation = self.deviation(level)
+        a = level.sigma / (self.data_deviation * deviation)
+        b = -level.alpha * self.data_deviation / deviation
+        return a, b
+
+    def input(self, level: NoiseLevel) -> tuple[Tensor, Tensor]:
+        # Clean data and pure noise have no finite log(sigma / alpha).
+        return 1 / self.deviation(level), -level.log_snr.clamp(-40, 40) / 8
+
+    def deviation(self, level: NoiseLevel) -> Tensor:
+        """n, the standard deviation of x_t for data of standard deviation sigma_data."""
+        return torch.hypot(level.sigma, level.alpha * self.data_deviation)

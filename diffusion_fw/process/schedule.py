@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import math
 from abc import ABC, abstractmethod
@@ -151,9 +152,9 @@ class DiscreteSchedule(Schedule):
         row = position.round().long()
         # A time that was float32 on its way here is still that of its row.
         between = (position - row).abs() >= 1e-7 * self.num_steps
-        table = NoiseLevel(*(value.to(t.device) for value in self.table))
+        table = self.table.map(lambda value: value.to(t.device))
         if not bool(between.any()):
-            return NoiseLevel(t, *(value[row] for value in table[1:]))
+            return dataclasses.replace(table[row], t=t)
         lower = position.floor().long().clamp(0, self.num_steps - 1)
         if bool((between & (lower == 0)).any()):
             raise ConfigError(

@@ -1,16 +1,32 @@
-"""The variance of the reverse step: what is between the least and the largest that make sense."""
+"""The variance of the reverse step p(x_s | x_t), s < t, between the least and the largest that make sense.
+
+The mean is the posterior's with the predicted x_0. With tau = 1 - snr_t / snr_s,
+
+    var_small = sigma_s^2 tau                the posterior's own: right for data of one point
+    var_large = sigma_t^2 tau                the forward step's: right for data of N(0, I)
+
+    small           log var = log var_small
+    large           log var = log var_large
+    learned_range   log var = u log var_large + (1 - u) log var_small,  u = (v + 1) / 2
+    learned         log var = log var_large + v
+    learned_spread  var = var_small + c_x0^2 exp(v) sigma_t^2 / (alpha_t^2 + sigma_t^2)
+
+v is the network's output for every value of x. Every formula is written for the step (t, s) that is taken, so that a
+model samples on any respacing of its training steps.
+"""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
 
-from diffusion_fw.process.level import NoiseLevel
+from diffusion_fw.process.level import NoiseLevel, per_example
 from diffusion_fw.process.transition import posterior
-from diffusion_fw.registry import ConfigError
+from diffusion_fw.registry import ConfigError, register
 
 
 class LogVariances(NamedTuple):
@@ -36,7 +52,7 @@ class LogVariances(NamedTuple):
 
     def expand(self, x: Tensor) -> LogVariances:
         """Values (B,), one per example, ready for arithmetic with x (B, ...)."""
-        return LogVariances(*(value.view(-1, *(1,) * (x.ndim - 1)) for value in self.to(x)))
+        return LogVariances(*(per_example(value, x) for value in self.to(x)))
 
 
 def log_variances(levels: NoiseLevel) -> LogVariances:
@@ -45,8 +61,8 @@ def log_variances(levels: NoiseLevel) -> LogVariances:
     The step to clean data has var_small = 0, of which there is no logarithm: the decoder takes that of the step before
     it, as the code of Ho et al. 2020 and Nichol & Dhariwal 2021 do (var_large where there is no other step).
     """
-    start = levels.at(slice(None, -1))
-    transition = posterior(start, levels.at(slice(1, None)))
+    start, end = levels.steps()
+    transition = posterior(start, end)
     spread = (transition.c_x0 * start.sigma / torch.hypot(start.alpha, start.sigma)).square()
     small, large = transition.var_small.clone(), transition.var_large
     to_data = transition.var_small == 0
@@ -74,3 +90,76 @@ def required(logit: Tensor | None) -> Tensor:
             "choose variance=small or variance=large, or train with variance=learned_range and objective=hybrid"
         )
     return logit
+
+
+@register("variance", "small")
+@dataclass(frozen=True)
+class Small(Variance):
+    """var_small = sigma_s^2 tau, that of q(x_s | x_t, x_0): right for data of one point.
+
+    Ho et al. 2020, section 3.2.
+    """
+
+    def log_variance(self, step: LogVariances, logit: Tensor | None) -> Tensor:
+        return step.small
+
+
+@register("variance", "large")
+@dataclass(frozen=True)
+class Large(Variance):
+    """var_large = sigma_t^2 tau, beta_t on DDPM's own steps: right for data of N(0, I).
+
+    Ho et al. 2020, section 3.2. The step to clean data has var_small, as in the paper's code.
+    """
+
+    def log_variance(self, step: LogVariances, logit: Tensor | None) -> Tensor:
+        return torch.where(step.to_data, step.small, step.large)
+
+
+@register("variance", "learned_range")
+@dataclass(frozen=True)
+class LearnedRange(Variance):
+    """log var = u log var_large + (1 - u) log var_small, u = (v + 1) / 2, with the network's v for every value of x.
+
+    Nichol & Dhariwal 2021, equation 15, where v is not held within [-1, 1] either. The ends are those of the step that
+    is taken, so that a model samples on any respacing of the steps that it was trained on.
+    """
+
+    outputs: ClassVar[int] = 2
+
+    def log_variance(self, step: LogVariances, logit: Tensor | None) -> Tensor:
+        u = (required(logit) + 1) / 2
+        return u * step.large + (1 - u) * step.small
+
+
+@register("variance", "learned")
+@dataclass(frozen=True)
+class Learned(Variance):
+    """log var = log var_large + v, with the network's v for every value of x.
+
+    The diagonal variance that Ho et al. 2020, section 4.2, found unstable to learn, kept in units of the step that is
+    taken, so that a model samples on any respacing; at v = 0, where a network starts, it is var_large.
+    """
+
+    outputs: ClassVar[int] = 2
+
+    def log_variance(self, step: LogVariances, logit: Tensor | None) -> Tensor:
+        return step.large + required(logit)
+
+
+@register("variance", "learned_spread")
+@dataclass(frozen=True)
+class LearnedSpread(Variance):
+    """var = var_small + c_x0^2 S, S = Var[x_0 | x_t] = exp(v) sigma_t^2 / (alpha_t^2 + sigma_t^2) for every value of x.
+
+    The variance at which the bound is least (Bao et al. 2022, "Analytic-DPM", theorem 1, here for every value of x):
+    that of x_s given x_t, since q(x_s | x_t, x_0) has var_small around c_x0 x_0 + c_xt x_t. S belongs to t alone, so
+    that what was learned on short steps is right for long ones, which an interpolation between the ends of the range is
+    not. At v = 0, where a network starts, it is exact for data of N(0, I).
+    """
+
+    outputs: ClassVar[int] = 2
+
+    def log_variance(self, step: LogVariances, logit: Tensor | None) -> Tensor:
+        spread = step.spread + required(logit)
+        return torch.where(step.to_data, spread, torch.logaddexp(step.small, spread))

@@ -14,9 +14,9 @@ from diffusion_fw.denoiser import Denoiser, Noise
 from diffusion_fw.process.level import NoiseLevel
 from diffusion_fw.process.schedule import Schedule
 from diffusion_fw.registry import ConfigError, Positive, PositiveInt, register
-from diffusion_fw.samplers.base import Sampler, Step
-from diffusion_fw.samplers.exponential import require_signal
-from diffusion_fw.samplers.langevin import langevin_step
+from diffusion_fw.samplers.methods.exponential import require_signal
+from diffusion_fw.samplers.methods.langevin import langevin_step
+from diffusion_fw.samplers.sampler import Sampler, Step
 
 
 def fitting_step(growth: float, steps: int) -> float:
@@ -78,7 +78,7 @@ class AnnealedLangevin(Sampler):
         ratio = self._relative_step(levels)
         sizes, sigma, times = (ratio * levels.sigma.square()).tolist(), levels.sigma.tolist(), levels.t.tolist()
         scale = (levels.alpha[1:] / levels.alpha[:-1]).tolist()
-        for i, level in zip(range(self.steps), levels.unbind(), strict=False):
+        for i, level in enumerate(levels[:-1]):
             for _ in range(self.steps_per_level):
                 prediction = denoiser(x, level, cond)
                 x = langevin_step(x, prediction.eps, noise(x), sigma[i], sizes[i])

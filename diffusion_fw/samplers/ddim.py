@@ -13,7 +13,7 @@ from diffusion_fw.denoiser import Denoiser, Noise
 from diffusion_fw.process.level import combine
 from diffusion_fw.process.transition import posterior
 from diffusion_fw.registry import ConfigError, Fraction, register
-from diffusion_fw.samplers.base import Sampler, Step, leave_data
+from diffusion_fw.samplers.sampler import Sampler, Step, leave_data
 
 
 @register("sampler", "ddim")
@@ -38,11 +38,11 @@ class DDIM(Sampler):
         self, denoiser: Denoiser, x: Tensor, *, cond: Any = None, noise: Noise = torch.randn_like
     ) -> Iterator[Step]:
         levels = self.levels(denoiser.schedule)
-        following = levels.at(slice(1, None))
-        variance = self.eta**2 * posterior(levels.at(slice(None, -1)), following).var_small
+        starts, following = levels.steps()
+        variance = self.eta**2 * posterior(starts, following).var_small
         direction = (following.sigma.square() - variance).clamp(min=0).sqrt().tolist()
         deviation, alpha, times = variance.sqrt().tolist(), following.alpha.tolist(), following.t.tolist()
-        for i, level in zip(range(self.steps), levels.unbind(), strict=False):
+        for i, level in enumerate(starts):
             prediction = denoiser(x, level, cond)
             x = combine(alpha[i], prediction.x0, direction[i], prediction.eps)
             if deviation[i] > 0:

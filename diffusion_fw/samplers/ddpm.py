@@ -12,10 +12,9 @@ from torch import Tensor
 from diffusion_fw.denoiser import Denoiser, Noise
 from diffusion_fw.process.level import combine
 from diffusion_fw.process.transition import posterior
-from diffusion_fw.process.variance import Variance, log_variances
-from diffusion_fw.process.variances.small import Small
+from diffusion_fw.process.variance import Small, Variance, log_variances
 from diffusion_fw.registry import Runtime, register
-from diffusion_fw.samplers.base import Sampler, Step
+from diffusion_fw.samplers.sampler import Sampler, Step
 
 
 @register("sampler", "ddpm")
@@ -37,10 +36,10 @@ class DDPM(Sampler):
         self, denoiser: Denoiser, x: Tensor, *, cond: Any = None, noise: Noise = torch.randn_like
     ) -> Iterator[Step]:
         levels = self.levels(denoiser.schedule)
-        transition = posterior(levels.at(slice(None, -1)), levels.at(slice(1, None)))
+        transition = posterior(*levels.steps())
         variances = log_variances(levels).to(x)
         c_x0, c_xt, times = transition.c_x0.tolist(), transition.c_xt.tolist(), levels.t.tolist()
-        for i, level in zip(range(self.steps), levels.unbind(), strict=False):
+        for i, level in enumerate(levels[:-1]):
             prediction = denoiser(x, level, cond)
             x = combine(c_x0[i], prediction.x0, c_xt[i], x)
             if i < self.steps - 1:

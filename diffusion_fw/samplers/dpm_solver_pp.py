@@ -10,9 +10,9 @@ from typing import ClassVar, Literal
 from diffusion_fw.process.level import NoiseLevel
 from diffusion_fw.process.schedule import Schedule
 from diffusion_fw.registry import register
-from diffusion_fw.samplers.exponential import between, half_log_snr, phi
-from diffusion_fw.samplers.linear import LinearSampler, LinearStep, Stage
-from diffusion_fw.samplers.multistep import decreasing_orders, multistep_stages
+from diffusion_fw.samplers.methods.exponential import between, half_log_snr, phi
+from diffusion_fw.samplers.methods.linear import LinearSampler, LinearStep, Stage
+from diffusion_fw.samplers.methods.multistep import decreasing_orders, multistep_stages
 
 
 def multistep_weights(order: int, h: float, past: Sequence[float], d2_factor: float) -> tuple[float, ...]:
@@ -100,14 +100,14 @@ class DPMSolverPP(LinearSampler):
 
     def _singlestep(self, levels: NoiseLevel, schedule: Schedule) -> list[tuple[Stage, ...]]:
         orders = decreasing_orders(self.order, levels, lower_order_final=False)
-        rows = list(levels.unbind())
+        rows = levels.unbind()
         return [
             singlestep_stages(level, inner_levels(level, end, order, schedule), end)
             for level, end, order in zip(rows[:-1], rows[1:], orders, strict=True)
         ]
 
     def _multistep(self, levels: NoiseLevel, schedule: Schedule) -> list[tuple[Stage, ...]]:
-        rows, alpha = list(levels.unbind()), levels.alpha.tolist()
+        rows, alpha = levels.unbind(), levels.alpha.tolist()
         h = half_log_snr(levels).diff().tolist()
         c_x = (levels.sigma[1:] / levels.sigma[:-1]).tolist()
         exact = self.third_order == "exact"

@@ -9,9 +9,9 @@ import torch
 
 from diffusion_fw.process.schedule import Schedule
 from diffusion_fw.registry import NonNegative, register
-from diffusion_fw.samplers.exponential import half_log_snr
-from diffusion_fw.samplers.linear import LinearSampler, LinearStep, Stage
-from diffusion_fw.samplers.multistep import decreasing_orders, multistep_stages
+from diffusion_fw.samplers.methods.exponential import half_log_snr
+from diffusion_fw.samplers.methods.linear import LinearSampler, LinearStep, Stage
+from diffusion_fw.samplers.methods.multistep import decreasing_orders, multistep_stages
 
 
 @register("sampler", "dpm_solver_pp_sde")
@@ -46,7 +46,7 @@ class DPMSolverPPSDE(LinearSampler):
         c_x0 = (-alpha[1:] * torch.expm1(-(1 + self.eta) * h)).tolist()
         deviation = (sigma[1:] * torch.sqrt(-torch.expm1(-2 * self.eta * h))).tolist()
 
-        rows = list(levels.unbind())
+        rows = levels.unbind()
 
         def multistep(i: int, order: int) -> Stage:
             if order == 1:

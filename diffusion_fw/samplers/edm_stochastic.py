@@ -11,7 +11,7 @@ import torch
 from diffusion_fw.process.schedule import Schedule
 from diffusion_fw.registry import ConfigError, NonNegative, Positive, register
 from diffusion_fw.samplers.heun import heun_stages
-from diffusion_fw.samplers.linear import LinearSampler, LinearStep
+from diffusion_fw.samplers.methods.linear import LinearSampler, LinearStep
 
 
 @register("sampler", "edm_stochastic")
@@ -46,7 +46,7 @@ class EDMStochastic(LinearSampler):
 
     def plan(self, schedule: Schedule) -> list[LinearStep]:
         levels = self.levels(schedule)
-        start, end = levels.at(slice(None, -1)), levels.at(slice(1, None))
+        start, end = levels.steps()
         rho = torch.exp(-start.log_snr / 2)
         gamma = min(self.s_churn / self.steps, math.sqrt(2) - 1)
         times = schedule.snap(schedule.time(start.log_snr - 2 * math.log1p(gamma)).clamp(max=1))

@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 from diffusion_fw.process.level import NoiseLevel
 from diffusion_fw.process.schedule import Schedule
 from diffusion_fw.registry import register
-from diffusion_fw.samplers.linear import LinearSampler, LinearStep, Stage
+from diffusion_fw.samplers.methods.linear import LinearSampler, LinearStep, Stage
 
 
 def euler_stage(level: NoiseLevel, end: NoiseLevel) -> Stage:

@@ -7,8 +7,8 @@ from typing import ClassVar, Literal
 
 from diffusion_fw.process.schedule import Schedule
 from diffusion_fw.registry import register
-from diffusion_fw.samplers.linear import LinearSampler, LinearStep
-from diffusion_fw.samplers.reverse_sde import reverse_steps
+from diffusion_fw.samplers.methods.linear import LinearSampler, LinearStep
+from diffusion_fw.samplers.methods.reverse_sde import reverse_steps
 
 
 @register("sampler", "euler_maruyama")
@@ -25,7 +25,7 @@ class EulerMaruyama(LinearSampler):
 
     def plan(self, schedule: Schedule) -> list[LinearStep]:
         levels = self.levels(schedule)
-        start, length = levels.at(slice(None, -1)), -levels.t.diff()
+        start, length = levels[:-1], -levels.t.diff()
         f, g_squared = schedule.rates(start.t)
         c_x = 1 - length * f
         c_eps = -length * g_squared / start.sigma

@@ -1,7 +1,21 @@
-"""What a grid is: the times at which a sampler stands."""
+"""The times at which a sampler evaluates the denoiser: ``steps`` decreasing times in (0, 1], then 0.
+
+With T the rows of a table (1 / t_min on a continuous schedule), N steps and j = 0..N-1:
+
+    uniform     t = 1 - j / N                         every row for N = T; also called trailing
+    leading     indices floor(j T / N)                DDIM's, one stride below pure noise
+    linspace    N even times from 1 to t_min
+    quadratic   indices floor((j / (N-1))^2 0.8 T)    DDIM's, small steps at little noise
+    respaced    improved DDPM's "250", "10,20,30" and "ddim50"
+    karras      (sigma / alpha)^(1 / rho) even
+    log_snr     log-SNR even
+    explicit    the given times
+"""
 
 from __future__ import annotations
 
+import itertools
+import re
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar
@@ -10,7 +24,7 @@ import torch
 from torch import Tensor
 
 from diffusion_fw.process.schedule import Schedule
-from diffusion_fw.registry import ConfigError
+from diffusion_fw.registry import ConfigError, Fraction, Positive, PositiveInt, register
 
 
 @dataclass(frozen=True)
@@ -44,3 +58,191 @@ class Grid(ABC):
                 f"(its smallest noisy time is {schedule.t_min:g}); lower sampler.steps or change grid"
             )
         return times
+
+
+@register("grid", "uniform")
+@register("grid", "trailing")
+@dataclass(frozen=True)
+class Uniform(Grid):
+    """t_j = 1 - j / N, j = 0 .. N - 1, snapped to the rows of a table.
+
+    On a table this is the "trailing" spacing (Lin et al. 2024, table 2); N = num_steps visits every row, as DDPM does.
+    """
+
+    def noisy_times(self, steps: int, schedule: Schedule) -> Tensor:
+        return 1 - torch.arange(steps, dtype=torch.float64) / steps
+
+
+@register("grid", "leading")
+@dataclass(frozen=True)
+class Leading(Grid):
+    """DDPM's indices floor(j T / N), j = N - 1 .. 0, on a table of T rows; T = 1 / t_min on a continuous schedule.
+
+    Song et al. 2020 (DDIM), appendix D.2, "linear"; it starts one stride below pure noise.
+    """
+
+    def noisy_times(self, steps: int, schedule: Schedule) -> Tensor:
+        rows = round(1 / schedule.t_min)
+        return (torch.arange(steps - 1, -1, -1) * rows // steps + 1).double() / rows
+
+
+@register("grid", "linspace")
+@dataclass(frozen=True)
+class Linspace(Grid):
+    """N even times from 1 to t_min, both included, then 0: on a table DDPM's indices T - 1 .. 0.
+
+    Nichol & Dhariwal 2021, section 4 (the spacing of its respaced sampling); Lin et al. 2024, table 2.
+    """
+
+    def noisy_times(self, steps: int, schedule: Schedule) -> Tensor:
+        return torch.linspace(1, schedule.t_min, steps, dtype=torch.float64)
+
+
+@register("grid", "quadratic")
+@dataclass(frozen=True)
+class Quadratic(Grid):
+    """DDPM's indices floor((j / (N - 1))^2 0.8 T), j = N - 1 .. 0, on a table; T = 1 / t_min on a continuous schedule.
+
+    Song et al. 2020 (DDIM), appendix D.2, "quadratic". Where squares fall on one index (S = 50, T = 1000: twice on 0),
+    the paper's code asks twice for one time; here the later ones move up to the next free index.
+    """
+
+    def noisy_times(self, steps: int, schedule: Schedule) -> Tensor:
+        rows = round(1 / schedule.t_min)
+        root = torch.linspace((0.8 * rows) ** 0.5, 0, steps, dtype=torch.float64).flip(0)
+        # 800 is the square of a root that float64 rounds down.
+        index = (root.square() + 1e-6).floor()
+        rank = torch.arange(steps)
+        index = (index - rank).cummax(0).values + rank
+        return (index.flip(0) + 1) / rows
+
+
+@register("grid", "respaced")
+@dataclass(frozen=True)
+class Respaced(Grid):
+    """DDPM's indices thinned out: "250" evenly, "10,20,30" evenly in each of three parts, "ddim50" by one stride.
+
+    Nichol & Dhariwal 2021, section 4; a list [10,20,30] is "10,20,30", and no spec is sampler.steps. T = 1 / t_min on a
+    continuous schedule. Raises ConfigError for another notation, a part with fewer indices than its count, a stride
+    that does not exist, and a number of times that is not sampler.steps.
+    """
+
+    spec: PositiveInt | str | tuple[PositiveInt, ...] | None = None
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"(ddim)?[1-9]\d*|[1-9]\d*(,[1-9]\d*)*", self.notation(1)):
+            raise ConfigError(f'grid.spec={self.spec!r}: must be a number of steps, "ddimN" or "N,N,..." with N >= 1')
+
+    def notation(self, steps: int) -> str:
+        """The spec as improved DDPM writes it."""
+        if self.spec is None:
+            return str(steps)
+        return ",".join(map(str, self.spec)) if isinstance(self.spec, tuple) else str(self.spec).replace(" ", "")
+
+    def noisy_times(self, steps: int, schedule: Schedule) -> Tensor:
+        rows, notation = round(1 / schedule.t_min), self.notation(steps)
+        indices = strided(rows, int(notation[4:])) if notation.startswith("ddim") else even(rows, notation.split(","))
+        return (torch.tensor(indices, dtype=torch.float64).flip(0) + 1) / rows
+
+
+def strided(rows: int, count: int) -> list[int]:
+    """The indices 0, s, 2 s, .. < rows, ``count`` in number; ConfigError where no integer s gives that many."""
+    indices = range(0, rows, -(-rows // count))
+    if len(indices) == count:
+        return list(indices)
+    raise ConfigError(
+        f"grid.spec=ddim{count}: no integer stride gives {count} of {rows} indices; "
+        f"use grid=leading with sampler.steps={count}"
+    )
+
+
+def even(rows: int, counts: list[str]) -> list[int]:
+    """For each of the counts, that many indices of one equal part of 0 .. rows - 1, its first and last included."""
+    indices, start = [], 0
+    for part, count in enumerate(map(int, counts)):
+        size = rows // len(counts) + (part < rows % len(counts))
+        if size < count:
+            raise ConfigError(
+                f"grid.spec: part {part + 1} of {len(counts)} has {size} of the schedule's {rows} indices, fewer than "
+                f"the {count} asked for; lower grid.spec or sampler.steps"
+            )
+        stride = (size - 1) / max(1, count - 1)
+        indices += [start + round(j * stride) for j in range(count)]
+        start += size
+    return indices
+
+
+@register("grid", "karras")
+@dataclass(frozen=True)
+class Karras(Grid):
+    """s_j = (s_0^(1/rho) + j / (N - 1) (s_{N-1}^(1/rho) - s_0^(1/rho)))^rho, s = sigma / alpha, j = 0 .. N - 1.
+
+    Karras et al. 2022, equation 5. s_0 = sigma_max and s_{N-1} = sigma_min, or the schedule's own extremes where these
+    are narrower; the first time is always 1, at which x_T is drawn. Between rows of a table log-SNR is interpolated.
+    """
+
+    rho: Positive = 7.0
+    sigma_min: Positive = 0.002
+    sigma_max: Positive = 80.0
+
+    on_rows: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        if self.sigma_max <= self.sigma_min:
+            raise ConfigError(f"grid.sigma_max={self.sigma_max:g} must be above grid.sigma_min={self.sigma_min:g}")
+
+    def noisy_times(self, steps: int, schedule: Schedule) -> Tensor:
+        log_sigmas = torch.tensor([self.sigma_max, self.sigma_min], dtype=torch.float64).log()
+        ends = schedule(schedule.time(-2 * log_sigmas).clamp(min=schedule.t_min)).log_snr
+        first, last = torch.exp(-ends / 2 / self.rho).tolist()
+        log_ratio = self.rho * torch.linspace(first, last, steps, dtype=torch.float64).log()
+        times = schedule.time(-2 * log_ratio)
+        times[0] = 1
+        return times
+
+
+@register("grid", "log_snr")
+@dataclass(frozen=True)
+class LogSNR(Grid):
+    """log_snr_j = low + j / (N - 1) (high - low), j = 0 .. N - 1.
+
+    Lu et al. 2022 (DPM-Solver), section 3.4 and appendix E. low and high are log_snr_min and log_snr_max, or the
+    schedule's own extremes where these are narrower; the first time is always 1, at which x_T is drawn. Between rows of
+    a table log-SNR is interpolated.
+    """
+
+    log_snr_min: float = -14.0
+    log_snr_max: float = 14.0
+
+    on_rows: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        if self.log_snr_max <= self.log_snr_min:
+            raise ConfigError(
+                f"grid.log_snr_max={self.log_snr_max:g} must be above grid.log_snr_min={self.log_snr_min:g}"
+            )
+
+    def noisy_times(self, steps: int, schedule: Schedule) -> Tensor:
+        ends = torch.tensor([self.log_snr_min, self.log_snr_max], dtype=torch.float64)
+        low, high = schedule(schedule.time(ends).clamp(min=schedule.t_min)).log_snr.tolist()
+        times = schedule.time(torch.linspace(low, high, steps, dtype=torch.float64))
+        times[0] = 1
+        return times
+
+
+@register("grid", "explicit")
+@dataclass(frozen=True)
+class Explicit(Grid):
+    """The given times in [0, 1], decreasing; a 0 at the end may be left out. On a table each is the nearest row.
+
+    Raises ConfigError where they don't decrease, lie outside [0, 1], or are not sampler.steps in number (0 excluded).
+    """
+
+    times: tuple[Fraction, ...]
+
+    def __post_init__(self) -> None:
+        if not any(self.times) or any(s >= t for t, s in itertools.pairwise(self.times)):
+            raise ConfigError(f"grid.times={list(self.times)}: must decrease from at most 1, and begin above 0")
+
+    def noisy_times(self, steps: int, schedule: Schedule) -> Tensor:
+        return torch.tensor([t for t in self.times if t > 0], dtype=torch.float64)

@@ -9,8 +9,8 @@ from diffusion_fw.process.level import NoiseLevel
 from diffusion_fw.process.schedule import Schedule
 from diffusion_fw.registry import register
 from diffusion_fw.samplers.euler import euler_stage
-from diffusion_fw.samplers.exponential import hold_eps
-from diffusion_fw.samplers.linear import LinearSampler, LinearStep, Stage
+from diffusion_fw.samplers.methods.exponential import hold_eps
+from diffusion_fw.samplers.methods.linear import LinearSampler, LinearStep, Stage
 
 
 def heun_stages(level: NoiseLevel, end: NoiseLevel) -> tuple[Stage, ...]:

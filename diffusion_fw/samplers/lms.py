@@ -9,8 +9,8 @@ from torch import Tensor
 
 from diffusion_fw.process.schedule import Schedule
 from diffusion_fw.registry import register
-from diffusion_fw.samplers.adams import AdamsBashforth
-from diffusion_fw.samplers.linear import LinearStep
+from diffusion_fw.samplers.methods.adams import AdamsBashforth
+from diffusion_fw.samplers.methods.linear import LinearStep
 
 
 @register("sampler", "lms")

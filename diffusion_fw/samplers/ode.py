@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 
 from diffusion_fw.denoiser import Denoiser, Noise
-from diffusion_fw.flow import angle, radius, require_every_level, velocity
-from diffusion_fw.integrate import integrate
+from diffusion_fw.likelihood.integrate import integrate
+from diffusion_fw.likelihood.probability_flow import angle, radius, require_every_level, velocity
 from diffusion_fw.process.level import expand
 from diffusion_fw.process.schedule import Schedule
 from diffusion_fw.registry import Positive, PositiveInt, register
-from diffusion_fw.samplers.base import Sampler, Step, leave_data
+from diffusion_fw.samplers.sampler import Sampler, Step, leave_data
 
 
 @register("sampler", "ode")
@@ -74,7 +74,7 @@ class ODE(Sampler):
         self.check(schedule)
         ends = torch.stack([torch.full((), schedule.t_min, dtype=torch.float64), self.grid(self.steps, schedule)[0]])
         levels = schedule(ends)
-        x = leave_data(denoiser, x, levels.at(0), cond) / expand(radius(levels)[0], x)
+        x = leave_data(denoiser, x, levels[0], cond) / expand(radius(levels)[0], x)
         solution = integrate(
             velocity(denoiser, cond),
             x,

@@ -8,10 +8,10 @@ from typing import ClassVar, Literal
 from diffusion_fw.process.schedule import Schedule
 from diffusion_fw.registry import register
 from diffusion_fw.samplers.euler import euler_stage
-from diffusion_fw.samplers.exponential import hold_eps
 from diffusion_fw.samplers.heun import heun_stages
-from diffusion_fw.samplers.linear import LinearSampler, LinearStep, Stage
-from diffusion_fw.samplers.multistep import multistep_stages
+from diffusion_fw.samplers.methods.exponential import hold_eps
+from diffusion_fw.samplers.methods.linear import LinearSampler, LinearStep, Stage
+from diffusion_fw.samplers.methods.multistep import multistep_stages
 
 # The weights of the classical Adams-Bashforth methods for equal steps, newest first.
 ADAMS_BASHFORTH = (
@@ -44,8 +44,8 @@ class PLMS(LinearSampler):
         started = 3 if self.warm_up == "runge_kutta" else 1
         self.require_steps(started + 1, f"sampler.warm_up={self.warm_up}")
         levels = self.levels(schedule)
-        rows = list(levels.unbind())
-        c_x, c_eps = (values.tolist() for values in hold_eps(levels.at(slice(None, -1)), levels.at(slice(1, None))))
+        rows = levels.unbind()
+        c_x, c_eps = (values.tolist() for values in hold_eps(*levels.steps()))
 
         def multistep(i: int, order: int) -> Stage:
             return Stage(rows[i], c_x[i], tuple(c_eps[i] * weight for weight in ADAMS_BASHFORTH[order - 1]))

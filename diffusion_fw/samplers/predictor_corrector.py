@@ -10,15 +10,16 @@ import torch
 from torch import Tensor
 
 from diffusion_fw.denoiser import Denoiser, Noise
+from diffusion_fw.process.level import per_example
 from diffusion_fw.process.schedule import Schedule
 from diffusion_fw.process.transition import posterior
 from diffusion_fw.registry import ConfigError, NonNegativeInt, Positive, register
-from diffusion_fw.samplers.base import Sampler, Step
 from diffusion_fw.samplers.euler_maruyama import EulerMaruyama
-from diffusion_fw.samplers.langevin import langevin_step
-from diffusion_fw.samplers.linear import LinearSampler, LinearStep, Stage
+from diffusion_fw.samplers.methods.langevin import langevin_step
+from diffusion_fw.samplers.methods.linear import LinearSampler, LinearStep, Stage
+from diffusion_fw.samplers.methods.reverse_sde import reverse_steps
 from diffusion_fw.samplers.reverse_diffusion import ReverseDiffusion
-from diffusion_fw.samplers.reverse_sde import reverse_steps
+from diffusion_fw.samplers.sampler import Sampler, Step
 
 
 @dataclass(frozen=True)
@@ -29,8 +30,8 @@ class Ancestral(LinearSampler):
 
     def plan(self, schedule: Schedule) -> list[LinearStep]:
         levels = self.levels(schedule)
-        start = levels.at(slice(None, -1))
-        transition = posterior(start, levels.at(slice(1, None)))
+        start, end = levels.steps()
+        transition = posterior(start, end)
         c_x = transition.c_xt + transition.c_x0 / start.alpha
         c_eps = -transition.c_x0 * start.sigma / start.alpha
         return reverse_steps(levels, c_x, c_eps, transition.var_small.sqrt())
@@ -98,7 +99,7 @@ class PredictorCorrector(Sampler):
         levels = self.levels(denoiser.schedule)
         predictor = self._predictor()
         plan = predictor.checked_plan(denoiser.schedule)
-        reached = levels.at(slice(1, None))
+        reached = levels[1:]
         following = torch.cat([reached.alpha[1:], reached.alpha[-1:]])
         scales = (2 * (self.snr * reached.sigma * reached.alpha / following).square()).tolist()
         rows = zip(plan, reached.unbind(), reached.sigma.tolist(), scales, strict=True)
@@ -117,4 +118,4 @@ class PredictorCorrector(Sampler):
         if self.norm == "expected":
             return size
         squared = size * z.flatten(1).square().sum(1) / eps.flatten(1).square().sum(1)
-        return squared.view(-1, *(1,) * (z.ndim - 1))
+        return per_example(squared, z)

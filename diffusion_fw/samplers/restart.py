@@ -11,7 +11,7 @@ from diffusion_fw.process.level import NoiseLevel
 from diffusion_fw.process.schedule import Schedule
 from diffusion_fw.registry import ConfigError, Positive, PositiveInt, Range, register
 from diffusion_fw.samplers.heun import heun_steps
-from diffusion_fw.samplers.linear import LinearSampler, LinearStep
+from diffusion_fw.samplers.methods.linear import LinearSampler, LinearStep
 
 
 @register("sampler", "restart")
@@ -46,7 +46,7 @@ class Restart(LinearSampler):
                     f"level next to rho_min, {rho[landing].item():.3g}, and its first, {rho[0].item():.3g} "
                     f"(sampler.steps={self.steps}); change the interval or raise sampler.steps"
                 )
-            plan[landing - 1] += self._restart(levels.at(landing), count, high, schedule) * repetitions
+            plan[landing - 1] += self._restart(levels[landing], count, high, schedule) * repetitions
         return [step for steps in plan for step in steps]
 
     def _restart(self, landing: NoiseLevel, count: int, high: float, schedule: Schedule) -> list[LinearStep]:
@@ -55,7 +55,7 @@ class Restart(LinearSampler):
         fractions = torch.linspace(0, 1, count, dtype=torch.float64)[:-1]
         rho = torch.lerp(low.new_tensor(high) ** (1 / 7), low ** (1 / 7), fractions) ** 7
         inner = schedule(schedule.time(-2 * rho.log()))
-        way = NoiseLevel(*(torch.cat([value, end[None]]) for value, end in zip(inner, landing, strict=True)))
+        way = inner.followed_by(landing)
         scale = (way.alpha[0] / landing.alpha).item()
         churn = self.s_noise * (way.sigma[0] * torch.sqrt(-torch.expm1(way.log_snr[0] - landing.log_snr))).item()
         first, *rest = heun_steps(way)

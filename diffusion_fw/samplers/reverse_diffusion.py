@@ -8,8 +8,8 @@ from typing import ClassVar, Literal
 from diffusion_fw.process.schedule import Schedule
 from diffusion_fw.process.transition import posterior
 from diffusion_fw.registry import register
-from diffusion_fw.samplers.linear import LinearSampler, LinearStep
-from diffusion_fw.samplers.reverse_sde import reverse_steps
+from diffusion_fw.samplers.methods.linear import LinearSampler, LinearStep
+from diffusion_fw.samplers.methods.reverse_sde import reverse_steps
 
 
 @register("sampler", "reverse_diffusion")
@@ -27,7 +27,7 @@ class ReverseDiffusion(LinearSampler):
 
     def plan(self, schedule: Schedule) -> list[LinearStep]:
         levels = self.levels(schedule)
-        start, end = levels.at(slice(None, -1)), levels.at(slice(1, None))
+        start, end = levels.steps()
         variance = posterior(start, end).var_large
         c_x = 2 - start.alpha / end.alpha
         c_eps = -variance / start.sigma

@@ -13,9 +13,9 @@ from diffusion_fw.process.level import NoiseLevel
 from diffusion_fw.process.schedule import Schedule
 from diffusion_fw.registry import register
 from diffusion_fw.samplers.dpm_solver_pp import inner_levels, singlestep_stages
-from diffusion_fw.samplers.exponential import half_log_snr, phi
-from diffusion_fw.samplers.linear import LinearSampler, LinearStep, Stage
-from diffusion_fw.samplers.multistep import decreasing_orders, spread
+from diffusion_fw.samplers.methods.exponential import half_log_snr, phi
+from diffusion_fw.samplers.methods.linear import LinearSampler, LinearStep, Stage
+from diffusion_fw.samplers.methods.multistep import decreasing_orders, spread
 
 
 def coefficients(ratios: Sequence[float], h: float, scale: float) -> list[float]:
@@ -61,7 +61,7 @@ class UniPC(LinearSampler):
     def plan(self, schedule: Schedule) -> list[LinearStep]:
         self.require_steps(self.solver_order, f"sampler.solver_order={self.solver_order}")
         levels = self.levels(schedule)
-        rows, alpha = list(levels.unbind()), levels.alpha.tolist()
+        rows, alpha = levels.unbind(), levels.alpha.tolist()
         lengths = half_log_snr(levels).diff().tolist()
         c_x = (levels.sigma[1:] / levels.sigma[:-1]).tolist()
         orders = decreasing_orders(self.solver_order, levels, self.lower_order_final)

@@ -7,7 +7,7 @@ from typing import Any, BinaryIO
 
 import torch
 
-from diffusion_fw.files import replaced
+from diffusion_fw.files import atomic_write
 from diffusion_fw.training.weights_only import WeightsOnlyIO
 
 
@@ -18,7 +18,7 @@ class DurableIO(WeightsOnlyIO):
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
-        with replaced(Path(path)) as file:
+        with atomic_write(Path(path)) as file:
             watched = _Watched(file)
             try:
                 torch.save(checkpoint, watched)  # type: ignore[arg-type]

@@ -14,8 +14,8 @@ from typing import Any
 
 import lightning
 
-from diffusion_fw.training.checkpoints import Checkpoints
-from diffusion_fw.training.outages import survived
+from diffusion_fw.training.callbacks.checkpointing import Checkpoints
+from diffusion_fw.training.outages import log_os_errors
 
 logger = logging.getLogger(__name__)
 
@@ -134,7 +134,7 @@ class Interruption(lightning.Callback):
             return
         # Lightning does it for an exception, but not in a process that was forked.
         for item in trainer.loggers:
-            with survived(f"closing the logs in {item.save_dir}", "its last numbers may be missing"):
+            with log_os_errors(f"closing the logs in {item.save_dir}", "its last numbers may be missing"):
                 item.finalize("failed")
         raise Interrupted(1 if error else 128 + number)
 

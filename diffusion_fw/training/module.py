@@ -11,15 +11,16 @@ import lightning
 import torch
 from torch import Tensor
 
-from diffusion_fw.data.source import Batch, Examples, to_model
+from diffusion_fw.data.dataset import Batch, Examples, to_model
 from diffusion_fw.denoiser import NetworkDenoiser
 from diffusion_fw.noise import batch_noise, generator
 from diffusion_fw.objectives.objective import Objective
 from diffusion_fw.objectives.time_sampler import TimeSampler
-from diffusion_fw.training.average import Averages
+from diffusion_fw.training.ema import Averages
 from diffusion_fw.training.stream import ShuffledBatches
 
-CHECKPOINT_KEY = "diffusion_fw"
+RECORD_KEY = "diffusion_fw"
+"""Where a checkpoint holds what it says of itself."""
 TIME_STREAM, NOISE_STREAM, NETWORK_STREAM = range(3)
 
 
@@ -185,10 +186,10 @@ class DiffusionModule(lightning.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         lengths = {prefix: track.length for (prefix, _), track in zip(self.tracks(), self.averages.tracks, strict=True)}
         own = {"time_sampler": self.time_sampler.state_dict(), "averages": lengths}
-        checkpoint[CHECKPOINT_KEY] = {**self.record, **own}
+        checkpoint[RECORD_KEY] = {**self.record, **own}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        self.time_sampler.load_state_dict(checkpoint[CHECKPOINT_KEY]["time_sampler"])
+        self.time_sampler.load_state_dict(checkpoint[RECORD_KEY]["time_sampler"])
 
 
 def _is_dropout(layer: torch.nn.Module) -> bool:

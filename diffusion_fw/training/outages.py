@@ -26,15 +26,15 @@ logger.addFilter(_Once())
 
 
 @contextlib.contextmanager
-def survived(what: str, then: str) -> Iterator[None]:
+def log_os_errors(what: str, then: str) -> Iterator[None]:
     """An OSError inside, as of a full disk or of a lost connection, is told once with what comes of it, and goes by."""
     try:
         yield
     except OSError as error:
-        tell(what, error, then)
+        warn_once(what, error, then)
 
 
-def tell(what: str, error: Exception, then: str) -> None:
+def warn_once(what: str, error: Exception, then: str) -> None:
     """Warn, once for each text, of what failed, why, and what happens ``then``."""
     reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
     logger.warning("%s failed: %s; %s", what, reason, then)

@@ -12,7 +12,7 @@ def registered(monkeypatch):
 
     def add(group, component, name="broken"):
         known = registry.entries(group)
-        monkeypatch.setitem(registry._entries, group, dict(known))
+        monkeypatch.setitem(registry.components._entries, group, dict(known))
         registry.register(group, name)(component)
         return name
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import re
 from dataclasses import dataclass
@@ -12,24 +13,24 @@ import torch
 from torch import nn
 
 import diffusion_fw as dfw
-from diffusion_fw.checking import sampler as checks
+from diffusion_fw.checking import sampler_laws
 from diffusion_fw.checking.conformance import CHECKS
-from diffusion_fw.guidance.wrapper import Wrapper, with_x0
+from diffusion_fw.guidance.guidance import Guidance, with_x0
 from diffusion_fw.networks.mlp import MLP
 from diffusion_fw.objectives.time_sampler import InverseTimeSampler, TimeSampler
 from diffusion_fw.objectives.weighting import Weighting
 from diffusion_fw.process.level import NoiseLevel
 from diffusion_fw.process.parameterization import Parameterization, Prediction
-from diffusion_fw.process.schedules.linear import Linear
-from diffusion_fw.process.schedules.vp import VP
-from diffusion_fw.process.variances.learned import Learned
+from diffusion_fw.process.schedules.continuous import VP
+from diffusion_fw.process.schedules.tables import Linear
+from diffusion_fw.process.variance import Learned
 from diffusion_fw.registry import Runtime
-from diffusion_fw.samplers.base import Sampler, Step
 from diffusion_fw.samplers.ddim import DDIM
 from diffusion_fw.samplers.ddpm import DDPM
-from diffusion_fw.samplers.exponential import hold_x0
 from diffusion_fw.samplers.grid import Grid
 from diffusion_fw.samplers.heun import Heun
+from diffusion_fw.samplers.methods.exponential import hold_x0
+from diffusion_fw.samplers.sampler import Sampler, Step
 
 
 def reasons(group, name, **knobs):
@@ -74,7 +75,7 @@ class WrongLetter(Sampler):
     evaluations_per_step: ClassVar[int | None] = 2
 
     def trajectory(self, denoiser, x, *, cond=None, noise=torch.randn_like):
-        levels = list(self.levels(denoiser.schedule).unbind())
+        levels = self.levels(denoiser.schedule).unbind()
         for level, end in itertools.pairwise(levels):
             prediction = denoiser(x, level, cond)
             eps, evaluations = prediction.eps, 1
@@ -92,7 +93,7 @@ class EqualStepsOnly(Sampler):
     order: ClassVar[int | None] = 2
 
     def trajectory(self, denoiser, x, *, cond=None, noise=torch.randn_like):
-        levels, last = list(self.levels(denoiser.schedule).unbind()), None
+        levels, last = self.levels(denoiser.schedule).unbind(), None
         for level, end in itertools.pairwise(levels):
             x0 = denoiser(x, level, cond).x0
             ahead = x0 if last is None or end.sigma == 0 else 1.5 * x0 - 0.5 * last
@@ -194,28 +195,32 @@ class WrongCode(DDIM):
 
 
 SAMPLERS = [
-    (WrongLetter, checks.order, r"order, vp: found 1\.0\d, wanted the declared 2"),
-    (EqualStepsOnly, checks.order, r"order on alternating steps, vp: found 0\.99, wanted the declared 2"),
-    (TooMuchNoise, checks.variance, r"variance of N\(0, 0\.5\^2\), vp.*: found off by \S+, extrapolated \+3\.\d+%"),
-    (Displaced, checks.distribution, r"mean of 10000 samples.*: found off by 0\.\d+, wanted within"),
-    (Narrow, checks.distribution, r"covariance of 10000 samples.*: found off by 0\.\d+, wanted within"),
-    (OneMode, checks.distribution, r"two-sample test, n = 1000.*p = 0\.001, wanted p above"),
-    (OwnNoise, checks.randomness, r"source of noise: found torch's global generator was used"),
+    (WrongLetter, sampler_laws.order, r"order, vp: found 1\.0\d, wanted the declared 2"),
+    (EqualStepsOnly, sampler_laws.order, r"order on alternating steps, vp: found 0\.99, wanted the declared 2"),
+    (
+        TooMuchNoise,
+        sampler_laws.variance,
+        r"variance of N\(0, 0\.5\^2\), vp.*: found off by \S+, extrapolated \+3\.\d+%",
+    ),
+    (Displaced, sampler_laws.distribution, r"mean of 10000 samples.*: found off by 0\.\d+, wanted within"),
+    (Narrow, sampler_laws.distribution, r"covariance of 10000 samples.*: found off by 0\.\d+, wanted within"),
+    (OneMode, sampler_laws.distribution, r"two-sample test, n = 1000.*p = 0\.001, wanted p above"),
+    (OwnNoise, sampler_laws.randomness, r"source of noise: found torch's global generator was used"),
     (
         SilentlyStochastic,
-        checks.randomness,
+        sampler_laws.randomness,
         r"stochastic: found the sample depends on the seed, wanted declared stochastic=False",
     ),
-    (InPlace, checks.kept, r"x at t = 1: found changed in place"),
-    (Doubled, checks.kept, r"precision of x and x0, float32: found torch.float64"),
-    (Crowd, checks.batch, r"one sample alone and in a batch, vp: found \S+ apart"),
-    (StopsShort, checks.trajectory, r"steps, vp: found 19 at"),
-    (Miscounts, checks.trajectory, r"evaluations, vp: found 39, wanted 20, the sum over steps"),
-    (NoSteps, checks.trajectory, r"steps=0: found built, wanted refused"),
-    (SilentRefusal, checks.end_points, r"end points, linear: found check\(\) is silent, but sampling is refused"),
-    (Explodes, checks.end_points, r"end points, vp: found values that are not finite"),
-    (Detached, checks.gradients, r"gradient of x_0 by x_T, vp: found cut off"),
-    (WrongCode, checks.inversion, r"x_0 encoded and sampled again, vp: found \S+ apart"),
+    (InPlace, sampler_laws.kept, r"x at t = 1: found changed in place"),
+    (Doubled, sampler_laws.kept, r"precision of x and x0, float32: found torch.float64"),
+    (Crowd, sampler_laws.batch, r"one sample alone and in a batch, vp: found \S+ apart"),
+    (StopsShort, sampler_laws.trajectory, r"steps, vp: found 19 at"),
+    (Miscounts, sampler_laws.trajectory, r"evaluations, vp: found 39, wanted 20, the sum over steps"),
+    (NoSteps, sampler_laws.trajectory, r"steps=0: found built, wanted refused"),
+    (SilentRefusal, sampler_laws.end_points, r"end points, linear: found check\(\) is silent, but sampling is refused"),
+    (Explodes, sampler_laws.end_points, r"end points, vp: found values that are not finite"),
+    (Detached, sampler_laws.gradients, r"gradient of x_0 by x_T, vp: found cut off"),
+    (WrongCode, sampler_laws.inversion, r"x_0 encoded and sampled again, vp: found \S+ apart"),
 ]
 
 
@@ -242,7 +247,7 @@ class WrongInverse(VP):
 class WrongLogSNR(VP):
     def __call__(self, t):
         level = super().__call__(t)
-        return level._replace(log_snr=level.log_snr / 2)
+        return dataclasses.replace(level, log_snr=level.log_snr / 2)
 
 
 class NeverClean(VP):
@@ -258,7 +263,7 @@ class Backwards(VP):
 
 class SinglePrecision(VP):
     def __call__(self, t):
-        return NoiseLevel(*(value.float() for value in super().__call__(t)))
+        return super().__call__(t).map(lambda value: value.float())
 
 
 class TableWithRates(Linear):
@@ -372,7 +377,7 @@ class OneTooMany(Grid):
 # Guidance.
 
 
-class OnlyX0(Wrapper):
+class OnlyX0(Guidance):
     """Moves x_0 and forgets eps."""
 
     def __call__(self, x, level, cond=None):
@@ -381,7 +386,7 @@ class OnlyX0(Wrapper):
 
 
 @dataclass(frozen=True)
-class NeverUnguided(Wrapper):
+class NeverUnguided(Guidance):
     scale: float = 2.0
 
     def __call__(self, x, level, cond=None):
@@ -389,7 +394,7 @@ class NeverUnguided(Wrapper):
         return with_x0(prediction, level, (self.scale + 2) * prediction.x0)
 
 
-class Averages(Wrapper):
+class Averages(Guidance):
     def __call__(self, x, level, cond=None):
         prediction = self.denoiser(x, level, cond)
         return with_x0(prediction, level, prediction.x0 - prediction.x0.mean(0))

@@ -7,9 +7,9 @@ import pytest
 import diffusion_fw as dfw
 from diffusion_fw import registry
 from diffusion_fw.checking import convergence
+from diffusion_fw.checking.built_ins import SETTINGS, every, settings
 from diffusion_fw.checking.conformance import CHECKS
-from diffusion_fw.checking.sampler import ORDER_TOLERANCE
-from diffusion_fw.checking.settings import SETTINGS, every, settings
+from diffusion_fw.checking.sampler_laws import ORDER_TOLERANCE
 
 FIRST = [
     (group, name, next(knobs for other, knobs in settings(group) if other == name))

@@ -10,8 +10,8 @@ import pytest
 import torch
 from PIL import Image
 
-from diffusion_fw import check
-from diffusion_fw.checking import references, settings
+from diffusion_fw.checking import __main__ as check
+from diffusion_fw.checking import built_ins, references
 from diffusion_fw.objectives.weighting import Weighting
 from diffusion_fw.registry import ConfigError
 
@@ -109,5 +109,5 @@ def test_a_failing_component_fails_all_and_stands_in_the_page(tmp_path, monkeypa
 
 def test_the_committed_page_covers_every_built_in():
     page = (Path(check.__file__).parents[1] / "docs" / "checks.md").read_text()
-    for group, name, _ in settings.every():
+    for group, name, _ in built_ins.every():
         assert (f"| `{name}`" if group == "sampler" else f"| {group} `{name}`") in page

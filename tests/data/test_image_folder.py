@@ -15,7 +15,8 @@ import torch
 from PIL import Image
 
 import diffusion_fw as dfw
-from diffusion_fw.data import decode, image_files, image_folder
+from diffusion_fw.data import image_folder
+from diffusion_fw.data.formats import decode, image_files
 from diffusion_fw.registry import ConfigError
 
 

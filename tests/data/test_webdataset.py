@@ -13,8 +13,8 @@ import torch
 from PIL import Image
 
 import diffusion_fw as dfw
-from diffusion_fw.data import shards as shards_module
-from diffusion_fw.data import tar_index
+from diffusion_fw.data.formats import shards as shards_module
+from diffusion_fw.data.formats import tar_index
 from diffusion_fw.registry import ConfigError
 from diffusion_fw.training.stream import ShuffledBatches
 

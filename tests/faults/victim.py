@@ -6,9 +6,9 @@ import os
 from pathlib import Path
 
 from diffusion_fw.app import train
+from diffusion_fw.training.callbacks.evaluation import Evaluation
+from diffusion_fw.training.callbacks.history import History
 from diffusion_fw.training.durable import DurableIO
-from diffusion_fw.training.evaluation import Evaluation
-from diffusion_fw.training.history import History
 
 NOTE = Path(os.environ["PHASE_FILE"])
 SAVED = Path(os.environ["SAVED_FILE"])

@@ -12,7 +12,7 @@ from torch import Tensor
 from diffusion_fw.process.level import NoiseLevel
 from diffusion_fw.process.parameterization import Prediction
 from diffusion_fw.process.schedule import Schedule
-from diffusion_fw.process.schedules.vp import VP
+from diffusion_fw.process.schedules.continuous import VP
 
 MEANS = torch.tensor([[0.9, 0.2, -0.4, 0.1], [-0.5, 0.8, 0.3, -0.7], [-0.6, -0.9, 0.5, 0.6]], dtype=torch.float64)
 STDS = torch.tensor([0.3, 0.5, 0.4], dtype=torch.float64)

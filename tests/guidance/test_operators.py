@@ -5,9 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from diffusion_fw.guidance.operators.average_pool import AveragePool
-from diffusion_fw.guidance.operators.mask import Mask
-from diffusion_fw.guidance.operators.matrix import Matrix
+from diffusion_fw.guidance.operators import AveragePool, Mask, Matrix
 
 
 def gaussian(*shape: int) -> torch.Tensor:

@@ -6,8 +6,7 @@ import pytest
 import torch
 
 import diffusion_fw as dfw
-from diffusion_fw.guidance.operators.mask import Mask
-from diffusion_fw.guidance.operators.matrix import Matrix
+from diffusion_fw.guidance.operators import Mask, Matrix
 
 STD = 0.5
 MATRIX = torch.tensor([[1.0, 0.4, 0.0, -0.3], [0.2, -1.0, 0.7, 0.0]], dtype=torch.float64)

@@ -6,8 +6,7 @@ import pytest
 import torch
 
 import diffusion_fw as dfw
-from diffusion_fw.guidance.operators.mask import Mask
-from diffusion_fw.guidance.operators.matrix import Matrix
+from diffusion_fw.guidance.operators import Mask, Matrix
 
 KNOWN = torch.tensor([True, False, True, False])
 VALUES = torch.tensor([0.7, 9.0, -0.2, 9.0])

@@ -85,6 +85,6 @@ def test_below_a_tables_first_row_it_is_asked_at_that_row(tools):
     assert level.log_snr > linear.table.log_snr[1]
     x = tools.draw()
     prediction = rescheduled(x, level)
-    first = linear.table.at(1)
+    first = linear.table[1]
     torch.testing.assert_close(prediction.x0, tools.Mixture(linear)(first.alpha * x, first).x0)
     assert tools.residual(x, level, prediction) < 1e-12

@@ -7,10 +7,9 @@ import torch
 
 import diffusion_fw as dfw
 from diffusion_fw import registry
-from diffusion_fw.guidance.operators.mask import Mask
+from diffusion_fw.guidance.operators import Mask
 from diffusion_fw.process.parameterization import Prediction
-from diffusion_fw.process.schedules.flow import Flow
-from diffusion_fw.process.schedules.vp import VP
+from diffusion_fw.process.schedules.continuous import VP, Flow
 
 KNOWN = torch.tensor([True, False, True, False])
 VALUES = torch.tensor([0.7, 0.0, -0.2, 0.0], dtype=torch.float64)

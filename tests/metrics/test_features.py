@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d
 
 import diffusion_fw as dfw
-from diffusion_fw.data.source import to_pixels
+from diffusion_fw.data.dataset import to_pixels
 from diffusion_fw.metrics.features.digits import WEIGHTS
 
 SHAPES = {

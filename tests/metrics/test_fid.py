@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, multiprocessing
 
 import diffusion_fw as dfw
-from diffusion_fw.data.source import InMemory
+from diffusion_fw.data.dataset import InMemory
 from diffusion_fw.metrics.fid import FrechetDistance
 
 

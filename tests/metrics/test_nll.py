@@ -12,10 +12,10 @@ from PIL import Image
 import diffusion_fw as dfw
 from diffusion_fw.app.evaluate import evaluate
 from diffusion_fw.app.train import train
-from diffusion_fw.bound import discretised_log_likelihood
-from diffusion_fw.composition import FIXED_VARIANCE, build_data, own_variance
-from diffusion_fw.config import check_command_line
-from diffusion_fw.data.source import to_model
+from diffusion_fw.composition.parts import FIXED_VARIANCE, build_data, own_variance
+from diffusion_fw.config.compose import check_command_line
+from diffusion_fw.data.dataset import to_model
+from diffusion_fw.likelihood.bound import discretised_log_likelihood
 from diffusion_fw.metrics.metric import Subject
 from diffusion_fw.process.transition import posterior
 from diffusion_fw.registry import ConfigError
@@ -65,7 +65,7 @@ def test_a_model_that_knows_the_images_pays_for_the_decoder_alone(data, measure)
     found = measure(Knows(), steps=50, num_images=1)
     assert found.record["steps_bits_per_dim"] == pytest.approx(0, abs=1e-9)
     levels = schedule(dfw.build("grid", "uniform")(50, schedule))
-    variance = posterior(levels.at(-3), levels.at(-2)).var_small
+    variance = posterior(levels[-3], levels[-2]).var_small
     exact = -discretised_log_likelihood(x[:1], x[:1], variance.log().float().expand_as(x[:1])).mean() / math.log(2)
     assert found.record["decoder_bits_per_dim"] == pytest.approx(exact.item(), rel=1e-5)
     assert found.value == pytest.approx(
@@ -200,7 +200,7 @@ def test_a_schedule_and_a_network_that_know_nothing_of_it_learn_the_variance(tin
         def log_snrs(self):
             return torch.linspace(8, -8, self.num_steps, dtype=torch.float64)
 
-    monkeypatch.setitem(registry._entries, "schedule", dict(registry.entries("schedule")))
+    monkeypatch.setitem(registry.components._entries, "schedule", dict(registry.entries("schedule")))
     registry.register("schedule", "straight")(Straight)
     changes = {"schedule": "straight", "variance": "learned_range", "objective": "hybrid", "sampler": "ddpm"}
     assert math.isfinite(train(tiny({**changes, "network": "mlp", "sampler.steps": 3}), tmp_path).value)

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import torch
 
-from diffusion_fw.networks.time_embedding import TimeEmbedding
+from diffusion_fw.networks.blocks.embeddings import TimeEmbedding
 
 
 def test_frequencies_are_those_of_ddpm():

@@ -24,7 +24,7 @@ def test_the_perfect_networks_loss_is_the_posterior_variance_in_the_space_of_its
     x0 = oracle.sample(count, generator(0))
     eps = torch.randn(x0.shape, dtype=torch.float64, generator=generator(1))
     losses = objective.irreducible(denoiser, oracle.denoiser(schedule), x0, level, eps)
-    one = level.at(slice(0, 1))
+    one = level[0:1]
     slope = component.determinant(one) / one.sigma
     expected = output_weight(weight, component, one) * slope.square() * oracle.irreducible(one)
     # Five standard errors: a wrong test fails one run in a million.

@@ -72,7 +72,7 @@ def theirs(scheduler: Any, steps: int, tables: str = "their float32", **options:
 
 def put_exact_tables(scheduler: Any) -> None:
     """Our alpha_bar and sigma / alpha, float64, in place of their float32 ones, at the times that they have chosen."""
-    table = SCHEDULE.table.at(slice(1, None))
+    table = SCHEDULE.table[1:]
     for name in ("alphas_cumprod", "final_alpha_cumprod", "one"):
         if hasattr(scheduler, name):
             exact = table.alpha.square() if name == "alphas_cumprod" else torch.ones((), dtype=torch.float64)

@@ -3,8 +3,8 @@ from __future__ import annotations
 import torch
 from PIL import Image
 
-from diffusion_fw.pictures.convergence import convergence
-from diffusion_fw.pictures.samplers import gallery
+from diffusion_fw.pictures.order_curves import convergence
+from diffusion_fw.pictures.sampler_gallery import gallery
 
 
 def test_convergence_is_drawn_with_errors_of_zero_and_without_an_order(tmp_path):

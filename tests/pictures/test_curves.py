@@ -10,12 +10,12 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from diffusion_fw.pictures.curves import HEIGHT, _smooth, distance_curve, loss_by_log_snr, loss_curve
-from diffusion_fw.pictures.schedules import schedule
+from diffusion_fw.pictures.schedule_curves import schedule
 from diffusion_fw.pictures.style import PAGE, PALETTE, page, scale_y
 from diffusion_fw.process.level import NoiseLevel, variance_exploding
 from diffusion_fw.process.schedule import Schedule
-from diffusion_fw.process.schedules.linear import Linear
-from diffusion_fw.process.schedules.vp import VP
+from diffusion_fw.process.schedules.continuous import VP
+from diffusion_fw.process.schedules.tables import Linear
 
 # Constrained layout only warns when it fails, and then leaves axes on top of one another.
 pytestmark = pytest.mark.filterwarnings("error::UserWarning")

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from diffusion_fw.pictures.grids import GAP, MARGIN, comparison, factor, image_grid, panel, trajectory
+from diffusion_fw.pictures.image_grids import GAP, MARGIN, comparison, factor, image_grid, panel, trajectory
 
 
 def images(count: int, channels: int, height: int, width: int) -> Tensor:

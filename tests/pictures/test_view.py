@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from diffusion_fw.data.source import to_model
-from diffusion_fw.pictures.points import points_comparison
+from diffusion_fw.data.dataset import to_model
+from diffusion_fw.pictures.point_clouds import points_comparison
 from diffusion_fw.pictures.view import view_for
 from diffusion_fw.registry import ConfigError
 
@@ -80,7 +80,7 @@ def test_a_shape_without_a_picture_is_refused(shape: tuple[int, ...]) -> None:
 
 def test_drawing_needs_neither_a_display_nor_lightning() -> None:
     code = (
-        "import sys, diffusion_fw.pictures.view, diffusion_fw.pictures.curves, diffusion_fw.pictures.schedules;"
+        "import sys, diffusion_fw.pictures.view, diffusion_fw.pictures.curves, diffusion_fw.pictures.schedule_curves;"
         "print([name for name in ('lightning', 'hydra', 'torchmetrics', 'matplotlib.pyplot') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

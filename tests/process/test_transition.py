@@ -16,7 +16,7 @@ def test_neighbouring_rows_give_ddpms_posterior(name):
     beta = schedule.betas()
     alpha_bar = (1 - beta).cumprod(0)
     before = torch.cat([torch.ones(1, dtype=torch.float64), alpha_bar[:-1]])
-    found = dfw.posterior(rows.at(slice(1, None)), rows.at(slice(None, -1)))
+    found = dfw.posterior(rows[1:], rows[:-1])
     assert torch.allclose(found.var_small, beta * (1 - before) / (1 - alpha_bar), rtol=1e-9, atol=1e-16)
     assert torch.allclose(found.var_large, beta, rtol=1e-9)
     assert torch.allclose(found.c_x0, before.sqrt() * beta / (1 - alpha_bar), rtol=1e-9)
@@ -30,7 +30,7 @@ def test_neighbouring_rows_give_ddpms_posterior(name):
 def test_figures_of_the_original_authors_code(index, variance, c_x0, c_xt):
     """OpenAI's GaussianDiffusion on the linear table of 1000, run in float64; its index i is our row i + 1."""
     rows = dfw.build("schedule", "linear").table
-    found = dfw.posterior(rows.at(index + 1), rows.at(index))
+    found = dfw.posterior(rows[index + 1], rows[index])
     assert found.var_small.item() == pytest.approx(variance, rel=1e-12)
     if c_x0 is not None:
         assert found.c_x0.item() == pytest.approx(c_x0, rel=1e-12)

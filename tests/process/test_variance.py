@@ -42,7 +42,7 @@ def test_posterior_and_clipped_log_variances_of_every_row(name, betas, steps):
     log_small = torch.cat([expected[2, 1:2], expected[2, 1:]]).log()
 
     rows = dfw.build("schedule", name, num_steps=steps).table
-    transition = dfw.posterior(rows.at(slice(1, None)), rows.at(slice(None, -1)))
+    transition = dfw.posterior(rows[1:], rows[:-1])
     down = torch.arange(steps, -1, -1)
     found = log_variances(type(rows)(*(value[down] for value in rows)))
     close = {"rtol": 1e-9, "atol": 1e-13}

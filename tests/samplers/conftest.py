@@ -10,13 +10,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from diffusion_fw.integrate import integrate
+from diffusion_fw.likelihood.integrate import integrate
 from diffusion_fw.process.level import NoiseLevel, expand
 from diffusion_fw.process.parameterization import Prediction
 from diffusion_fw.process.schedule import Schedule
-from diffusion_fw.process.schedules.vp import VP
-from diffusion_fw.samplers.base import Sampler
+from diffusion_fw.process.schedules.continuous import VP
 from diffusion_fw.samplers.grid import Grid
+from diffusion_fw.samplers.sampler import Sampler
 
 MEANS = torch.tensor([[1.0, 0.0], [-0.5, 0.8], [-0.6, -0.9]], dtype=torch.float64)
 STDS = torch.tensor([0.3, 0.4, 0.35], dtype=torch.float64)

@@ -1,9 +1,8 @@
 import pytest
 import torch
 
-from diffusion_fw.process.schedules.linear import Linear
-from diffusion_fw.process.schedules.ncsn import NCSN
-from diffusion_fw.process.schedules.vp import VP
+from diffusion_fw.process.schedules.continuous import VP
+from diffusion_fw.process.schedules.tables import NCSN, Linear
 from diffusion_fw.registry import ConfigError
 from diffusion_fw.samplers.annealed_langevin import AnnealedLangevin, fitting_step
 
@@ -16,8 +15,8 @@ def test_the_step_sizes_are_ncsns(tools):
     sampler = AnnealedLangevin(10, steps_per_level=1, step_size=2e-5)
     steps = list(sampler.trajectory(denoiser, x, noise=lambda _: z))
     for level, size, before, after in (
-        (NCSN_V1.table.at(10), 0.2, x, steps[0].x),
-        (NCSN_V1.table.at(5), 0.2 * 0.07742637**2, steps[4].x, steps[5].x),
+        (NCSN_V1.table[10], 0.2, x, steps[0].x),
+        (NCSN_V1.table[5], 0.2 * 0.07742637**2, steps[4].x, steps[5].x),
     ):
         score = -denoiser(before, level).eps / level.sigma
         torch.testing.assert_close(after, before + size * score + (2 * size) ** 0.5 * z, rtol=1e-6, atol=1e-6)

@@ -1,13 +1,12 @@
 import pytest
 import torch
 
-from diffusion_fw.process.schedules.linear import Linear
-from diffusion_fw.process.schedules.vp import VP
+from diffusion_fw.process.schedules.continuous import VP
+from diffusion_fw.process.schedules.tables import Linear
 from diffusion_fw.registry import ConfigError
 from diffusion_fw.samplers.ddim import DDIM
 from diffusion_fw.samplers.ddpm import DDPM
-from diffusion_fw.samplers.grids.leading import Leading
-from diffusion_fw.samplers.grids.uniform import Uniform
+from diffusion_fw.samplers.grid import Leading, Uniform
 from diffusion_fw.samplers.ode import ODE
 
 

@@ -7,11 +7,9 @@ import torch
 
 import diffusion_fw as dfw
 from diffusion_fw.noise import SampleNoise
-from diffusion_fw.process.schedules.cosine import Cosine
-from diffusion_fw.process.schedules.linear import Linear
+from diffusion_fw.process.schedules.tables import Cosine, Linear
 from diffusion_fw.samplers.ddpm import DDPM
-from diffusion_fw.samplers.grids.respaced import Respaced
-from diffusion_fw.samplers.grids.uniform import Uniform
+from diffusion_fw.samplers.grid import Respaced, Uniform
 
 
 class Impulses:
@@ -81,7 +79,7 @@ def test_each_variance_is_exact_for_the_data_it_is_optimal_for(variance, std, st
     sampler = DDPM(steps, variance=dfw.build("variance", variance))
     levels = sampler.levels(schedule)
     for (mean, spread), level in zip(
-        moments(sampler, schedule, float(data.mean), std)[:-1], list(levels.unbind())[1:-1], strict=True
+        moments(sampler, schedule, float(data.mean), std)[:-1], levels.unbind()[1:-1], strict=True
     ):
         marginal = data.marginal(level)
         assert mean == pytest.approx(float(marginal.mean), abs=1e-12)

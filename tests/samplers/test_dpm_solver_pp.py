@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from diffusion_fw.process.schedules.linear import Linear
-from diffusion_fw.process.schedules.vp import VP
+from diffusion_fw.process.schedules.continuous import VP
+from diffusion_fw.process.schedules.tables import Linear
 from diffusion_fw.registry import ConfigError
 from diffusion_fw.samplers.ddim import DDIM
 from diffusion_fw.samplers.dpm_solver_pp import DPMSolverPP

@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from diffusion_fw.process.schedules.flow import Flow
-from diffusion_fw.process.schedules.linear import Linear
+from diffusion_fw.process.schedules.continuous import Flow
+from diffusion_fw.process.schedules.tables import Linear
 from diffusion_fw.samplers.ddim import DDIM
 from diffusion_fw.samplers.euler import Euler
 

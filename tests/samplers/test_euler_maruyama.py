@@ -1,10 +1,8 @@
 import pytest
 import torch
 
-from diffusion_fw.process.schedules.linear import Linear
-from diffusion_fw.process.schedules.sub_vp import SubVP
-from diffusion_fw.process.schedules.ve import VE
-from diffusion_fw.process.schedules.vp import VP
+from diffusion_fw.process.schedules.continuous import VE, VP, SubVP
+from diffusion_fw.process.schedules.tables import Linear
 from diffusion_fw.registry import ConfigError
 from diffusion_fw.samplers.euler_maruyama import EulerMaruyama
 

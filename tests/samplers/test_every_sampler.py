@@ -5,9 +5,8 @@ import torch
 
 from diffusion_fw import registry
 from diffusion_fw.noise import SampleNoise
-from diffusion_fw.process.schedules.flow import Flow
-from diffusion_fw.process.schedules.linear import Linear
-from diffusion_fw.process.schedules.vp import VP
+from diffusion_fw.process.schedules.continuous import VP, Flow
+from diffusion_fw.process.schedules.tables import Linear
 from diffusion_fw.registry import ConfigError
 
 NAMES = registry.names("sampler")

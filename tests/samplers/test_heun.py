@@ -5,10 +5,8 @@ import pytest
 import torch
 
 from diffusion_fw.process.schedule import Schedule
-from diffusion_fw.process.schedules.edm import EDM
-from diffusion_fw.process.schedules.flow import Flow
-from diffusion_fw.samplers.grid import Grid
-from diffusion_fw.samplers.grids.karras import Karras
+from diffusion_fw.process.schedules.continuous import EDM, Flow
+from diffusion_fw.samplers.grid import Grid, Karras
 from diffusion_fw.samplers.heun import Heun
 from diffusion_fw.samplers.ode import ODE
 

@@ -2,9 +2,9 @@ import pytest
 import torch
 
 from diffusion_fw.process.parameterization import Prediction
-from diffusion_fw.process.schedules.edm import EDM
+from diffusion_fw.process.schedules.continuous import EDM
 from diffusion_fw.registry import ConfigError
-from diffusion_fw.samplers.grids.explicit import Explicit
+from diffusion_fw.samplers.grid import Explicit
 from diffusion_fw.samplers.lms import LMS
 
 

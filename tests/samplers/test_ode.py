@@ -1,12 +1,8 @@
 import pytest
 import torch
 
-from diffusion_fw.process.schedules.edm import EDM
-from diffusion_fw.process.schedules.flow import Flow
-from diffusion_fw.process.schedules.linear import Linear
-from diffusion_fw.process.schedules.sub_vp import SubVP
-from diffusion_fw.process.schedules.ve import VE
-from diffusion_fw.process.schedules.vp import VP
+from diffusion_fw.process.schedules.continuous import EDM, VE, VP, Flow, SubVP
+from diffusion_fw.process.schedules.tables import Linear
 from diffusion_fw.registry import ConfigError
 from diffusion_fw.samplers.ode import ODE
 

@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from diffusion_fw.process.schedules.linear import Linear
-from diffusion_fw.process.schedules.vp import VP
+from diffusion_fw.process.schedules.continuous import VP
+from diffusion_fw.process.schedules.tables import Linear
 from diffusion_fw.registry import ConfigError
 from diffusion_fw.samplers.plms import PLMS
 
@@ -28,9 +28,9 @@ def test_a_step_is_ddims_with_the_combined_eps(tools):
     denoiser = tools.Mixture(schedule)
     trajectory = list(PLMS(8, grid).trajectory(denoiser, tools.start()))
     levels = schedule(grid(8, schedule))
-    eps = [denoiser(trajectory[i - 1].x, levels.at(i)).eps for i in (5, 4, 3, 2)]
+    eps = [denoiser(trajectory[i - 1].x, levels[i]).eps for i in (5, 4, 3, 2)]
     combined = (55 * eps[0] - 59 * eps[1] + 37 * eps[2] - 9 * eps[3]) / 24
-    t, s = levels.at(5), levels.at(6)
+    t, s = levels[5], levels[6]
     expected = s.alpha * (trajectory[4].x - t.sigma * combined) / t.alpha + s.sigma * combined
     torch.testing.assert_close(trajectory[5].x, expected, rtol=0, atol=1e-12)
 

@@ -1,10 +1,9 @@
 import pytest
 import torch
 
-from diffusion_fw.process.schedules.edm import EDM
-from diffusion_fw.process.schedules.vp import VP
+from diffusion_fw.process.schedules.continuous import EDM, VP
 from diffusion_fw.registry import ConfigError
-from diffusion_fw.samplers.grids.karras import Karras
+from diffusion_fw.samplers.grid import Karras
 from diffusion_fw.samplers.heun import Heun
 from diffusion_fw.samplers.restart import Restart
 

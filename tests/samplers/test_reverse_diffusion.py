@@ -1,9 +1,8 @@
 import pytest
 import torch
 
-from diffusion_fw.process.schedules.linear import Linear
-from diffusion_fw.process.schedules.ncsn import NCSN
-from diffusion_fw.samplers.grids.explicit import Explicit
+from diffusion_fw.process.schedules.tables import NCSN, Linear
+from diffusion_fw.samplers.grid import Explicit
 from diffusion_fw.samplers.reverse_diffusion import ReverseDiffusion
 
 

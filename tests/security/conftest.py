@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from diffusion_fw.composition import build_experiment
+from diffusion_fw.composition.experiment import build_experiment
 
 
 class Runs:

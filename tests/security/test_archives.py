@@ -20,8 +20,8 @@ from PIL import Image
 from safetensors.torch import save_file
 
 import diffusion_fw as dfw
-from diffusion_fw.data import decode, idx, image_files, numpy_pickle
-from diffusion_fw.metrics import statistics
+from diffusion_fw.data.formats import decode, idx, image_files, numpy_pickle
+from diffusion_fw.metrics import feature_statistics
 from diffusion_fw.registry import ConfigError
 
 MEGABYTE = 1 << 20
@@ -299,10 +299,10 @@ def test_cached_statistics_of_other_shapes_are_computed_again(tmp_path, content,
     data = dfw.build("data", "moons", num_examples=50)
     features = dfw.build("features", "identity", shape=(2,))
     arguments = (features, data.train, range(50), torch.device("cpu"), tmp_path)
-    first = statistics.cached(*arguments)
+    first = feature_statistics.cached(*arguments)
     (path,) = tmp_path.glob("*.safetensors")
     save_file(content, path)
-    again = statistics.cached(*arguments)
+    again = feature_statistics.cached(*arguments)
     assert torch.equal(again.outer, first.outer)
     assert "unusable" in caplog.text
 
@@ -312,11 +312,11 @@ def test_a_cache_whose_header_claims_any_length_is_computed_again(tmp_path, leng
     data = dfw.build("data", "moons", num_examples=50)
     features = dfw.build("features", "identity", shape=(2,))
     arguments = (features, data.train, range(50), torch.device("cpu"), tmp_path)
-    statistics.cached(*arguments)
+    feature_statistics.cached(*arguments)
     (path,) = tmp_path.glob("*.safetensors")
     path.write_bytes(struct.pack("<Q", length) + b"{}")
     with limited(256 * MEGABYTE):
-        statistics.cached(*arguments)
+        feature_statistics.cached(*arguments)
     assert re.search("unusable", caplog.text)
 
 

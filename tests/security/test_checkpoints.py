@@ -13,10 +13,11 @@ import torch
 
 import diffusion_fw as dfw
 from diffusion_fw import registry
-from diffusion_fw.app.load import load_with_record
-from diffusion_fw.app.trained import open_trained
-from diffusion_fw.composition import build_data, build_experiment
-from diffusion_fw.config import check_command_line
+from diffusion_fw.app.trained_model import open_trained
+from diffusion_fw.checkpoints.load import load_with_record
+from diffusion_fw.composition.experiment import build_experiment
+from diffusion_fw.composition.parts import build_data
+from diffusion_fw.config.compose import check_command_line
 from diffusion_fw.registry import ConfigError, Runtime
 
 ROOT = Path(__file__).parents[2]
@@ -168,7 +169,9 @@ def test_a_model_larger_than_its_file_is_refused_before_it_takes_memory(forged, 
 
 
 def test_a_plugin_s_network_that_cannot_be_built_without_memory_still_loads(tiny, tmp_path, monkeypatch):
-    monkeypatch.setattr(registry, "_entries", {group: dict(known) for group, known in registry._entries.items()})
+    monkeypatch.setattr(
+        registry.components, "_entries", {group: dict(known) for group, known in registry.components._entries.items()}
+    )
 
     @dfw.register("network", "reads_its_weights")
     class ReadsItsWeights(torch.nn.Module):

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 import diffusion_fw as dfw
-from diffusion_fw import discovery, registry
-from diffusion_fw.registry import ConfigError
+from diffusion_fw import registry
+from diffusion_fw.registry import ConfigError, discovery
 
 CODE = "from pathlib import Path\nPath({!r}).touch()\n"
 

@@ -6,9 +6,9 @@ import lightning
 import pytest
 import torch
 
-from diffusion_fw.app.load import load_with_record
-from diffusion_fw.composition import build_experiment
-from diffusion_fw.config import check_command_line
+from diffusion_fw.checkpoints.load import load_with_record
+from diffusion_fw.composition.experiment import build_experiment
+from diffusion_fw.config.compose import check_command_line
 from diffusion_fw.registry import ConfigError
 
 SHORT = {"callbacks": ["checkpoints"], "trainer.log_every_n_steps": 1, "trainer.max_steps": 4}

@@ -11,8 +11,8 @@ from lightning.pytorch.plugins.precision import MixedPrecision
 
 from diffusion_fw import registry
 from diffusion_fw.app.train import errors_of_children
-from diffusion_fw.composition import build_experiment
-from diffusion_fw.training.health import NumericalError
+from diffusion_fw.composition.experiment import build_experiment
+from diffusion_fw.training.callbacks.health import NumericalError
 from diffusion_fw.training.stream import ShuffledBatches
 
 NAN, INF = float("nan"), float("inf")
@@ -22,7 +22,9 @@ BATCH = 8
 @pytest.fixture
 def scratch(monkeypatch):
     """A registry whose changes are undone."""
-    monkeypatch.setattr(registry, "_entries", {group: dict(known) for group, known in registry._entries.items()})
+    monkeypatch.setattr(
+        registry.components, "_entries", {group: dict(known) for group, known in registry.components._entries.items()}
+    )
 
 
 class Spoiler(lightning.Callback):
@@ -288,8 +290,8 @@ def test_two_processes_decide_alike(tiny, tmp_path):
 
 def test_a_device_that_runs_ahead_leaves_out_every_step_after_the_bad_one(tiny, tmp_path, monkeypatch):
     """On a GPU the verdict is read one step late: the step taken meanwhile must not count either."""
-    judge = "diffusion_fw.training.health.Health._judge"
-    from diffusion_fw.training.health import Health
+    judge = "diffusion_fw.training.callbacks.health.Health._judge"
+    from diffusion_fw.training.callbacks.health import Health
 
     immediately = Health._judge
     monkeypatch.setattr(judge, lambda self, trainer, module, behind: immediately(self, trainer, module, behind=1))

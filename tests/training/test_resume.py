@@ -14,12 +14,12 @@ from examples import plain_state
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
-from diffusion_fw.app.resume import continued, resumed
 from diffusion_fw.app.train import before, train
-from diffusion_fw.app.warm_start import warm_start
-from diffusion_fw.composition import build_experiment
-from diffusion_fw.config import check_command_line, conf_dir, store_components
+from diffusion_fw.checkpoints.warm_start import warm_start
+from diffusion_fw.composition.experiment import build_experiment
+from diffusion_fw.config.compose import check_command_line, conf_dir, store_components
 from diffusion_fw.registry import ConfigError
+from diffusion_fw.runs.resume import continued, resumed
 from diffusion_fw.training.durable import DurableIO
 from diffusion_fw.training.interruption import Interrupted
 
@@ -65,7 +65,7 @@ class Stop(lightning.Callback):
 
 def interrupted(config, folder, monkeypatch, *, at, number=signal.SIGTERM):
     """Train until a signal in step ``at``; the exit code."""
-    from diffusion_fw import composition
+    from diffusion_fw.composition import experiment as composition
 
     def with_stop(*args):
         experiment = build_experiment(*args)
@@ -347,7 +347,7 @@ class Vanish(lightning.Callback):
 
 
 def test_a_folder_that_vanishes_is_made_again_with_every_number(tmp_path, monkeypatch):
-    from diffusion_fw import composition
+    from diffusion_fw.composition import experiment as composition
 
     folder = tmp_path / "run"
 

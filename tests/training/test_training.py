@@ -9,10 +9,12 @@ import lightning
 import pytest
 import torch
 
-from diffusion_fw.composition import Facts, build_experiment, build_wrappers
-from diffusion_fw.data.source import to_model, to_pixels
-from diffusion_fw.sampling import draw
-from diffusion_fw.training.ema.exponential import Exponential
+from diffusion_fw.composition.experiment import build_experiment
+from diffusion_fw.composition.facts import Facts
+from diffusion_fw.composition.parts import build_wrappers
+from diffusion_fw.data.dataset import to_model, to_pixels
+from diffusion_fw.sampling.draw import draw
+from diffusion_fw.training.ema import Exponential
 
 
 def fit(config, folder, *callbacks, checkpoint=None):

@@ -9,8 +9,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, relu
 
-from diffusion_fw.data.source import to_model
-from diffusion_fw.metrics.extractor import FeatureExtractor, require_images
+from diffusion_fw.data.dataset import to_model
+from diffusion_fw.metrics.features.extractor import FeatureExtractor, require_images
 from diffusion_fw.registry import Runtime, register
 
 WEIGHTS = Path(__file__).parents[1] / "assets" / "digits_features.safetensors"

@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from diffusion_fw.metrics.extractor import FeatureExtractor
+from diffusion_fw.metrics.features.extractor import FeatureExtractor
 from diffusion_fw.registry import ConfigError, Runtime, register
 
 

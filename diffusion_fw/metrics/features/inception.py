@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from diffusion_fw.metrics.extractor import FeatureExtractor, require_images
+from diffusion_fw.metrics.features.extractor import FeatureExtractor, require_images
 from diffusion_fw.registry import ConfigError, Runtime, register
 
 WEIGHTS_URL = (

@@ -7,8 +7,8 @@ from typing import ClassVar
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from diffusion_fw.data.source import to_model
-from diffusion_fw.metrics.extractor import FeatureExtractor, require_images
+from diffusion_fw.data.dataset import to_model
+from diffusion_fw.metrics.features.extractor import FeatureExtractor, require_images
 from diffusion_fw.registry import Runtime, register
 
 

@@ -1,1 +1,1 @@
-"""The registered callbacks; each builder imports Lightning only when it is called, so that --help stays quick."""
+"""Callbacks and the page of their builders."""

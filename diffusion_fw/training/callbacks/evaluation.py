@@ -1,42 +1,180 @@
-"""Samples, their distance and pictures during training."""
+"""Looking at a model while it trains: samples of the averaged weights, their distance to held-out data, pictures."""
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from diffusion_fw.registry import PositiveInt, Runtime, register
+import lightning
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from diffusion_fw.data.dataset import Data, to_model, to_pixels
+from diffusion_fw.denoiser import Denoiser
+from diffusion_fw.noise import batch_noise, generator
+from diffusion_fw.pictures.view import view_for
+from diffusion_fw.process.level import NoiseLevel
+from diffusion_fw.samplers.sampler import Sampler
+from diffusion_fw.sampling.chunk import chunk_size, measure_chunk
+from diffusion_fw.sampling.draw import draw, frames
+from diffusion_fw.training.callbacks.history import History, log
+from diffusion_fw.training.callbacks.step_callback import StepCallback
+from diffusion_fw.training.outages import log_os_errors
+
+BINS = 20
+HELDOUT_STREAM = 7
 
 
-@register("callbacks", "evaluation")
-def evaluation(
-    history: Runtime[Any],
-    data: Runtime[Any],
-    sampler: Runtime[Any],
-    wrap: Runtime[Any],
-    metric: Runtime[Any],
-    folder: Runtime[Path],
-    seed: Runtime[int],
-    every: PositiveInt = 500,
-    batch_size: PositiveInt | Literal["auto"] = 256,
-    grid_images: PositiveInt = 64,
-) -> Any:
-    """Draw samples from the averaged weights, measure their distance to held-out data, draw pictures.
+class Evaluation(StepCallback):
+    """Every ``every`` steps and at the end: samples with their distance, a grid, the held-out loss by log-SNR.
 
-    batch_size is the samples drawn at once; auto: as many as half of the memory takes that is free at the first
-    evaluation.
+    Each process draws its share of the ``metric.num_samples`` samples; sample i is the same for any number of them.
     """
-    from diffusion_fw.training.evaluation import Evaluation
 
-    return Evaluation(
-        history=history,
-        data=data,
-        sampler=sampler,
-        wrap=wrap,
-        metric=metric,
-        folder=folder / "samples",
-        every=every,
-        batch_size=batch_size,
-        grid_images=grid_images,
-        seed=seed,
-    )
+    def __init__(
+        self,
+        *,
+        history: History,
+        data: Data,
+        sampler: Sampler,
+        wrap: Callable[[Denoiser], Denoiser],
+        metric: Any,
+        folder: Path,
+        every: int,
+        batch_size: int | str,
+        grid_images: int,
+        seed: int,
+    ) -> None:
+        self.history, self.data, self.sampler, self.wrap, self.metric = history, data, sampler, wrap, metric
+        self.folder, self.every, self.asked = folder, every, batch_size
+        # Of a chunk of samples, known when there is the first to draw.
+        self.batch_size = 0
+        # A grid shows few images, a plane shows every point.
+        self.shown = grid_images if len(data.shape) > 1 else metric.num_samples
+        self.seed = seed
+        self.view = view_for(data.shape)
+        self.last_samples: Tensor | None = None
+        self.irreducible: list[float] | None = None
+        self.curve: tuple[list[float], list[float]] = ([], [])
+
+    def after_step(self, trainer: lightning.Trainer, module: Any, step: int) -> None:
+        if step % self.every == 0 or step == trainer.max_steps:
+            training = module.averaged.training
+            with self.history.paused():
+                module.averaged.eval()
+                self.evaluate(trainer, module, step)
+                module.averaged.train(training)
+
+    def evaluate(self, trainer: lightning.Trainer, module: Any, step: int) -> None:
+        """One evaluation: recorded in the history, sent to the loggers, drawn in the folder."""
+        first = self._samples(trainer, module)
+        distance = float(self.metric.compute())
+        name = self.metric.name(module.weights_name)
+        self.history.distances.append([step, distance])
+        module.log(name, distance, logger=False)
+        module.log("best_distance", self.history.best, logger=False)
+        heldout = self._heldout(module)
+        self.history.heldout.append([step, heldout])
+        metrics = {name: distance, "heldout/loss": heldout}
+        if self.irreducible is not None:
+            metrics["heldout/irreducible"] = sum(self.irreducible) / len(self.irreducible)
+        metrics.update({f"heldout/loss at log-SNR {at:+.1f}": loss for at, loss in zip(*self.curve, strict=True)})
+        log(trainer, metrics, step)
+        self.last_samples = first
+        if not trainer.is_global_zero:
+            return
+        with log_os_errors(f"drawing into {self.folder}", "training goes on, and the next evaluation draws again"):
+            path = self.view.samples(self.folder / f"step_{step:07d}.png", first)
+            self._log_picture(trainer, "samples", path, step)
+            if step == trainer.max_steps:
+                path = self._draw_trajectory(module)
+                self._log_picture(trainer, "trajectory", path, step)
+
+    def _samples(self, trainer: lightning.Trainer, module: Any) -> Tensor:
+        """Update the metric with this process's samples; returns the first of them as the data holds them."""
+        self.metric.reset()
+        self.metric.to(module.device)
+        denoiser, classes = self.wrap(module.averaged), module.num_classes if module.conditional else 0
+        if not self.batch_size:
+            measured = functools.partial(measure_chunk, self.sampler, denoiser, self.data.shape, classes, module.device)
+            self.batch_size = chunk_size(self.asked, measured, module.device)
+        indices = range(trainer.global_rank, self.metric.num_samples, trainer.world_size)
+        chunks = draw(
+            self.sampler,
+            denoiser,
+            self.data.shape,
+            indices,
+            seed=self.seed,
+            num_classes=classes,
+            batch_size=self.batch_size,
+            device=module.device,
+        )
+        kept: list[Tensor] = []
+        with tqdm(total=len(indices), desc="sampling", leave=False, disable=not trainer.is_global_zero) as bar:
+            for chunk, x in chunks:
+                values = as_data(self.data, x)
+                self.metric.update(values)
+                kept.append(values[: self.shown].cpu())
+                bar.update(len(chunk))
+        return torch.cat(kept)[: self.shown]
+
+    @torch.no_grad()
+    def _heldout(self, module: Any) -> float:
+        """The averaged weights' loss on up to 1,000 held-out examples, with the same times and noise each time."""
+        denoiser, schedule = module.averaged, module.denoiser.schedule
+        count = min(1000, len(self.data.test))
+        values, labels = self.data.test.__getitems__(range(count))
+        t = schedule.fraction((torch.randperm(count, generator=generator(self.seed, HELDOUT_STREAM)) + 0.5) / count)
+        level = schedule(t.double())
+        x0 = to_model(values)
+        eps = batch_noise(x0, (self.seed, HELDOUT_STREAM))
+        losses = []
+        for first in range(0, count, self.batch_size):
+            part = slice(first, first + self.batch_size)
+            keep = torch.ones(len(x0[part]), dtype=torch.bool)
+            cond = module.labels(None if labels is None else labels[part].to(module.device), keep)
+            clean, noise = x0[part].to(module.device), eps[part].to(module.device)
+            losses.append(module.objective(denoiser, clean, level[part], noise, cond))
+        loss = torch.cat(losses).double().cpu()
+        # The extremes of log-SNR are infinite for zero terminal SNR; bins of equal count are always finite.
+        order = level.log_snr.argsort()
+        bins = [part for part in order.tensor_split(min(BINS, count)) if len(part)]
+        finite = level.log_snr.clamp(-30, 30)
+        self.curve = ([float(finite[part].mean()) for part in bins], [float(loss[part].mean()) for part in bins])
+        least = self._irreducible(module, x0, level, eps)
+        if least is not None:
+            self.irreducible = [float(least[part].mean()) for part in bins]
+        return float(loss.mean())
+
+    def _irreducible(self, module: Any, x0: Tensor, level: NoiseLevel, eps: Tensor) -> Tensor | None:
+        """The least loss on the same draws, where the data's distribution is known and no label is given."""
+        if self.data.oracle is None or module.conditional:
+            return None
+        exact = self.data.oracle.denoiser(module.denoiser.schedule)
+        return module.objective.irreducible(module.averaged, exact, x0, level, eps)
+
+    def _draw_trajectory(self, module: Any) -> Path:
+        classes = module.num_classes if module.conditional else 0
+        times, states = frames(
+            self.sampler,
+            self.wrap(module.averaged),
+            self.data.shape,
+            range(8 if len(self.data.shape) > 1 else 500),
+            seed=self.seed,
+            num_classes=classes,
+            device=module.device,
+        )
+        return self.view.trajectory(self.folder / "trajectory.png", as_data(self.data, states.cpu()), times)
+
+    def _log_picture(self, trainer: lightning.Trainer, name: str, path: Path, step: int) -> None:
+        for logger in trainer.loggers:
+            if hasattr(logger, "log_picture"):
+                logger.log_picture(name, path, step)
+
+
+def as_data(data: Data, x: Tensor) -> Tensor:
+    """Model values as the data holds them: pixels for images, unchanged for values without bounds."""
+    return x if data.value_range is None else to_pixels(x)

@@ -1,15 +1,31 @@
-"""The progress bar."""
+"""The progress bar of training: step, loss, images per second."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from diffusion_fw.registry import PositiveInt, Runtime, register
+import lightning
+from lightning.pytorch.callbacks import TQDMProgressBar
+
+from diffusion_fw.training.callbacks.history import History
 
 
-@register("callbacks", "progress")
-def progress(history: Runtime[Any], refresh_rate: PositiveInt = 10) -> Any:
-    """Show step, loss, images per second."""
-    from diffusion_fw.training.progress import Progress
+class Progress(TQDMProgressBar):
+    """Lightning's bar over the steps of the whole run, with the loss and speed of the last interval."""
 
-    return Progress(history=history, refresh_rate=refresh_rate)
+    def __init__(self, *, history: History, refresh_rate: int) -> None:
+        super().__init__(refresh_rate=refresh_rate)
+        self.history = history
+
+    def get_metrics(self, trainer: lightning.Trainer, pl_module: Any) -> dict[str, Any]:
+        shown: dict[str, Any] = {}
+        if self.history.records:
+            record = self.history.records[-1]
+            shown = {"loss": f"{record['loss']:.4f}", "images/s": f"{record['images_per_second']:.0f}"}
+        if self.history.distances:
+            shown["distance"] = f"{self.history.distances[-1][1]:.3g}"
+        return shown
+
+    def on_train_epoch_start(self, trainer: lightning.Trainer, *args: Any) -> None:
+        super().on_train_epoch_start(trainer, *args)
+        self.train_progress_bar.set_description("training")

@@ -1,1 +1,1 @@
-"""The registered loggers; each builder imports its library only when it is called."""
+"""Loggers and the page of their builders."""

@@ -7,53 +7,51 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from diffusion_fw.registry import Runtime, register
+import numpy as np
+from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities import rank_zero_only
+from PIL import Image
+
+from diffusion_fw.training.outages import log_os_errors
 
 
-@register("logger", "tensorboard")
-def tensorboard(folder: Runtime[Path]) -> Any:
-    """Write TensorBoard events, pictures included, into the run's folder."""
-    import numpy as np
-    from lightning.pytorch.loggers import TensorBoardLogger
-    from lightning.pytorch.utilities import rank_zero_only
-    from PIL import Image
+class TensorBoard(TensorBoardLogger):
+    """Numbers and pictures as TensorBoard events in the run's folder."""
 
-    from diffusion_fw.training.outages import survived
+    def __init__(self, folder: Path) -> None:
+        super().__init__(save_dir=folder, name="tensorboard", version="")
 
-    class Logger(TensorBoardLogger):
-        @contextlib.contextmanager
-        def _written(self) -> Iterator[Any]:
-            """What is added inside is on the disk afterwards; OSError where it cannot be."""
-            try:
-                yield self.experiment
-                self.experiment.flush()
-            except OSError:
-                if self._experiment is not None:
-                    # A writer refuses everything from its first error on; the next number opens another.
-                    self._experiment = None
-                    self._kwargs.pop("purge_step", None)
-                raise
+    @contextlib.contextmanager
+    def _written(self) -> Iterator[Any]:
+        """What is added inside is on the disk afterwards; OSError where it cannot be."""
+        try:
+            yield self.experiment
+            self.experiment.flush()
+        except OSError:
+            if self._experiment is not None:
+                # A writer refuses everything from its first error on; the next number opens another.
+                self._experiment = None
+                self._kwargs.pop("purge_step", None)
+            raise
 
-        @rank_zero_only
-        def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-            # Lightning's makes a ValueError of an OSError.
-            with self._written() as writer:
-                for name, value in metrics.items():
-                    writer.add_scalar(name, value, step)
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        # Lightning's makes a ValueError of an OSError.
+        with self._written() as writer:
+            for name, value in metrics.items():
+                writer.add_scalar(name, value, step)
 
-        def log_picture(self, name: str, path: Path, step: int) -> None:
-            with Image.open(path) as picture:
-                pixels = np.asarray(picture.convert("RGB"))
-            with self._written() as writer:
-                writer.add_image(name, pixels, step, dataformats="HWC")
+    def log_picture(self, name: str, path: Path, step: int) -> None:
+        with Image.open(path) as picture:
+            pixels = np.asarray(picture.convert("RGB"))
+        with self._written() as writer:
+            writer.add_image(name, pixels, step, dataformats="HWC")
 
-        def resume(self, step: int, state: dict[str, Any]) -> None:
-            """Hide what was logged after ``step``."""
-            self._kwargs["purge_step"] = step + 1
+    def resume(self, step: int, state: dict[str, Any]) -> None:
+        """Hide what was logged after ``step``."""
+        self._kwargs["purge_step"] = step + 1
 
-        @rank_zero_only
-        def finalize(self, status: str) -> None:
-            with survived(f"closing the logs in {folder}", "its last numbers may be missing"):
-                super().finalize(status)
-
-    return Logger(save_dir=folder, name="tensorboard", version="")
+    @rank_zero_only
+    def finalize(self, status: str) -> None:
+        with log_os_errors(f"closing the logs in {self.save_dir}", "its last numbers may be missing"):
+            super().finalize(status)

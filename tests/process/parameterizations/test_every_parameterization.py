@@ -28,7 +28,7 @@ def levels(path: str) -> NoiseLevel:
 def test_both_ends_of_the_path_are_recovered_wherever_they_are_determined(name, path):
     parameterization = dfw.build("parameterization", name)
     level = levels(path)
-    level = NoiseLevel(*(value[solvable(parameterization, level)] for value in level))
+    level = level[solvable(parameterization, level)]
     generator = torch.Generator().manual_seed(0)
     x0, eps = (torch.randn(len(level.t), 5, dtype=torch.float64, generator=generator) for _ in range(2))
     x = level.alpha[:, None] * x0 + level.sigma[:, None] * eps

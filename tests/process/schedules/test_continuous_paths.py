@@ -163,7 +163,7 @@ def test_the_elbo_weights_of_a_table_are_those_of_its_posteriors(name):
     """L_{k-1} = c_x0^2 / (2 var_small) |x_0 - x_0_hat|^2 (Ho et al. 2020, equation 8), times T for a uniform row."""
     table = dfw.build("schedule", name, num_steps=50)
     rows = table.table
-    step = posterior(rows.at(slice(2, None)), rows.at(slice(1, -1)))
+    step = posterior(rows[2:], rows[1:-1])
     expected = 50 * step.c_x0.square() / (2 * step.var_small)
     torch.testing.assert_close(table.elbo_weight(rows.t[2:]), expected, rtol=1e-9, atol=0)
     assert table.elbo_weight(rows.t[1]).item() == pytest.approx(25 / rows.sigma[1].item() ** 2)

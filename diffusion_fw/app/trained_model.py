@@ -1,0 +1,131 @@
+"""A trained model as `sample.py` and `evaluate.py` use it: its weights, guidance, sampler and device."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from diffusion_fw.app.device import choose
+from diffusion_fw.app.memory import describe_sampling_memory
+from diffusion_fw.checkpoints.load import load_chosen
+from diffusion_fw.checkpoints.weights import Choice
+from diffusion_fw.composition.facts import Facts
+from diffusion_fw.composition.parts import (
+    build_sampler,
+    build_variance,
+    build_wrappers,
+    check_fit,
+    check_label_dropout,
+    is_conditional,
+    own_variance,
+)
+from diffusion_fw.data.dataset import to_pixels
+from diffusion_fw.denoiser import Denoiser, NetworkDenoiser
+from diffusion_fw.process.variance import Variance
+from diffusion_fw.registry import ConfigError
+from diffusion_fw.samplers.sampler import Sampler
+from diffusion_fw.sampling.chunk import Chunk, chunk_size, measure_chunk
+from diffusion_fw.sampling.draw import draw
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a checkpoint and a program's config make together."""
+
+    config: dict[str, Any]
+    """The program's, with the model's own variance where it asks for none."""
+    trained_with: dict[str, Any]
+    """The config of the training."""
+    facts: Facts
+    choice: Choice
+    network: NetworkDenoiser
+    denoiser: Denoiser
+    """The network with its guidance."""
+    sampler: Sampler
+    variance: Variance
+    num_classes: int
+    """0 for a model that takes no labels."""
+    device: torch.device
+
+    @functools.cached_property
+    def chunk(self) -> Chunk:
+        """What drawing a chunk of samples takes."""
+        return measure_chunk(self.sampler, self.denoiser, self.facts.shape, self.num_classes, self.device)
+
+    @functools.cached_property
+    def batch_size(self) -> int:
+        """The config's, or for "auto" one that fits into the memory."""
+        return chunk_size(self.config["batch_size"], lambda: self.chunk, self.device)
+
+    def memory(self, count: int, *, copies: int = 0) -> str:
+        """In words what drawing ``count`` samples takes at its peak, ``copies`` of all of them held at once."""
+        example = math.prod(self.facts.shape) * (1 if self.facts.pixels else torch.empty(0).element_size())
+        size = min(count, self.batch_size)
+        return describe_sampling_memory(self.network, self.chunk, size, kept=copies * count * example)
+
+    def check_sampler(self) -> None:
+        """ConfigError where the sampler does not fit the model."""
+        check_fit(self.network, self.denoiser.schedule, self.sampler, self.variance)
+
+    def draw(self, count: int) -> Iterator[tuple[Sequence[int], Tensor]]:
+        """(indices, examples as the data hold them) in chunks: sample i depends on the seed and on i alone."""
+        for chunk, x in draw(
+            self.sampler,
+            self.denoiser,
+            self.facts.shape,
+            range(count),
+            seed=self.config["seed"],
+            num_classes=self.num_classes,
+            batch_size=self.batch_size,
+            device=self.device,
+        ):
+            yield chunk, to_pixels(x) if self.facts.pixels else x
+
+
+def open_trained(config: Mapping[str, Any]) -> Trained:
+    """The model of ``config["checkpoint"]``; ConfigError for a bad file and for choices that do not fit it."""
+    network, record, choice = load_chosen(config["checkpoint"], raw_weights=config["raw_weights"], **config["ema"])
+    own, trained_with = own_variance(config, record["config"]), record["config"]
+    facts, conditional = Facts.from_record(record["facts"]), is_conditional(network)
+    check_label_dropout(own, trained_with["label_dropout"])
+    device, num_classes = choose(own["device"]), facts.num_classes if conditional else 0
+    load = second_model(facts, num_classes, device)
+    return Trained(
+        config=own,
+        trained_with=trained_with,
+        facts=facts,
+        choice=choice,
+        network=network,
+        denoiser=build_wrappers(own, facts, conditional, load)(network.to(device)),
+        sampler=build_sampler(own),
+        variance=build_variance(own),
+        num_classes=num_classes,
+        device=device,
+    )
+
+
+def second_model(facts: Facts, num_classes: int, device: torch.device) -> Callable[..., Denoiser]:
+    """How a guidance loads another model, ``load(checkpoint, raw_weights=, ema_rate=, ema_std=)``.
+
+    Raises ConfigError where it is of other data: of another shape, or told of other classes; it may be told of none.
+    """
+
+    def load(checkpoint: str, *, raw_weights: bool, ema_rate: float | None, ema_std: float | None) -> Denoiser:
+        network, record, _ = load_chosen(checkpoint, raw_weights=raw_weights, rate=ema_rate, std=ema_std)
+        other = Facts.from_record(record["facts"])
+        if other.shape != facts.shape:
+            raise ConfigError(f"checkpoint={checkpoint} is of data of shape {other.shape}, the guided of {facts.shape}")
+        if is_conditional(network) and other.num_classes != num_classes:
+            raise ConfigError(
+                f"checkpoint={checkpoint} takes labels of {other.num_classes} classes, "
+                f"the guided model of {num_classes}"
+            )
+        return network.to(device)
+
+    return load

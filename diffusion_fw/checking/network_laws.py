@@ -1,0 +1,107 @@
+"""What every network promises: a map of (x, label, cond) to x's shape that treats each example by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+
+from diffusion_fw import registry
+from diffusion_fw.checking.findings import Row
+from diffusion_fw.checking.subject import Check, Subject, verdict
+from diffusion_fw.registry import ConfigError
+
+SHAPES = ((2,), (1, 8, 8), (3, 16, 16), (3, 32, 32))
+CLASSES = 3
+
+
+def _network(subject: Subject, shape: tuple[int, ...], outputs: int = 1) -> nn.Module:
+    """The network for examples of a shape, its parameters moved off the zeros at which some begin."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        network: nn.Module = subject.assemble(shape=shape, num_classes=CLASSES, outputs=outputs)
+        for parameter in network.parameters():
+            parameter.data += 0.02 * torch.randn_like(parameter)
+    return network.eval()
+
+
+def _accepted(subject: Subject) -> dict[tuple[int, ...], nn.Module]:
+    """The networks for those of the shapes that it takes."""
+    found: dict[tuple[int, ...], nn.Module] = {}
+    for shape in SHAPES:
+        try:
+            found[shape] = _network(subject, shape)
+        except ConfigError:
+            continue
+    return found
+
+
+def _inputs(shape: tuple[int, ...], count: int = 3) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(count, *shape, generator=generator), torch.tensor([10.0, 300.0, 900.0])[:count]
+
+
+def output(subject: Subject) -> Iterator[Row]:
+    """(B, *shape) -> (B, outputs shape[0], *shape[1:]), finite; at least one kind of data is taken."""
+    accepted = _accepted(subject)
+    for shape in accepted:
+        x, label = _inputs(shape)
+        for outputs in (1, 2):
+            wanted = (3, outputs * shape[0], *shape[1:])
+            with torch.no_grad():
+                result = _network(subject, shape, outputs)(x, label, None)
+            wrong = None
+            if tuple(result.shape) != wanted or result.dtype != x.dtype:
+                wrong = f"{tuple(result.shape)}, {result.dtype}"
+            elif not bool(result.isfinite().all()):
+                wrong = "values that are not finite"
+            yield verdict("output", f"x {shape}, outputs={outputs}", wrong, f"{wanted}, finite")
+    yield Row("kinds of data that it takes", "", str(len(accepted)), "at least 1", len(accepted) > 0)
+
+
+def batch(subject: Subject) -> Iterator[Row]:
+    """An example's output does not depend on the others of its batch; it depends on x and on the label."""
+    for shape, network in _accepted(subject).items():
+        x, label = _inputs(shape)
+        with torch.no_grad():
+            together = network(x, label, None)
+            alone = torch.cat([network(x[i : i + 1], label[i : i + 1], None) for i in range(len(x))])
+            shifted = network(x, label.flip(0), None)
+        gap = (alone - together).abs().max().item() / together.abs().max().item()
+        yield Row(
+            "one example alone and in a batch", f"x {shape}", f"{gap:.0e} apart", "at most 1e-4 apart", gap <= 1e-4
+        )
+        ignored = torch.equal(shifted[0], together[0])
+        yield verdict("time label", f"x {shape}", "ignored" if ignored else None, "changes the output")
+
+
+def classes(subject: Subject) -> Iterator[Row]:
+    """With ``class_conditional`` the class changes the output, and no class is the last of num_classes + 1."""
+    if "class_conditional" not in registry.entry(subject.group, subject.name).knobs:
+        return
+    conditional = Subject(subject.group, subject.name, {**subject.knobs, "class_conditional": True})
+    for shape, network in _accepted(conditional).items():
+        x, label = _inputs(shape)
+        with torch.no_grad():
+            first, last, none = (
+                network(x, label, cond) for cond in (torch.zeros(3).long(), torch.full((3,), CLASSES), None)
+            )
+        ignored = torch.equal(first, last)
+        yield verdict("class", f"x {shape}", "ignored" if ignored else None, "changes the output")
+        wrong = None if torch.allclose(last, none) else "another output"
+        yield verdict("cond=None", f"x {shape}", wrong, f"as class {CLASSES}, no class")
+
+
+def gradients(subject: Subject) -> Iterator[Row]:
+    """Every parameter that is trained gets a finite gradient."""
+    for shape, network in _accepted(subject).items():
+        x, label = _inputs(shape)
+        network(x, label, None).square().mean().backward()
+        trained = {name: item for name, item in network.named_parameters() if item.requires_grad}
+        without = [name for name, item in trained.items() if item.grad is None or not bool(item.grad.isfinite().all())]
+        wrong = f"none or not finite for {', '.join(without[:3])}" if without else None
+        yield verdict("gradients", f"x {shape}", wrong, "finite for every parameter")
+
+
+CHECKS: tuple[Check, ...] = (output, batch, classes, gradients)

@@ -1,0 +1,91 @@
+"""What every parameterization promises: F determines x_0 and eps, and the network's inputs are finite."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+
+from diffusion_fw.checking.findings import Row
+from diffusion_fw.checking.schedule_laws import noisy_times
+from diffusion_fw.checking.subject import Check, Subject, schedules, verdict
+from diffusion_fw.process.compatibility import solvable
+from diffusion_fw.process.parameterization import Parameterization
+from diffusion_fw.process.schedule import Schedule
+
+FACTS = {"data_std": 0.5}
+DIMENSIONS = 5
+EPSILON = 2.0**-52
+
+
+def _subject_on(subject: Subject, schedule: Schedule) -> Parameterization:
+    built: Parameterization = subject.assemble(schedule=schedule, **FACTS)
+    return built
+
+
+def round_trip(subject: Subject) -> Iterator[Row]:
+    """(x_0, eps) -> F -> (x_0, eps) wherever D is not 0, on every schedule."""
+    generator = torch.Generator().manual_seed(0)
+    for name, schedule in schedules().items():
+        parameterization = _subject_on(subject, schedule)
+        t = noisy_times(schedule)
+        level = schedule(torch.cat([t.new_zeros(1), t]))
+        kept = solvable(parameterization, level)
+        level = level[kept]
+        x0, eps = (torch.randn(len(level.t), DIMENSIONS, dtype=torch.float64, generator=generator) for _ in range(2))
+        x = level.alpha[:, None] * x0 + level.sigma[:, None] * eps
+        where = f"{name}, all {len(kept)} levels"
+        if not bool(kept.all()):
+            where = f"{name}, {int((~kept).sum())} of {len(kept)} levels left out"
+        if kept.double().mean() < 0.9:
+            yield Row("x_0 and eps from F", where, "undetermined there", "determined at nine levels of ten", False)
+            continue
+        output = parameterization.target(level, x0, eps)
+        found_x0, found_eps = parameterization.solve(level, x, output)
+        # What float64 loses in solving: the sizes of the terms whose difference x_0 and eps are.
+        p, q, r, s = parameterization.inverse(level)
+        size_x0 = (p[:, None] * x).abs() + (q[:, None] * output).abs() + x0.abs()
+        size_eps = (r[:, None] * x).abs() + (s[:, None] * output).abs() + eps.abs()
+        gap = max(
+            ((found - wanted).abs() / size).nan_to_num(nan=torch.inf).max().item()
+            for found, wanted, size in ((found_x0, x0, size_x0), (found_eps, eps, size_eps))
+        )
+        found = f"off by {gap / EPSILON:.0f} roundings"
+        yield Row("x_0 and eps from F", where, found, "at most 32 roundings of float64", gap <= 32 * EPSILON)
+
+
+def inputs(subject: Subject) -> Iterator[Row]:
+    """c_in > 0 and the label are finite float64 of t's shape at every level; the label rises with the noise."""
+    for name, schedule in schedules().items():
+        t = noisy_times(schedule)
+        level = schedule(torch.cat([t.new_zeros(1), t]))
+        c_in, label = _subject_on(subject, schedule).input(level)
+        wrong = None
+        for what, value in (("c_in", c_in), ("label", label)):
+            if value.shape != level.t.shape or value.dtype != torch.float64:
+                wrong = f"{what} of shape {tuple(value.shape)}, {value.dtype}"
+            elif not bool(value.isfinite().all()):
+                wrong = f"{what} not finite at t = {level.t[~value.isfinite()][0].item():g}"
+        if wrong is None and not bool((c_in > 0).all()):
+            wrong = "c_in not positive"
+        if wrong is None and not bool((label.diff() >= 0).all()):
+            wrong = "a label that falls with the noise"
+        yield verdict("network's inputs", name, wrong, "finite, c_in positive, label rising")
+
+
+def shapes(subject: Subject) -> Iterator[Row]:
+    """The coefficients are float64 and of t's shape, scalar or one per example, and both ways agree."""
+    schedule = schedules()["vp"]
+    parameterization = _subject_on(subject, schedule)
+    t = torch.tensor([0.2, 0.7], dtype=torch.float64)
+    together = torch.stack(parameterization.coefficients(schedule(t)))
+    single = torch.stack([torch.stack(parameterization.coefficients(schedule(value))) for value in t], dim=1)
+    wrong = None
+    if together.shape != (2, 2) or together.dtype != torch.float64:
+        wrong = f"shape {tuple(together.shape[1:])}, {together.dtype}"
+    elif not torch.allclose(together, single, rtol=1e-12, atol=0):
+        wrong = "other values for one time than for several"
+    yield verdict("coefficients (a, b)", "vp", wrong, "float64 of t's shape")
+
+
+CHECKS: tuple[Check, ...] = (round_trip, inputs, shapes)

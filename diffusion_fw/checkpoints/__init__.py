@@ -1,0 +1,1 @@
+"""Checkpoints: reading them safely, choosing their weights, starting from them."""

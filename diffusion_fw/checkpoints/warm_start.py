@@ -1,0 +1,57 @@
+"""Starting from the weights of another run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from diffusion_fw.checkpoints.load import checkpoint_of, read
+from diffusion_fw.checkpoints.weights import choose
+from diffusion_fw.registry import ConfigError
+from diffusion_fw.training.module import RECORD_KEY
+
+SHOWN = 8
+
+
+def warm_start(module: Any, source: str, *, raw_weights: bool = False) -> str:
+    """Copy the tensors of ``source`` that have the same name and shape into the model and its averages.
+
+    The first averaged weights, unless the raw ones are asked for or there is no average. Returns what to tell: how
+    many matched, which differ in shape, which are missing, which were left over. Raises ConfigError where none matches.
+    """
+    path = checkpoint_of(source)
+    content = read(path)
+    chosen = choose(content, path, raw_weights=raw_weights, rate=None, std=None)
+    given = chosen.weights
+    own: dict[str, Tensor] = module.denoiser.state_dict()
+    same = {key: given[key] for key, value in own.items() if key in given and given[key].shape == value.shape}
+    if not same:
+        raise ConfigError(
+            f"init_from={source}: no weight of it has the name and shape of one of this model; its network is "
+            f"{content[RECORD_KEY]['config']['network']['name']}"
+        )
+    for denoiser in (module.denoiser, *(averaged for _, averaged in module.tracks())):
+        state = denoiser.state_dict()
+        with torch.no_grad():
+            for key, value in same.items():
+                state[key].copy_(value)
+    other = [
+        f"{key} {tuple(given[key].shape)} -> {tuple(own[key].shape)}" for key in own if key in given and key not in same
+    ]
+    values = sum(value.numel() for value in same.values())
+    lines = [
+        f"init_from={source}: {len(same)} of {len(own)} tensors copied "
+        f"({values:,} of {sum(value.numel() for value in own.values()):,} values, "
+        f"{chosen.name} weights)",
+        *_listed("of another shape, left at random", other),
+        *_listed("missing there, left at random", [key for key in own if key not in given]),
+        *_listed("not used by this model", [key for key in given if key not in own]),
+    ]
+    return "\n".join(lines)
+
+
+def _listed(title: str, items: list[str]) -> list[str]:
+    more = f", ... ({len(items)} in all)" if len(items) > SHOWN else ""
+    return [f"  {title}: {', '.join(items[:SHOWN])}{more}"] if items else []

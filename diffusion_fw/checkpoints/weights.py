@@ -1,0 +1,144 @@
+"""Which of a checkpoint's weights to use: trained, averaged over some length, or of a length made after training."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from diffusion_fw.registry import ConfigError
+from diffusion_fw.training.callbacks.snapshots import FOLDER, Snapshot, before
+from diffusion_fw.training.module import RECORD_KEY
+from diffusion_fw.training.power_profile import LONGEST, Fit, Profile, fit
+
+SHORTEST = 1e-3
+POINTS = 2000
+"""Of a picture of a profile."""
+FIRST = "averaged."
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Weights, what a metric's name calls them, and how they were made of others if they were."""
+
+    name: str
+    weights: dict[str, Tensor] = field(repr=False)
+    fit: Fit | None = None
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """For a file of results."""
+        if self.fit is None:
+            return {"weights": self.name}
+        made = {"averages": len(self.fit.profiles), "residual": self.fit.residual}
+        return {"weights": self.name, "reconstruction": made}
+
+    @property
+    def rows(self) -> dict[str, str]:
+        """For a table that is printed."""
+        if self.fit is None:
+            return {}
+        count, residual = len(self.fit.profiles), self.fit.residual
+        return {"weights": f"{self.name}, made of {count} averages; its profile is off by {residual:.2%}"}
+
+    def pictures(self, folder: Path) -> list[Path]:
+        """The profile asked for and the one reached, where weights were made of others."""
+        if self.fit is None:
+            return []
+        from diffusion_fw.pictures.ema_profiles import profiles
+
+        target, time = self.fit.target, self.fit.target.time
+        steps = torch.linspace(0, time, POINTS + 1, dtype=torch.float64)[1:]
+        parts = [profile.density(steps).masked_fill(steps > profile.time, torch.nan) for profile in self.fit.profiles]
+        return [
+            profiles(
+                folder / "ema_profile.png",
+                steps,
+                time * target.density(steps),
+                time * self.fit.density(steps),
+                time * torch.stack(parts),
+                f"Average of std={target.std:g} at step {time:g}: its profile is off by {self.fit.residual:.2%}",
+            )
+        ]
+
+
+def choose(content: dict[str, Any], path: Path, *, raw_weights: bool, rate: float | None, std: float | None) -> Choice:
+    """The weights of a checkpoint's content that the options name; the first average if they name none.
+
+    Raises ConfigError for options that exclude each other and for an average that is not there and cannot be made,
+    with those that are.
+    """
+    given = {key: value for key, value in (("rate", rate), ("std", std)) if value is not None}
+    if len(given) + raw_weights > 1:
+        options = [f"ema.{key}={value}" for key, value in given.items()] + ["raw_weights=true"] * raw_weights
+        raise ConfigError(f"{' and '.join(options)} name different weights; give one of them")
+    held = _held(content, path)
+    if raw_weights or (not held and not given):
+        return Choice("raw", _part(content, "denoiser."))
+    if not given:
+        return Choice("ema", _part(content, FIRST))
+    (key, value), *_ = given.items()
+    for prefix, length in held.items():
+        if length == given:
+            return Choice(f"ema({key}={value:g})", _part(content, prefix))
+    there = ", ".join(f"ema.{key}={value:g}" for length in held.values() for key, value in length.items())
+    there = there or "no average whose length is known"
+    there = f"checkpoint={path} holds {there}, and the trained weights (raw_weights=true)"
+    stds = {prefix: length["std"] for prefix, length in held.items() if set(length) == {"std"}}
+    if key != "std" or not stds or content[RECORD_KEY]["config"].get("ema", {}).get("name") != "post_hoc":
+        raise ConfigError(f"ema.{key}={value:g}: {there}; any ema.std can be had after training with ema=post_hoc")
+    if not SHORTEST <= value <= LONGEST:
+        raise ConfigError(
+            f"ema.std={value:g} must be between {SHORTEST:g} and {LONGEST:.3f}, where all steps count alike"
+        )
+    return _made(content, path, value, stds)
+
+
+def _held(content: dict[str, Any], path: Path) -> dict[str, dict[str, float]]:
+    """The averages in a checkpoint: where they are and their lengths, which one of version 0.1.0 doesn't tell."""
+    held = content[RECORD_KEY].get("averages", {FIRST: {}})
+    right = isinstance(held, dict) and all(
+        isinstance(prefix, str)
+        and isinstance(length, dict)
+        and set(length) <= {"rate", "std"}
+        and all(isinstance(value, float) and 0 <= value <= 1 for value in length.values())
+        for prefix, length in held.items()
+    )
+    if not right:
+        raise ConfigError(f"checkpoint={path} was not loaded: what it says of its averages is not a list of lengths")
+    return held
+
+
+def _part(content: dict[str, Any], prefix: str) -> dict[str, Tensor]:
+    weights = content["state_dict"].items()
+    return {key.removeprefix(prefix): value for key, value in weights if key.startswith(prefix)}
+
+
+def _made(content: dict[str, Any], path: Path, std: float, stds: dict[str, float]) -> Choice:
+    """The average of length ``std`` at the checkpoint's step, made of the run's snapshots and the checkpoint's own."""
+    step = content.get("global_step")
+    if not isinstance(step, int) or step < 1:
+        raise ConfigError(f"ema.std={std:g}: checkpoint={path} was written before the first step")
+    folder = path.absolute().parent.parent / FOLDER
+    snapshots = before(folder, step)
+    if not snapshots:
+        raise ConfigError(f"ema.std={std:g}: no snapshots from before step {step} in {folder}; keep it with its run")
+    sources: list[tuple[Profile, Snapshot | str, int]] = [
+        (profile, snapshot, index) for snapshot in snapshots for index, profile in enumerate(snapshot.profiles)
+    ]
+    sources += [(Profile(value, step), prefix, 0) for prefix, value in stds.items()]
+    found = fit(Profile(std, step), [profile for profile, _, _ in sources])
+    like = _part(content, FIRST)
+    total: dict[str, Tensor] = {}
+    for x, (_, source, index) in zip(found.coefficients, sources, strict=True):
+        parameters = _part(content, source).items() if isinstance(source, str) else source.parameters(index, like)
+        for key, value in parameters:
+            if value.is_floating_point():
+                total[key] = total.get(key, torch.zeros(value.shape, dtype=torch.float64)).add_(value, alpha=x)
+    # A buffer is not averaged: the checkpoint's stands for all.
+    made = {key for snapshot in snapshots[:1] for key, _ in snapshot.parameters(0, like)}
+    weights = {key: total[key].to(value.dtype) if key in made else value for key, value in like.items()}
+    return Choice(f"ema(std={std:g}, reconstructed)", weights, found)

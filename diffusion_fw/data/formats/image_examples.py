@@ -1,0 +1,169 @@
+"""Examples from image files: decoded once into memory, or each time they are asked for."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import logging
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal, Protocol
+
+import torch
+from torch import Tensor
+
+from diffusion_fw.data.dataset import Batch, InMemory
+from diffusion_fw.data.formats.decode import CorruptImageError, Decoder
+from diffusion_fw.data.formats.image_files import ImageFiles
+from diffusion_fw.registry import ConfigError
+
+logger = logging.getLogger(__name__)
+
+BLOCK = 1024
+THREADS = min(os.cpu_count() or 1, 8)  # large photographs gain from threads, thumbnails lose from many
+SHOWN = 10
+
+
+class EncodedImages(Protocol):
+    """Image files by number."""
+
+    key: ClassVar[str]
+    """The config key that says where they lie."""
+
+    def __len__(self) -> int: ...
+
+    def name(self, index: int) -> str:
+        """What a message calls one of them."""
+        ...
+
+    def read(self, index: int) -> bytes:
+        """The content of one; any exception where it can't be read."""
+        ...
+
+    def fingerprint(self) -> str:
+        """What changes with their content."""
+        ...
+
+
+@dataclass(frozen=True)
+class NamedImages:
+    """Files under one root, by their place in the list."""
+
+    files: ImageFiles
+    marks: dict[str, str]
+    """The files' paths, each with a mark that changes with its content."""
+    paths: list[str] = field(init=False, repr=False)
+
+    key: ClassVar[str] = "data.path"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "paths", list(self.marks))
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def name(self, index: int) -> str:
+        return self.paths[index]
+
+    def read(self, index: int) -> bytes:
+        return self.files.read(self.paths[index])
+
+    def fingerprint(self) -> str:
+        return repr(self.marks)
+
+
+@dataclass(frozen=True)
+class LazyImages:
+    """Images decoded when they are asked for.
+
+    With on_error="skip", an image that cannot be read is replaced by the next one that can, with its label, so that
+    the same indices still give the same examples; each is logged once in each process.
+    """
+
+    images: EncodedImages
+    labels: Tensor | None
+    decoder: Decoder
+    on_error: Literal["raise", "skip"]
+    unreadable: set[int] = field(init=False, repr=False, default_factory=set)
+    """The indices that were found to be corrupt so far."""
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitems__(self, indices: Sequence[int]) -> Batch:
+        wanted = range(len(self))
+        found = [self.readable(wanted[index]) for index in torch.as_tensor(indices).tolist()]
+        values = torch.stack([image for _, image in found])
+        return values, None if self.labels is None else self.labels[[index for index, _ in found]].long()
+
+    def fingerprint(self) -> str:
+        content = repr((self.images.fingerprint(), self.decoder, self.on_error))
+        return hashlib.sha256(content.encode(errors="replace")).hexdigest()[:16]
+
+    def decode(self, index: int) -> Tensor:
+        """One image; CorruptImageError that names it."""
+        try:
+            content = self.images.read(index)
+        except Exception as error:  # a corrupt archive raises whatever its bytes happen to spell
+            raise CorruptImageError(f"{self.images.name(index)} ({error})") from error
+        try:
+            return self.decoder(content)
+        except CorruptImageError as error:
+            raise CorruptImageError(f"{self.images.name(index)} ({error})") from error
+
+    def attempt(self, index: int) -> Tensor | CorruptImageError:
+        """One image, or with on_error="skip" why there is none; with "raise" that is a ConfigError."""
+        try:
+            return self.decode(index)
+        except CorruptImageError as error:
+            if self.on_error == "raise":
+                raise ConfigError(
+                    f"{self.images.key}: {error} is not a readable image; repair or remove it, or give "
+                    "data.on_error=skip"
+                ) from None
+            return error
+
+    def readable(self, index: int) -> tuple[int, Tensor]:
+        """The first readable image from this index on, around the end, and its index."""
+        for candidate in itertools.chain(range(index, len(self)), range(index)):
+            if candidate in self.unreadable:
+                continue
+            image = self.attempt(candidate)
+            if isinstance(image, Tensor):
+                return candidate, image
+            self.unreadable.add(candidate)
+            logger.warning(
+                "data.on_error=skip: %s is not readable, the next image takes its place (%d so far)",
+                image,
+                len(self.unreadable),
+            )
+        raise self.no_readable_image()
+
+    def in_memory(self) -> InMemory:
+        """All of them decoded now; those that cannot be read are left out, and counted in one warning."""
+        values = torch.empty(len(self), self.decoder.channels, self.decoder.size, self.decoder.size, dtype=torch.uint8)
+        kept, errors = [], []
+        with ThreadPoolExecutor(THREADS) as pool:
+            for start in range(0, len(self), BLOCK):
+                block = range(start, min(start + BLOCK, len(self)))
+                for index, image in zip(block, pool.map(self.attempt, block), strict=True):
+                    if isinstance(image, Tensor):
+                        values[index] = image
+                        kept.append(index)
+                    else:
+                        errors.append(image)
+        if not kept:
+            raise self.no_readable_image()
+        if not errors:
+            return InMemory(values, self.labels)
+        shown = ", ".join(map(str, errors[:SHOWN])) + (", ..." if len(errors) > SHOWN else "")
+        logger.warning("data.on_error=skip: skipped %d of %d images: %s", len(errors), len(self), shown)
+        return InMemory(values[kept], None if self.labels is None else self.labels[kept])
+
+    def no_readable_image(self) -> ConfigError:
+        """What is raised where every image was skipped."""
+        return ConfigError(
+            f"{self.images.key}: not one of {len(self)} images is readable; with data.on_error=raise the first says why"
+        )

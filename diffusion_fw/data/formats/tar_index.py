@@ -1,0 +1,145 @@
+"""Where the examples of a shard lie: a tar in the layout of WebDataset, read header by header."""
+
+from __future__ import annotations
+
+import json
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from typing import BinaryIO, NamedTuple
+
+import torch
+from torch import Tensor
+
+from diffusion_fw.data.dataset import uniform_hash
+from diffusion_fw.data.formats.image_files import LARGEST_MEMBER, SUFFIXES
+from diffusion_fw.registry import ConfigError
+
+BLOCK = 512
+LONGEST_NAME = 1 << 16
+"""Bytes of a header that holds a long name."""
+LARGEST_LABEL = 1 << 20
+"""Bytes of a .cls or .json."""
+MOST_CLASSES = 1 << 16
+NO_LABEL, BAD_LABEL = -1, -2
+NOT_REGULAR = -1
+FILES = (tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.CONTTYPE)
+
+
+class Member(NamedTuple):
+    """A member of a tar; size is NOT_REGULAR for a link, a sparse file and whatever else has no bytes of its own."""
+
+    name: str
+    start: int
+    size: int
+
+
+def members(file: BinaryIO) -> Iterator[Member]:
+    """The members of an uncompressed tar (ustar, GNU, pax), by reading the headers alone.
+
+    The standard library's own loop ends in silence where a tar is cut between two members, and trusts sizes; so the
+    headers are followed here, and it checks and reads each. ValueError where there is none, or the end is missing.
+    """
+    length = file.seek(0, 2)
+    position, name, size, sparse = 0, "", None, False
+    while True:
+        file.seek(position)
+        block = file.read(BLOCK)
+        if block == bytes(BLOCK):
+            return
+        if len(block) < BLOCK and position:
+            raise ValueError(f"it ends after {length:,} bytes without the mark of the end, so it is cut off")
+        try:
+            header = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
+        except tarfile.HeaderError as error:
+            raise ValueError(f"no tar header at byte {position:,} ({error})") from None
+        start = position + BLOCK
+        stated = header.size if size is None else size
+        if stated < 0 or header.type == tarfile.GNUTYPE_SPARSE:
+            raise ValueError(f"the header at byte {position:,} is of a sparse file or states a negative size")
+        hollow = header.type in tarfile.SUPPORTED_TYPES and header.type not in FILES
+        has_content = not hollow or header.type in (tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK)
+        position = start + (-(-stated // BLOCK) * BLOCK if has_content else 0)
+        if position > length:
+            raise ValueError(f"it ends after {length:,} bytes inside of {header.name[:100]!r}, so it is cut off")
+        if header.type in (tarfile.GNUTYPE_LONGNAME, tarfile.XHDTYPE, tarfile.SOLARIS_XHDTYPE):
+            if stated > LONGEST_NAME:
+                raise ValueError(f"a name's header takes {stated:,} bytes, more than {LONGEST_NAME:,}")
+            content = file.read(stated)
+            if header.type == tarfile.GNUTYPE_LONGNAME:
+                name = content.rstrip(b"\0").decode("utf-8", "surrogateescape")
+            else:
+                records = pax_records(content)
+                name = records.get("path", name)
+                size = int(records["size"]) if "size" in records else size
+                sparse = any(keyword.startswith("GNU.sparse") for keyword in records)
+        elif header.type not in (tarfile.GNUTYPE_LONGLINK, tarfile.XGLTYPE):
+            regular = header.type in FILES and not sparse
+            yield Member(name or header.name, start, stated if regular else NOT_REGULAR)
+            name, size, sparse = "", None, False
+
+
+def pax_records(content: bytes) -> dict[str, str]:
+    """The lines "length keyword=value" of an extended header (POSIX.1-2001)."""
+    records, position = {}, 0
+    while position < len(content):
+        space = content.find(b" ", position, position + 20)
+        end = position + int(content[position:space] or b"0") if space > 0 else 0
+        if end <= space or content[end - 1 : end] != b"\n":
+            raise ValueError("an extended header is damaged")
+        keyword, _, value = content[space + 1 : end - 1].decode("utf-8", "surrogateescape").partition("=")
+        records[keyword] = value
+        position = end
+    return records
+
+
+def parts(name: str) -> tuple[str, str]:
+    """The key of an example and the suffix: what stands before and after the first dot of the last part."""
+    folder, slash, base = name.rpartition("/")
+    stem, dot, suffix = base.partition(".")
+    return (folder + slash + stem, dot + suffix.lower()) if stem else ("", "")
+
+
+def read_label(content: bytes, suffix: str) -> int:
+    """A class's number from a .cls, or "label" in a .json, which may lack it; BAD_LABEL for the rest."""
+    try:
+        value = int(content.decode()) if suffix == ".cls" else json.loads(content).get("label")
+    except (ValueError, AttributeError, RecursionError):
+        return BAD_LABEL
+    if value is None:
+        return NO_LABEL
+    return value if type(value) is int and 0 <= value < MOST_CLASSES else BAD_LABEL
+
+
+def index(path: Path) -> dict[str, Tensor]:
+    """Every image of one shard, in the order of the tar: offset int64, size and label int32, hash float64, each (n,).
+
+    The hash depends on the shard's own name and the example's key. Raises ConfigError for what is no whole tar.
+    """
+    images: dict[str, tuple[int, int]] = {}
+    labels: dict[str, int] = {}
+    try:
+        with path.open("rb") as file:
+            for name, start, size in members(file):
+                key, suffix = parts(name)
+                if suffix in SUFFIXES:
+                    if key in images:
+                        raise ValueError(f"two images of the key {key[:100]!r}")
+                    images[key] = start, min(size, LARGEST_MEMBER + 1)
+                elif suffix in (".cls", ".json") and (suffix == ".cls" or key not in labels):
+                    file.seek(start)
+                    fits = 0 <= size <= LARGEST_LABEL
+                    labels[key] = read_label(file.read(size), suffix) if fits else BAD_LABEL
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"data.shards: {path} is not a whole uncompressed tar: {error}; get it again, or unpack a .tar.gz to .tar, "
+            "since examples are read by their position"
+        ) from None
+    places = torch.tensor(list(images.values()), dtype=torch.int64).view(-1, 2)
+    hashes = [uniform_hash(PurePosixPath(path.name, key.lstrip("/"))) for key in images]
+    return {
+        "offset": places[:, 0].contiguous(),
+        "size": places[:, 1].int(),
+        "label": torch.tensor([labels.get(key, NO_LABEL) for key in images], dtype=torch.int32),
+        "hash": torch.tensor(hashes, dtype=torch.float64),
+    }

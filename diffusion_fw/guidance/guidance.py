@@ -1,0 +1,88 @@
+"""What guidance is: a denoiser that wraps a denoiser."""
+
+from __future__ import annotations
+
+import dataclasses
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from diffusion_fw.denoiser import Denoiser
+from diffusion_fw.process.level import NoiseLevel, expand
+from diffusion_fw.process.parameterization import Prediction
+from diffusion_fw.process.schedule import Schedule
+from diffusion_fw.registry import Runtime
+
+
+@dataclass(frozen=True)
+class Guidance(ABC):
+    """A denoiser on the schedule of the one it wraps; several wrap each other, the first of a config innermost."""
+
+    denoiser: Runtime[Denoiser]
+
+    asks_without_label: ClassVar[bool] = False
+    """Whether it asks a model of labels for its prediction without one, which training must have practised."""
+
+    @property
+    def schedule(self) -> Schedule:
+        return self.denoiser.schedule
+
+    @abstractmethod
+    def __call__(self, x: Tensor, level: NoiseLevel, cond: Any = None) -> Prediction:
+        """x (B, ...), level = schedule(t) with t scalar or (B,), cond what the wrapped denoiser takes."""
+
+
+def with_x0(prediction: Prediction, level: NoiseLevel, x0: Tensor) -> Prediction:
+    """The prediction moved to another x_0 at the same x_t: eps' = eps - (alpha / sigma)(x_0' - x_0).
+
+    So x_t = alpha x_0' + sigma eps' still holds, and where x_0 stays, eps stays to the bit. At sigma = 0 any eps fits.
+    """
+    ratio = torch.exp(level.log_snr / 2).nan_to_num(posinf=0.0)
+    eps = prediction.eps - expand(ratio, x0) * (x0 - prediction.x0)
+    return dataclasses.replace(prediction, x0=x0, eps=eps)
+
+
+def with_gradient(prediction: Prediction, level: NoiseLevel, gradient: Tensor) -> Prediction:
+    """The prediction with a gradient of a log-density of x_t added to the score -eps / sigma.
+
+    eps' = eps - sigma gradient and x_0' = x_0 + (sigma^2 / alpha) gradient. At alpha = 0 the density does not
+    depend on x_t, its gradient cannot say where x_0 moves, and the prediction is left as it is.
+    """
+    c_eps = torch.where(level.alpha > 0, level.sigma, 0.0)
+    c_x0 = torch.where(level.alpha > 0, level.sigma * torch.exp(-level.log_snr / 2), 0.0)
+    x0 = prediction.x0 + expand(c_x0, gradient) * gradient
+    eps = prediction.eps - expand(c_eps, gradient) * gradient
+    return dataclasses.replace(prediction, x0=x0, eps=eps)
+
+
+def linearize(
+    denoiser: Denoiser, x: Tensor, level: NoiseLevel, cond: Any = None
+) -> tuple[Prediction, Callable[[Tensor], Tensor]]:
+    """The prediction at x, and the map v -> (dx_0/dx)^T v; one evaluation, also where the caller records no gradients.
+
+    The map may be called under ``no_grad`` and under ``inference_mode``, and is differentiable where the caller
+    records gradients.
+    """
+
+    def predict(x: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+        prediction = denoiser(x, level, cond)
+        rest = (prediction.eps, prediction.variance_logit)
+        return prediction.x0, tuple(value for value in rest if value is not None)
+
+    x0, pullback, rest = torch.func.vjp(predict, x, has_aux=True)  # type: ignore[misc]
+    return Prediction(x0, *rest), lambda vector: pullback(vector)[0]
+
+
+def extrapolate(strong: Prediction, weak: Prediction, scale: Tensor) -> Prediction:
+    """weak + scale (strong - weak) for x_0 and eps, with the variance of ``strong``; scale float64, scalar or (B,).
+
+    Both ends are moved alike, so x_t = alpha x_0 + sigma eps holds for the result; scale = 1 is ``strong`` to the bit.
+    """
+    excess = expand(scale - 1, strong.x0)
+    x0 = strong.x0 + excess * (strong.x0 - weak.x0)
+    eps = strong.eps + excess * (strong.eps - weak.eps)
+    return Prediction(x0, eps, strong.variance_logit)

@@ -1,1 +1,0 @@
-"""Measurements for inverse problems: a mask, a matrix, an average over blocks."""

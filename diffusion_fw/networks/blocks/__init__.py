@@ -1,0 +1,1 @@
+"""Blocks that networks share; nothing here is a choice of a config."""

@@ -1,1 +1,0 @@
-"""The registered time samplers, one small file each."""

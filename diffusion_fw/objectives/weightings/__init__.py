@@ -1,1 +1,0 @@
-"""The registered weightings, one small file each."""

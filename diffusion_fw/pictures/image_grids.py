@@ -1,0 +1,146 @@
+"""Images in cells, drawn pixel by pixel: each pixel of an image becomes a square of whole pixels."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from matplotlib import get_data_path
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+from diffusion_fw.files import atomic_write
+from diffusion_fw.pictures.style import INK, PAGE, QUIET
+
+CELL = 80
+"""The side in pixels that small images are enlarged to, or the next larger whole multiple of theirs."""
+LARGEST_FACTOR = 8
+GAP = 4
+MARGIN = 16
+BETWEEN = (205, 211, 219)
+"""The colour between cells: unlike the black and the white that images often end in."""
+
+
+def factor(images: Tensor) -> int:
+    """The whole factor by which images (..., H, W) are enlarged: 8 for 8x8, 3 for 28x28 and 32x32, 1 from 80x80."""
+    return min(LARGEST_FACTOR, math.ceil(CELL / max(images.shape[-2:])))
+
+
+def panel(images: Tensor, columns: int) -> Tensor:
+    """uint8 images (N, C, H, W) in cells, row by row: RGB (H', W', 3).
+
+    The image's pixel (y, x) of row i and column j is the square of side f = factor(images) whose corner is
+    (g + i (f H + g) + f y, g + j (f W + g) + f x), with the gap g = GAP. One or two channels are shown as the first in
+    grey, more than three as the first three.
+    """
+    count, channels, height, width = images.shape
+    scale = factor(images)
+    rgb = images.cpu()[:, :3] if channels >= 3 else images.cpu()[:, :1].expand(-1, 3, -1, -1)
+    cells = rgb.repeat_interleave(scale, -2).repeat_interleave(scale, -1).permute(0, 2, 3, 1)
+    down, right = scale * height + GAP, scale * width + GAP
+    between = torch.tensor(BETWEEN, dtype=torch.uint8)
+    canvas = torch.full((GAP + math.ceil(count / columns) * down, GAP + columns * right, 3), 255, dtype=torch.uint8)
+    for i, cell in enumerate(cells):
+        top, left = GAP + i // columns * down, GAP + i % columns * right
+        canvas[top - GAP : top + down, left - GAP : left + right] = between
+        canvas[top : top + down - GAP, left : left + right - GAP] = cell
+    return canvas
+
+
+def image_grid(
+    path: Path, images: Tensor, columns: int = 8, labels: Sequence[str] = (), title: str | None = None
+) -> Path:
+    """uint8 images (N, C, H, W) row by row; ``labels``, one an image, stand below their rows, and a title above."""
+    columns = min(columns, max(1, len(images)))
+    top = MARGIN + 28 if title else 0
+    if not labels:
+        page = _page([(panel(images, columns), MARGIN if title else 0, top)], margin=MARGIN if title else 0)
+    else:
+        rows = [panel(row, columns) for row in images.split(columns)]
+        pitch = rows[0].shape[0] + 20
+        page = _page([(row, MARGIN, max(top, MARGIN) + i * pitch) for i, row in enumerate(rows)], margin=MARGIN + 20)
+        right = factor(images) * images.shape[-1] + GAP
+        for i, label in enumerate(labels[: len(images)]):
+            x = MARGIN + GAP // 2 + (i % columns + 0.5) * right
+            y = max(top, MARGIN) + i // columns * pitch + rows[0].shape[0] + 3
+            _write(page, (x, y), _fitted(label, right - GAP), size=12, anchor="ma")
+    if title:
+        _write(page, (MARGIN, MARGIN), title, size=16)
+    return _save(path, page)
+
+
+def comparison(path: Path, real: Tensor, generated: Tensor, title: str | None = None) -> Path:
+    """As many real images beside generated ones, uint8 (N, C, H, W), as two squares on a page's width hold."""
+    cell = factor(real) * real.shape[-1] + GAP
+    fitting = max(1, (PAGE - 3 * MARGIN) // 2 // cell)
+    columns = min(fitting, max(1, math.ceil(math.sqrt(max(len(real), len(generated))))))
+    left, right = (panel(images[: columns**2], columns) for images in (real, generated))
+    top = MARGIN + (30 if title else 0)
+    second = MARGIN + left.shape[1] + 2 * MARGIN
+    page = _page([(left, MARGIN, top + 26), (right, second, top + 26)], margin=MARGIN)
+    if title:
+        _write(page, (MARGIN, MARGIN), title, size=16)
+    _write(page, (MARGIN, top), "Real", size=14)
+    _write(page, (second, top), "Generated", size=14)
+    return _save(path, page)
+
+
+def trajectory(path: Path, frames: Tensor, times: Sequence[float]) -> Path:
+    """uint8 frames (S, N, C, H, W) at S times: a row a sample, a column a moment, from noise to data."""
+    moments = frames.shape[0]
+    images = panel(frames.transpose(0, 1).flatten(0, 1), moments)
+    page = _page([(images, MARGIN, MARGIN + 44)], margin=MARGIN)
+    right = factor(frames) * frames.shape[-1] + GAP
+    _write(page, (MARGIN, MARGIN), "Noise", size=14)
+    _write(page, (MARGIN + images.shape[1], MARGIN), "Data", size=14, anchor="ra")
+    _arrow(page, MARGIN + 60, MARGIN + images.shape[1] - 52, MARGIN + 9)
+    for i, time in enumerate(times):
+        x = MARGIN + GAP // 2 + (i + 0.5) * right
+        _write(page, (x, MARGIN + 25), f"t = {time:.2f}", size=12, anchor="ma", colour=QUIET)
+    return _save(path, page)
+
+
+def _page(panels: Sequence[tuple[Tensor, int, int]], margin: int) -> Image.Image:
+    """A white page with panels at (x, y), and a margin to the right of and below them."""
+    width = max(x + panel.shape[1] for panel, x, _ in panels) + margin
+    height = max(y + panel.shape[0] for panel, _, y in panels) + margin
+    page = np.full((height, width, 3), 255, dtype=np.uint8)
+    for panel, x, y in panels:
+        page[y : y + panel.shape[0], x : x + panel.shape[1]] = panel.numpy()
+    return Image.fromarray(page)
+
+
+@functools.cache
+def _font(size: int) -> ImageFont.FreeTypeFont:
+    return ImageFont.truetype(str(Path(get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"), size)
+
+
+def _write(
+    page: Image.Image, position: tuple[float, float], text: str, size: int, anchor: str = "la", colour: str = INK
+) -> None:
+    ImageDraw.Draw(page).text(position, text, fill=colour, font=_font(size), anchor=anchor)
+
+
+def _fitted(text: str, width: int, size: int = 12) -> str:
+    """The text, cut with an ellipsis where it is wider than ``width`` pixels."""
+    if _font(size).getlength(text) <= width:
+        return text
+    while text and _font(size).getlength(text + "…") > width:
+        text = text[:-1]
+    return text.rstrip() + "…"
+
+
+def _arrow(page: Image.Image, start: int, end: int, y: int) -> None:
+    draw = ImageDraw.Draw(page)
+    draw.line([(start, y), (end - 6, y)], fill=QUIET, width=1)
+    draw.polygon([(end, y), (end - 8, y - 4), (end - 8, y + 4)], fill=QUIET)
+
+
+def _save(path: Path, page: Image.Image) -> Path:
+    with atomic_write(path) as file:
+        page.save(file, format="PNG", optimize=True)
+    return path

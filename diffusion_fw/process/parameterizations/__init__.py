@@ -1,1 +1,0 @@
-"""The registered parameterizations, one small file each."""

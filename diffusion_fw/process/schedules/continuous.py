@@ -1,0 +1,226 @@
+"""Continuous schedules: alpha(t) and sigma(t) for t in [0, 1], with analytic inverses.
+
+vp                 log alpha = -t^2 (beta_max - beta_min) / 4 - t beta_min / 2,  sigma^2 = 1 - alpha^2
+sub_vp             alpha as vp,  sigma = 1 - alpha^2
+ve                 alpha = 1,  sigma = sigma_min (sigma_max / sigma_min)^t
+cosine_continuous  alpha proportional to cos(pi/2 (t + s) / (1 + s)),  sigma^2 = 1 - alpha^2
+laplace            log_snr has a Laplace distribution for uniform t,  alpha^2 + sigma^2 = 1
+edm                alpha = 1,  sigma = sigma_max t
+flow               alpha = 1 - t,  sigma = t
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+from torch.nn.functional import logsigmoid
+
+from diffusion_fw.process.geometric import GeometricNoise
+from diffusion_fw.process.level import NoiseLevel, linear_interpolant, variance_exploding
+from diffusion_fw.process.schedule import LogSNRSchedule, Schedule
+from diffusion_fw.registry import ConfigError, NonNegative, Positive, register
+
+
+@register("schedule", "vp")
+@dataclass(frozen=True)
+class VP(Schedule):
+    """log alpha = -t^2 (beta_max - beta_min) / 4 - t beta_min / 2, sigma^2 = 1 - alpha^2.
+
+    Song et al. 2021, equation 33: the limit of DDPM's linear betas, beta(t) = beta_min + t (beta_max - beta_min).
+    """
+
+    beta_min: Positive = 0.1
+    beta_max: Positive = 20.0
+
+    def __post_init__(self) -> None:
+        if self.beta_max <= self.beta_min:
+            raise ConfigError(f"schedule.beta_max={self.beta_max:g} must be above schedule.beta_min={self.beta_min:g}")
+
+    def log_alpha(self, t: Tensor) -> Tensor:
+        """log alpha at float64 times."""
+        return -t.square() * (self.beta_max - self.beta_min) / 4 - t * self.beta_min / 2
+
+    def time_of_log_alpha(self, log_alpha: Tensor) -> Tensor:
+        """The inverse of ``log_alpha``, clamped to at most 1."""
+        slope = self.beta_max - self.beta_min
+        t = -4 * log_alpha / (self.beta_min + (self.beta_min**2 - 4 * slope * log_alpha).sqrt())
+        # The limit at alpha = 0 is inf / inf.
+        return t.nan_to_num(torch.inf).clamp(max=1)
+
+    def __call__(self, t: Tensor) -> NoiseLevel:
+        t = torch.as_tensor(t, dtype=torch.float64)
+        log_alpha = self.log_alpha(t)
+        variance = -torch.expm1(2 * log_alpha)
+        return NoiseLevel(t, log_alpha.exp(), variance.sqrt(), 2 * log_alpha - variance.log())
+
+    def time(self, log_snr: Tensor) -> Tensor:
+        return self.time_of_log_alpha(logsigmoid(torch.as_tensor(log_snr, dtype=torch.float64)) / 2)
+
+    def rates(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        beta = self.beta_min + torch.as_tensor(t, dtype=torch.float64) * (self.beta_max - self.beta_min)
+        return -beta / 2, beta
+
+
+@register("schedule", "sub_vp")
+@dataclass(frozen=True)
+class SubVP(VP):
+    """alpha as vp, sigma = 1 - alpha^2; g^2 = beta (1 - alpha^4). Song et al. 2021, equations 28 and 29."""
+
+    def __call__(self, t: Tensor) -> NoiseLevel:
+        t = torch.as_tensor(t, dtype=torch.float64)
+        log_alpha = self.log_alpha(t)
+        sigma = -torch.expm1(2 * log_alpha)
+        return NoiseLevel(t, log_alpha.exp(), sigma, 2 * (log_alpha - sigma.log()))
+
+    def time(self, log_snr: Tensor) -> Tensor:
+        # sigma / alpha = 1 / alpha - alpha = 2 sinh(-log alpha).
+        ratio = torch.exp(-torch.as_tensor(log_snr, dtype=torch.float64) / 2)
+        return self.time_of_log_alpha(-torch.asinh(ratio / 2))
+
+    def rates(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        t = torch.as_tensor(t, dtype=torch.float64)
+        f, beta = super().rates(t)
+        return f, -beta * torch.expm1(4 * self.log_alpha(t))
+
+
+@register("schedule", "ve")
+@dataclass(frozen=True)
+class VE(GeometricNoise, Schedule):
+    """alpha = 1, sigma(t) = sigma_min (sigma_max / sigma_min)^t for t > 0, and clean data at t = 0.
+
+    Song et al. 2021, equation 31 and appendix C: the jump from sigma_min to 0 at t = 0 is the paper's own.
+    sigma_max=auto is the largest distance between two training examples.
+    """
+
+    def __call__(self, t: Tensor) -> NoiseLevel:
+        t = torch.as_tensor(t, dtype=torch.float64)
+        smallest, largest = self.log_sigmas
+        log_snr = torch.where(t > 0, -2 * (smallest + t * (largest - smallest)), torch.inf)
+        return NoiseLevel(t, *variance_exploding(log_snr), log_snr)
+
+    def time(self, log_snr: Tensor) -> Tensor:
+        """The inverse; t_min for less noise than sigma_min, but more than none."""
+        target = torch.as_tensor(log_snr, dtype=torch.float64)
+        smallest, largest = self.log_sigmas
+        t = (-target / 2 - smallest) / (largest - smallest)
+        t = torch.where(t > 0, t, self.t_min).clamp(max=1)
+        return torch.where(torch.isposinf(target), 0.0, t)
+
+    def rates(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        t = torch.as_tensor(t, dtype=torch.float64)
+        smallest, largest = self.log_sigmas
+        variance = torch.exp(2 * (smallest + t * (largest - smallest)))
+        return torch.zeros_like(t), 2 * (largest - smallest) * variance
+
+
+@register("schedule", "cosine_continuous")
+@dataclass(frozen=True)
+class CosineContinuous(LogSNRSchedule):
+    """alpha^2 = f(t) / f(0), f(t) = cos(pi/2 (t + s) / (1 + s))^2, sigma^2 = 1 - alpha^2; alpha = 0 at t = 1.
+
+    Nichol & Dhariwal 2021, equation 17; with s = 0 log_snr = -2 log tan(pi t / 2) (Hoogeboom et al. 2023, section 2).
+    Written without a difference that cancels: sigma^2 f(0) = sin(pi/2 t / (1 + s)) sin(pi/2 (t + 2 s) / (1 + s)).
+    """
+
+    s: NonNegative = 0.008
+
+    def log_snr(self, t: Tensor) -> Tensor:
+        quarter = math.pi / 2 / (1 + self.s)
+        signal = torch.sin(quarter * (1 - t)).log()
+        noise = torch.sin(quarter * t).log() + torch.sin(quarter * (t + 2 * self.s)).log()
+        return 2 * signal - noise
+
+    def inverse(self, log_snr: Tensor) -> Tensor:
+        start = math.pi / 2 * self.s / (1 + self.s)
+        sine = (math.sin(start) ** 2 + math.cos(start) ** 2 * torch.sigmoid(-log_snr)).sqrt()
+        cosine = math.cos(start) * torch.sigmoid(log_snr).sqrt()
+        return (torch.atan2(sine, cosine) - start) * (1 + self.s) / (math.pi / 2)
+
+
+@register("schedule", "laplace")
+@dataclass(frozen=True)
+class Laplace(LogSNRSchedule):
+    """log_snr = mu - b sgn(1/2 - u) log(1 - 2 |u - 1/2|), alpha^2 + sigma^2 = 1. Hang et al. 2024, table 1.
+
+    The distribution is cut off at log_snr_min, so that alpha(1) > 0: u = c t with log_snr(t = 1) = log_snr_min
+    (1 - c = 5e-14 for the defaults). At t = 0 the data is clean.
+    """
+
+    mu: float = 0.0
+    b: Positive = 0.5
+    log_snr_min: float = -15.0
+
+    def __post_init__(self) -> None:
+        if self.log_snr_min >= self.mu:
+            raise ConfigError(f"schedule.log_snr_min={self.log_snr_min:g} must be below schedule.mu={self.mu:g}")
+
+    @property
+    def cut(self) -> float:
+        """1 - c, the probability of a log-SNR below log_snr_min."""
+        return math.exp((self.log_snr_min - self.mu) / self.b) / 2
+
+    def log_snr(self, t: Tensor) -> Tensor:
+        u, rest = t * (1 - self.cut), (1 - t) + t * self.cut
+        return self.mu + self.b * torch.where(u < rest, -(2 * u).log(), (2 * rest).log())
+
+    def inverse(self, log_snr: Tensor) -> Tensor:
+        tail = torch.exp(-(log_snr - self.mu).abs() / self.b) / 2
+        return torch.where(log_snr > self.mu, tail, 1 - tail) / (1 - self.cut)
+
+
+@register("schedule", "edm")
+@dataclass(frozen=True)
+class EDM(Schedule):
+    """alpha = 1, sigma(t) = sigma_max t; noisy times begin at sigma_min / sigma_max.
+
+    Karras et al. 2022, table 1, whose sigma(t) = t on [0, sigma_max] is here on [0, 1].
+    """
+
+    sigma_min: Positive = 0.002
+    sigma_max: Positive = 80.0
+
+    def __post_init__(self) -> None:
+        if self.sigma_max <= self.sigma_min:
+            raise ConfigError(
+                f"schedule.sigma_max={self.sigma_max:g} must be above schedule.sigma_min={self.sigma_min:g}"
+            )
+
+    @property
+    def t_min(self) -> float:
+        return self.sigma_min / self.sigma_max
+
+    def __call__(self, t: Tensor) -> NoiseLevel:
+        t = torch.as_tensor(t, dtype=torch.float64)
+        sigma = self.sigma_max * t
+        return NoiseLevel(t, torch.ones_like(t), sigma, -2 * sigma.log())
+
+    def time(self, log_snr: Tensor) -> Tensor:
+        sigma = torch.exp(-torch.as_tensor(log_snr, dtype=torch.float64) / 2)
+        return (sigma / self.sigma_max).clamp(max=1)
+
+    def rates(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        t = torch.as_tensor(t, dtype=torch.float64)
+        return torch.zeros_like(t), 2 * self.sigma_max**2 * t
+
+
+@register("schedule", "flow")
+@dataclass(frozen=True)
+class Flow(LogSNRSchedule):
+    """alpha = 1 - t, sigma = t, with t replaced by t' = shift t / (1 + (shift - 1) t); alpha = 0 at t = 1.
+
+    Lipman et al. 2023, equation 20 with sigma_min = 0, and Liu et al. 2023, equation 1, in reversed time; shift: Esser
+    et al. 2024 (SD3), equation 23.
+    """
+
+    path: ClassVar[Callable[[Tensor], tuple[Tensor, Tensor]]] = staticmethod(linear_interpolant)
+
+    def log_snr(self, t: Tensor) -> Tensor:
+        return 2 * (torch.log1p(-t) - t.log())
+
+    def inverse(self, log_snr: Tensor) -> Tensor:
+        return torch.sigmoid(-log_snr / 2)

@@ -1,1 +1,0 @@
-"""The registered variances of the reverse step."""

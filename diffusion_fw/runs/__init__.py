@@ -1,0 +1,1 @@
+"""One run: its record, what produced it, and resuming it."""

@@ -1,0 +1,155 @@
+"""Going on with a run: its checkpoint, its own config, and what the command line may change of it."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from diffusion_fw.checkpoints.load import checkpoint_of, read
+from diffusion_fw.composition.experiment import plain
+from diffusion_fw.config.compose import STACKED, check_command_line, checked
+from diffusion_fw.registry import ConfigError
+from diffusion_fw.training.module import RECORD_KEY
+
+REMEMBERED = "DIFFUSION_FW_RESUMED"
+
+FREE = ("trainer", "callbacks", "logger", "num_workers", "explain", "resume")
+"""What may be changed in a run that goes on: where and how long it runs, and what is written of it."""
+
+FIXED = ("trainer.gradient_clip_val", "trainer.accumulate_grad_batches")
+"""What of that changes the steps themselves."""
+
+
+def folder_of(run: str | os.PathLike[str]) -> Path:
+    """The folder of the run that a folder or a checkpoint in it belongs to."""
+    path = Path(run)
+    if path.is_dir():
+        return path
+    return path.parent.parent if path.parent.name == "checkpoints" else path.parent
+
+
+def remember(config: Mapping[str, Any]) -> None:
+    """Keep a config for the job, which composes the command line alone, and for the processes that Lightning starts."""
+    os.environ[REMEMBERED] = json.dumps(config)
+
+
+def is_remembered() -> bool:
+    """Whether the process that started this one has kept its config for it."""
+    return REMEMBERED in os.environ
+
+
+def remembered(config: dict[str, Any]) -> dict[str, Any]:
+    """The config that was kept for the run that ``config`` resumes."""
+    return checked("train", json.loads(os.environ[REMEMBERED])) if config["resume"] else config
+
+
+def continued(config: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """``config``, with ``resume`` where it is of a job that has left a checkpoint in ``folder`` before.
+
+    Raises ConfigError where the folder holds a run of another config.
+    """
+    from hydra.core.hydra_config import HydraConfig
+
+    sweeper = HydraConfig.get().sweeper if HydraConfig.initialized() else {}
+    # What the sweepers number is the same job whenever its number is.
+    numbered = any(sweeper.get(key) is not None for key in ("job", "trial"))
+    if config["resume"] or not numbered or not (folder / "checkpoints" / "last.ckpt").is_file():
+        return config
+    own, now = read(checkpoint_of(folder))[RECORD_KEY]["config"], plain(config)
+    if now["features"]["name"] == "auto":
+        # The record has what it came to.
+        now["features"]["name"] = own["features"]["name"]
+    for path in dict([*_differences(now, own), *_differences(own, now)]):
+        if path.partition(".")[0] not in FREE or path in FIXED:
+            raise ConfigError(
+                f"{folder} holds a run with {path}={_at(own, path)}, now it is {_at(now, path)}; choose another "
+                "hydra.sweep.dir, or remove the folder"
+            )
+    return {**config, "resume": os.fspath(folder)}
+
+
+def resumed(config: Mapping[str, Any], arguments: Sequence[str]) -> dict[str, Any]:
+    """The run's own config with the command line's changes.
+
+    ``config`` is what the command line alone composes. Raises ConfigError for a change of the model, the data or the
+    steps, and for fewer steps than the run has taken.
+    """
+    content = read(checkpoint_of(config["resume"]))
+    missing = [key for key in ("global_step", "optimizer_states", "callbacks") if key not in content]
+    if missing:
+        raise ConfigError(
+            f"resume={config['resume']} holds no {', '.join(missing)}, which going on needs; to start anew from its "
+            f"weights: init_from={config['resume']}"
+        )
+    own: dict[str, Any] = dict(content[RECORD_KEY]["config"])
+    own = checked("train", {**own, **{key: config[key] for key in config if key not in own}})
+    keys = [word.partition("=")[0].lstrip("+~") for word in arguments if "=" in word]
+    default = check_command_line("train", [])[0]
+    for key in keys:
+        top = key.partition(".")[0]
+        if top == "hydra" or key.startswith("hydra/"):
+            continue
+        if top not in FREE or key in FIXED:
+            _check_same(key, own, config, default)
+        elif key in STACKED:
+            own[key] = {name: own[key].get(name, section) for name, section in config[key].items()}
+        elif key in config and isinstance(config[key], Mapping):
+            changed = dict(_differences(config[key], default[key], key))
+            for path in (item for item in changed if item not in FIXED):
+                own = _replaced(own, path.split("."), changed[path])
+        else:
+            own = _replaced(own, key.split("."), _at(config, key))
+    own["resume"] = config["resume"]
+    own = checked("train", own)
+    taken, asked = content["global_step"], own["trainer"].get("max_steps", 0)
+    if asked < taken:
+        raise ConfigError(f"trainer.max_steps={asked}: resume={config['resume']} has taken {taken} steps already")
+    return own
+
+
+def _check_same(key: str, own: Mapping[str, Any], config: Mapping[str, Any], plain: Mapping[str, Any]) -> None:
+    """ConfigError where the command line asks for another value of ``key`` than the run has; a repeated one is fine."""
+    if key == "experiment":
+        wanted = {
+            path: value
+            for path, value in _differences(config, plain)
+            if path.partition(".")[0] not in (*FREE, "init_from")
+        }
+    elif key in STACKED:
+        wanted = {key: list(config[key])}
+        own = {**own, key: list(own[key])}
+    elif isinstance(_at(config, key), Mapping):
+        wanted = {f"{key}.name": _at(config, key).get("name")}
+    else:
+        wanted = {key: _at(config, key)}
+    for path, value in wanted.items():
+        if _at(own, path) != value:
+            raise ConfigError(
+                f"{path}={value} cannot be changed by resume={config['resume']}, which has {_at(own, path)}; "
+                f"what can be: {', '.join(FREE[:-2])}. To start anew from its weights: init_from={config['resume']}"
+            )
+
+
+def _differences(config: Mapping[str, Any], plain: Any, above: str = "") -> Iterator[tuple[str, Any]]:
+    """Every value of ``config`` that ``plain`` has not, with its key."""
+    for name, value in config.items():
+        path = f"{above}.{name}" if above else name
+        other = plain.get(name) if isinstance(plain, Mapping) else None
+        if isinstance(value, Mapping):
+            yield from _differences(value, other, path)
+        elif value != other:
+            yield path, value
+
+
+def _at(config: Any, key: str) -> Any:
+    for part in key.split("."):
+        config = config.get(part) if isinstance(config, Mapping) else None
+    return config
+
+
+def _replaced(config: Mapping[str, Any], path: Sequence[str], value: Any) -> dict[str, Any]:
+    first, *rest = path
+    return {**config, first: _replaced(config.get(first) or {}, rest, value) if rest else value}

@@ -1,1 +1,0 @@
-"""The registered grids, one small file each."""

@@ -1,0 +1,1 @@
+"""Machinery that samplers share; nothing here is a choice of a config."""

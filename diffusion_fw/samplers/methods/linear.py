@@ -1,0 +1,112 @@
+"""Samplers whose every step is linear in the state and in the predictions: one loop for all of them."""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from diffusion_fw.denoiser import Denoiser, Noise
+from diffusion_fw.process.level import NoiseLevel
+from diffusion_fw.process.schedule import Schedule
+from diffusion_fw.registry import ConfigError
+from diffusion_fw.samplers.sampler import Sampler, Step
+
+
+class Stage(NamedTuple):
+    """x <- c_x x_start + sum_j weights_j F_j + c_x0 x0: x_start begins the step, F_0 is the newest prediction.
+
+    F_0 is asked of the denoiser at ``level`` and the x that the stage meets; where level is None, nothing is asked. x0
+    is the newest prediction of x_0, for samplers whose F is eps.
+    """
+
+    level: NoiseLevel | None
+    c_x: float
+    weights: tuple[float, ...]
+    c_x0: float = 0.0
+
+
+class LinearStep(NamedTuple):
+    """The stages that lead to time t; noise after them, and before them a move x <- scale x + churn z."""
+
+    t: float
+    stages: tuple[Stage, ...]
+    deviation: float = 0.0
+    scale: float = 1.0
+    churn: float = 0.0
+
+    def numbers(self) -> Iterator[float]:
+        """Every coefficient of the step."""
+        yield from (self.deviation, self.scale, self.churn)
+        for stage in self.stages:
+            yield from (stage.c_x, stage.c_x0, *stage.weights)
+
+
+def combination(weights: Sequence[float], values: Sequence[Tensor]) -> Tensor:
+    """sum_j weights_j values_j over the weights that are not 0, of which there is one at least."""
+    first, *rest = ((weight, value) for weight, value in zip(weights, values, strict=False) if weight != 0)
+    result = first[0] * first[1]
+    for weight, value in rest:
+        result = result + weight * value
+    return result
+
+
+@dataclass(frozen=True)
+class LinearSampler(Sampler):
+    """A sampler that is told by its coefficients, all known before the first evaluation.
+
+    Runge-Kutta, Adams and predictor-corrector methods are general linear methods (Butcher 1966), and so are the usual
+    discretizations of the reverse SDE.
+    """
+
+    quantity: ClassVar[Literal["x0", "eps"]] = "x0"
+    """The prediction that the steps are linear in."""
+
+    @abstractmethod
+    def plan(self, schedule: Schedule) -> list[LinearStep]:
+        """The coefficients of every step on this schedule, as Python floats."""
+
+    def checked_plan(self, schedule: Schedule) -> list[LinearStep]:
+        """The plan; ConfigError where one of its coefficients is not finite."""
+        plan = self.plan(schedule)
+        for step in plan:
+            if not all(math.isfinite(number) for number in step.numbers()):
+                raise ConfigError(
+                    f"sampler: the step to t={step.t:g} of {type(self).__name__} has coefficients that are not finite, "
+                    "as where the schedule has alpha=0 at t=1; choose sampler=ddim or sampler=ddpm, a grid whose first "
+                    "time is below 1, or a schedule with a signal at t=1 (schedule.zero_terminal_snr=false)"
+                )
+        return plan
+
+    def check(self, schedule: Schedule) -> None:
+        super().check(schedule)
+        self.checked_plan(schedule)
+
+    def run(self, plan: list[LinearStep], denoiser: Denoiser, x: Tensor, cond: Any, noise: Noise) -> Iterator[Step]:
+        """The steps of a plan."""
+        history: deque[Tensor] = deque(maxlen=max(len(stage.weights) for step in plan for stage in step.stages))
+        x0 = x
+        for step in plan:
+            if step.churn > 0:
+                x = step.scale * x + step.churn * noise(x)
+            start = x
+            for stage in step.stages:
+                if stage.level is not None:
+                    prediction = denoiser(x, stage.level, cond)
+                    history.appendleft(getattr(prediction, self.quantity))
+                    x0 = prediction.x0
+                x = combination((stage.c_x, stage.c_x0, *stage.weights), (start, x0, *history))
+            if step.deviation > 0:
+                x = x + step.deviation * noise(x)
+            yield Step(step.t, x, x0, sum(stage.level is not None for stage in step.stages))
+
+    def trajectory(
+        self, denoiser: Denoiser, x: Tensor, *, cond: Any = None, noise: Noise = torch.randn_like
+    ) -> Iterator[Step]:
+        yield from self.run(self.checked_plan(denoiser.schedule), denoiser, x, cond, noise)

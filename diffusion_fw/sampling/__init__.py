@@ -1,0 +1,1 @@
+"""Drawing many samples in chunks, and how much memory a chunk takes."""

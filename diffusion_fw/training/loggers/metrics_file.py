@@ -1,0 +1,77 @@
+"""metrics.csv: every number of a run, one row a record, whole whatever happens to the run or to the file."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch.loggers import Logger
+
+from diffusion_fw.files import atomic_write
+
+
+class MetricsFile(Logger):
+    """Appends a row and flushes it; writes the file anew where its columns, or what stands on the disk, changed.
+
+    A row that could not be written is kept and comes with the next. Raises OSError where the file cannot be written.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.path = path
+        self._rows: list[dict[str, Any]] = []
+        self._columns: list[str] = []
+        self._size: int | None = None
+
+    @property
+    def name(self) -> str:
+        return "csv"
+
+    @property
+    def version(self) -> str:
+        return ""
+
+    @property
+    def save_dir(self) -> str:
+        return os.fspath(self.path.parent)
+
+    def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
+        """The config stands in config.yaml."""
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        self._rows.append({**metrics, "step": step})
+        columns = sorted({*self._columns, *self._rows[-1]})
+        if self._size is not None and columns == self._columns and self._size == self._size_on_disk():
+            text = self._text(self._rows[-1:])
+            with self.path.open("ab") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            self._size += len(text)
+            return
+        self._columns, self._size = columns, None
+        text = ",".join(columns).encode() + b"\r\n" + self._text(self._rows)
+        with atomic_write(self.path) as file:
+            file.write(text)
+        self._size = len(text)
+
+    def resume(self, step: int, state: Mapping[str, Any]) -> None:
+        """Go on after ``step`` with the file that is there: later rows, and one that was torn, are left out."""
+        if not self.path.exists():
+            return
+        with self.path.open(newline="") as file:
+            rows = [row for row in csv.DictReader(file) if None not in row.values()]
+        self._rows = [{key: value for key, value in row.items() if value} for row in rows if int(row["step"]) <= step]
+        self._columns = sorted(set().union(*self._rows))
+
+    def _size_on_disk(self) -> int | None:
+        return self.path.stat().st_size if self.path.exists() else None
+
+    def _text(self, rows: list[dict[str, Any]]) -> bytes:
+        text = io.StringIO(newline="")
+        csv.DictWriter(text, self._columns).writerows(rows)
+        return text.getvalue().encode()

@@ -1,0 +1,39 @@
+"""Learning-rate schedules: a factor on the optimizer's rate at each step."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from diffusion_fw.registry import Fraction, NonNegativeInt, Runtime, register
+
+
+@register("lr_schedule", "constant")
+@dataclass(frozen=True)
+class Constant:
+    """factor(n) = min(1, (n + 1) / warmup_steps): Ho et al. 2020, appendix B, warm up over 5,000 steps."""
+
+    max_steps: Runtime[int]
+    warmup_steps: NonNegativeInt = 100
+
+    def __call__(self, step: int) -> float:
+        return min(1.0, (step + 1) / max(1, self.warmup_steps))
+
+
+@register("lr_schedule", "cosine")
+@dataclass(frozen=True)
+class CosineDecay:
+    """factor(n) = final + (1 - final) (1 + cos(pi n / N)) / 2 over the N steps that follow the warm-up.
+
+    Loshchilov & Hutter 2017, equation 5, without restarts.
+    """
+
+    max_steps: Runtime[int]
+    warmup_steps: NonNegativeInt = 100
+    final: Fraction = 0.01
+
+    def __call__(self, step: int) -> float:
+        if step < self.warmup_steps:
+            return (step + 1) / self.warmup_steps
+        progress = min(1.0, (step - self.warmup_steps) / max(1, self.max_steps - self.warmup_steps))
+        return self.final + (1 - self.final) * (1 + math.cos(math.pi * progress)) / 2

@@ -1,1 +1,0 @@
-"""The registered trainers: how Lightning runs the loop."""
