@@ -1,0 +1,1 @@
+"""Everything about one GPU in a few minutes, stage by stage: `python -m benchmarks.device`."""

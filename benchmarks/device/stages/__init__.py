@@ -1,0 +1,1 @@
+"""The stages, each a module with `run(record, options)` that is started in a process of its own."""

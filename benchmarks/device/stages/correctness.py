@@ -1,0 +1,236 @@
+"""Every component on the GPU against itself on the CPU, in float32 without TF32."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+import diffusion_fw as dfw
+from benchmarks.device.card import device
+from benchmarks.device.options import Options
+from benchmarks.device.record import Record
+from benchmarks.device.syncs import Syncs
+
+WITHIN = 1e-4
+"""The largest relative difference, in the Euclidean norm, between the two devices."""
+
+STEPS = 6
+WANTED: dict[str, dict[str, Any]] = {"restart": {"intervals": ((3, 2, 0.5, 1.0),)}}
+"""Settings for samplers whose defaults are made for more steps than STEPS."""
+
+
+def difference(ours: Iterable[Tensor], reference: Iterable[Tensor]) -> float:
+    """|ours - reference| / |reference|, the largest over the pairs."""
+    largest = 0.0
+    for one, other in zip(ours, reference, strict=True):
+        assert one.shape == other.shape, f"shapes {tuple(one.shape)} and {tuple(other.shape)}"
+        one, other = one.detach().cpu().double(), other.detach().cpu().double()
+        size = float(torch.linalg.vector_norm(other))
+        ratio = float(torch.linalg.vector_norm(one - other)) / (size or 1.0)
+        largest = max(largest, ratio if ratio == ratio else float("inf"))
+    return largest
+
+
+def network(name: str = "unet", shape: tuple[int, ...] = (3, 8, 8), **options: Any) -> nn.Module:
+    """A small network without a zero among its weights, the same each time."""
+    torch.manual_seed(0)
+    own = {"channels": 16, "channel_mult": (1, 2), "attention_resolutions": (4,)} if name == "unet" else {}
+    result: nn.Module = dfw.build("network", name, shape=shape, **own, **options)
+    with torch.no_grad():
+        for parameter in result.parameters():
+            parameter.add_(0.02 * torch.randn_like(parameter))
+    return result.eval()
+
+
+class Replayed:
+    """Normal noise drawn on the CPU, whatever the device of the tensor that it is drawn like."""
+
+    def __init__(self) -> None:
+        self.generator = torch.Generator().manual_seed(1)
+
+    def __call__(self, like: Tensor) -> Tensor:
+        return torch.randn(like.shape, generator=self.generator).to(like.device)
+
+
+def both(compute: Callable[[torch.device], Iterable[Tensor]], within: float = WITHIN) -> dict[str, Any]:
+    """``compute`` on the GPU against ``compute`` on the CPU."""
+    found = difference(compute(device()), compute(torch.device("cpu")))
+    return {"text": f"{found:.1e}", "ok": found <= within, "difference": found}
+
+
+def run(record: Record, options: Options) -> None:
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    torch.set_num_threads(1 if options.toy else 4)
+    count = 2 if options.toy else 16
+
+    def denoiser(where: torch.device, parameterization: str = "v", **settings: Any) -> dfw.NetworkDenoiser:
+        schedule = dfw.build("schedule", "vp")
+        return dfw.NetworkDenoiser(network(**settings), schedule, dfw.build("parameterization", parameterization)).to(
+            where
+        )
+
+    noise = torch.randn(count, 3, 8, 8, generator=torch.Generator().manual_seed(2))
+    clean = torch.rand(count, 3, 8, 8, generator=torch.Generator().manual_seed(3)) * 2 - 1
+    times = torch.linspace(0.05, 0.95, count, dtype=torch.float64)
+    classes = torch.arange(count) % 3
+
+    def each(group: str, check: Callable[[str], dict[str, Any]], names: Iterable[str] | None = None) -> None:
+        for name in dfw.names(group) if names is None else names:
+            record.measure(f"{group}={name}", check, name, group=f"{group}: {device().type} against cpu")
+
+    def sampled(name: str) -> dict[str, Any]:
+        sampler = dfw.build("sampler", name, steps=2 if name == "ode" else STEPS, **WANTED.get(name, {}))
+        return both(lambda where: [sampler(denoiser(where), noise.to(where), noise=Replayed())])
+
+    each("sampler", sampled)
+
+    def predicted(name: str) -> dict[str, Any]:
+        def compute(where: torch.device) -> Iterable[Tensor]:
+            model = denoiser(where, name)
+            for t in (times, times[count // 2]):
+                prediction = model(noise.to(where), model.schedule(t))
+                yield from (prediction.x0, prediction.eps)
+
+        return both(compute)
+
+    each("parameterization", predicted)
+
+    def scheduled(name: str) -> dict[str, Any]:
+        schedule = dfw.build("schedule", name)
+        t = schedule.snap(times)
+        return both(lambda where: [value.clamp(-1e6, 1e6) for value in schedule(t.to(where))], within=1e-10)
+
+    each("schedule", scheduled)
+
+    def learned(name: str) -> dict[str, Any]:
+        def compute(where: torch.device) -> Iterable[Tensor]:
+            model = network(name, num_classes=3, class_conditional=True).train().to(where)
+            output = model(noise.to(where), torch.linspace(0, 999, count).to(where), classes.to(where))
+            output.square().mean().backward()
+            gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+            return [output, torch.cat([gradient.flatten() for gradient in gradients])]
+
+        return both(compute)
+
+    each("network", learned)
+
+    def loss(name: str) -> dict[str, Any]:
+        schedule, variance = dfw.build("schedule", "cosine"), dfw.build("variance", "learned_range")
+        known = {"weighting": dfw.build("weighting", "native"), "schedule": schedule, "variance": variance}
+        wanted = {"simple": ("weighting",), "uncertainty": ("weighting",), "vlb": ("schedule", "variance")}
+        objective = dfw.build("objective", name, **{key: known[key] for key in wanted.get(name, known)})
+
+        def compute(where: torch.device) -> Iterable[Tensor]:
+            own = copy.deepcopy(objective)
+            own = own.to(where) if isinstance(own, nn.Module) else own
+            model = dfw.NetworkDenoiser(network(outputs=2), schedule, dfw.build("parameterization", "epsilon")).to(
+                where
+            )
+            losses = own(model, clean.to(where), schedule(schedule.snap(times)), noise.to(where))
+            losses.mean().backward()
+            return [losses, torch.cat([item.grad.flatten() for item in model.parameters() if item.grad is not None])]
+
+        return both(compute)
+
+    each("objective", loss)
+
+    def guided(name: str) -> dict[str, Any]:
+        settings: dict[str, Any] = {"rescheduled": {"schedule": "flow"}, "classifier_free": {"num_classes": 3}}.get(
+            name, {}
+        )
+        target = dfw.build("schedule", "flow" if name == "rescheduled" else "vp")
+
+        def compute(where: torch.device) -> Iterable[Tensor]:
+            model = denoiser(where, num_classes=3, class_conditional=True)
+            wrapped = dfw.build("guidance", name, denoiser=model, **settings)
+            for t in (times, times[count // 2]):
+                prediction = wrapped(noise.to(where), target(t), classes.to(where))
+                yield from (prediction.x0, prediction.eps)
+
+        return both(compute)
+
+    each("guidance", guided, ("clip", "dynamic_threshold", "classifier_free", "rescheduled"))
+
+    def averaged(name: str) -> dict[str, Any]:
+        def compute(where: torch.device) -> Iterable[Tensor]:
+            averages = dfw.build("ema", name)
+            trained = network().to(where)
+            copies = [copy.deepcopy(trained) for _ in averages.tracks]
+            source = Replayed()
+            for step in range(1, 11):
+                with torch.no_grad():
+                    for parameter in trained.parameters():
+                        parameter.add_(0.01 * source(parameter))
+                for track, average in zip(averages.tracks, copies, strict=True):
+                    track.update(average, trained, step)
+            return [parameter for model in (trained, *copies) for parameter in model.parameters()]
+
+        return both(compute)
+
+    each("ema", averaged)
+
+    digits = dfw.build("data", "digits")
+
+    def featured(name: str) -> dict[str, Any]:
+        features = dfw.build("features", name, shape=digits.shape)
+        pixels, _ = digits.test.__getitems__(range(4 * count))
+        return both(lambda where: [features.to(where)(pixels.to(where))])
+
+    each("features", featured, ("digits", "pixels"))
+
+    def distance() -> dict[str, Any]:
+        generated, _ = digits.train.__getitems__(range(64 if options.toy else 500))
+
+        def compute(where: torch.device) -> Iterable[Tensor]:
+            metric = dfw.build(
+                "metric",
+                "fid",
+                features=dfw.build("features", "digits", shape=digits.shape),
+                train=digits.train,
+                reference=digits.test,
+                num_samples=len(generated),
+                cache_dir=str(options.work / str(where)),
+            ).to(where)
+            metric.reset()
+            metric.update(generated.to(where))
+            yield torch.tensor(metric.compute())
+            yield torch.tensor(metric.floor())
+
+        return both(compute, within=1e-3)
+
+    record.measure("metric=fid, and its floor", distance)
+
+    def density() -> dict[str, Any]:
+        few = clean[:2]
+        return both(
+            lambda where: [
+                dfw.likelihood.log_prob(
+                    denoiser(where), few.to(where), divergence="rademacher", noise=Replayed(), atol=1e-3, rtol=1e-3
+                )
+            ],
+            within=1e-3,
+        )
+
+    record.measure("likelihood of the probability flow", density)
+
+    def waits(name: str) -> dict[str, Any]:
+        model, x = denoiser(device()), noise.to(device())
+        counted = []
+        for steps in (STEPS, 2 * STEPS):
+            sampler = dfw.build("sampler", name, steps=steps, **WANTED.get(name, {}))
+            sampler(model, x)
+            with Syncs() as syncs:
+                sampler(model, x)
+            counted.append(syncs)
+        each_step = (counted[1].total - counted[0].total) / STEPS
+        sites = counted[1].sites()
+        return {"text": f"{each_step:g} a step, {counted[1].total} in all", "per_step": each_step, "sites": sites}
+
+    if torch.cuda.is_available():
+        for name in dfw.names("sampler"):
+            if name != "ode":
+                record.measure(f"waits of the host, sampler={name}", waits, name)
