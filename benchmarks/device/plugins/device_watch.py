@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from diffusion_fw.registry import PositiveInt, Runtime, register
+from diffusion_fw import PositiveInt, Runtime, register
 
 SHOWN = 40
 
