@@ -47,7 +47,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, default=Path("outputs/device"), help="where the results go")
     parser.add_argument("--data", type=Path, help="a folder with mnist/ in it")
     parser.add_argument("--toy", action="store_true", help="sizes for seconds on a CPU; always so without a GPU")
+    # How a stage is started: its name, and when it must have ended, which counts the start of its process.
     parser.add_argument("--one", choices=STAGES, help=argparse.SUPPRESS)
+    parser.add_argument("--until", type=float, help=argparse.SUPPRESS)
     chosen = parser.parse_args(arguments)
     chosen.toy |= not torch.cuda.is_available()
     chosen.out.mkdir(parents=True, exist_ok=True)
@@ -59,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def one(chosen: argparse.Namespace) -> None:
     """Run a single stage in this process."""
-    record = Record(chosen.out / f"{chosen.one}.json", chosen.one, chosen.budget)
+    record = Record(chosen.out / f"{chosen.one}.json", chosen.one, chosen.until - time.time())
     with tempfile.TemporaryDirectory() as folder:
         stage = importlib.import_module(f"benchmarks.device.stages.{chosen.one}")
         stage.run(record, Options(chosen.toy, chosen.data, Path(folder)))
@@ -107,7 +109,7 @@ def run_group(group: Sequence[str], chosen: argparse.Namespace, limit: float) ->
 
 
 def _start(stage: str, chosen: argparse.Namespace, limit: float, log: Any) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "benchmarks.device", "--one", stage, "--budget", f"{limit:.1f}"]
+    command = [sys.executable, "-m", "benchmarks.device", "--one", stage, "--until", f"{time.time() + limit:.1f}"]
     command += ["--out", str(chosen.out), *(["--data", str(chosen.data)] if chosen.data else [])]
     command += ["--toy"] if chosen.toy else []
     return subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import subprocess
 import sys
@@ -13,13 +14,13 @@ import torch
 
 from benchmarks.device import __main__ as kit
 from benchmarks.device.card import ROOT, seconds_per_call
-from benchmarks.device.command import FailedError, run
-from benchmarks.device.ddpm import DDPM, SHAPE, parameters
+from benchmarks.device.command import PLUGINS, FailedError, run
+from benchmarks.device.ddpm import DDPM, SHAPE, Timed, parameters
 from benchmarks.device.options import Options
-from benchmarks.device.plugins.device_watch import device_watch
 from benchmarks.device.record import Record
-from benchmarks.device.stages import correctness
+from benchmarks.device.stages import correctness, default, likelihood, programs
 from benchmarks.device.syncs import MESSAGE, Syncs
+from diffusion_fw import registry
 from diffusion_fw.composition import build_experiment
 
 
@@ -117,7 +118,9 @@ def test_waits_are_counted_by_the_lines_that_cause_them():
         wait()
 
 
-def test_a_run_is_timed_profiled_and_watched_over_separate_steps(tiny, tmp_path):
+def test_a_run_is_timed_profiled_and_watched_over_separate_steps(tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr(registry, "_entries", {group: dict(known) for group, known in registry._entries.items()})
+    device_watch = importlib.import_module("benchmarks.device.plugins.device_watch").device_watch
     experiment = build_experiment(tiny({"callbacks": [], "trainer.max_steps": 8}), tmp_path)
     experiment.trainer.callbacks.append(device_watch(tmp_path, first=2, steps=2, profile=True, syncs=True))
 
@@ -137,6 +140,51 @@ def test_a_run_is_timed_profiled_and_watched_over_separate_steps(tiny, tmp_path)
     assert found["syncs_per_step"] == 1
     (row,) = (row for row in found["host_profile"] if "run_backward" in row["function"])
     assert row["calls"] == 1
+
+
+CHECK = """
+import json, sys
+from diffusion_fw import ConfigError, load_plugins
+from diffusion_fw.config import check_command_line, store_components
+load_plugins(sys.argv[1])
+store_components()
+for program, *overrides in json.load(sys.stdin):
+    try:
+        check_command_line(program.removesuffix(".py"), overrides)
+    except ConfigError as error:
+        print(program, *overrides, error)
+"""
+
+
+def test_every_command_line_of_the_kit_is_one_that_the_programs_accept(tmp_path, monkeypatch):
+    asked = []
+
+    class Refused:
+        returncode = 1
+
+        def __init__(self, command, **_):
+            asked.append([item for item in command[1:] if not item.startswith("hydra.")])
+
+        def wait(self, timeout=None):
+            return 1
+
+    data = tmp_path / "data"
+    (data / "mnist").mkdir(parents=True)
+    options = Options(False, data, tmp_path / "work")
+    record = Record(tmp_path / "stage.json", "stage", seconds=600)
+    monkeypatch.setattr("benchmarks.device.command.subprocess.Popen", Refused)
+    for stage in (default, likelihood, programs):
+        stage.run(record, options)
+    monkeypatch.setattr("benchmarks.device.ddpm.flops_per_image", lambda options: 1.0)
+    with pytest.raises(FailedError):
+        Timed(record, options).program("timed", 512, "compile=true", profile=True, syncs=True)
+    monkeypatch.undo()
+    assert len(asked) > 25
+    done = subprocess.run(
+        [sys.executable, "-c", CHECK, str(PLUGINS)], input=json.dumps(asked), cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert not done.stdout
 
 
 def test_the_timed_network_is_that_of_ddpm_for_cifar10(tmp_path):
