@@ -104,7 +104,8 @@ class Health(lightning.Callback):
         values = torch.stack([loss, torch.linalg.vector_norm(torch.stack(norms)).float()])
         if trainer.world_size > 1:
             values = trainer.strategy.reduce(values, reduce_op="mean")
-        medians = self._good.median(dim=1).values
+        # Not median: on a GPU torch has none that is deterministic.
+        medians = self._good.sort(dim=1).values[:, (self._good.shape[1] - 1) // 2]
         limits = torch.where(medians > 0, self._multiples * medians, math.inf)
         finite = values.isfinite()
         bad = torch.where(finite, values > limits, self._counts).any() | self._stopped

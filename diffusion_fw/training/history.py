@@ -74,6 +74,8 @@ class History(StepCallback):
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         super().on_train_start(trainer, pl_module)
+        # A checkpoint is loaded before the module goes to its device.
+        self._losses = [losses.to(pl_module.device) for losses in self._losses]
         self._since = time.perf_counter()
 
     def on_train_batch_end(
