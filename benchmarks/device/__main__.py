@@ -116,6 +116,7 @@ def _start(stage: str, chosen: argparse.Namespace, limit: float, log: Any) -> su
 
 
 def _result(path: Path, stage: str, code: int | str) -> dict[str, Any]:
+    path.with_suffix(".part").unlink(missing_ok=True)
     try:
         result: dict[str, Any] = json.loads(path.read_text())
     except (OSError, ValueError):

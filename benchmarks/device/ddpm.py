@@ -12,7 +12,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 import diffusion_fw as dfw
-from benchmarks.device.card import device, matmul_rate, seconds_per_call
+from benchmarks.device.card import device, matmul_rate, release, seconds_per_call
 from benchmarks.device.command import train
 from benchmarks.device.options import Options
 from benchmarks.device.record import Record
@@ -188,6 +188,7 @@ class Timed:
         self, name: str, batch: int, *words: str, steps: int = 40, first: int = 20, **watch: bool
     ) -> dict[str, Any]:
         """train.py with its average, clipping, health check, progress bar and metrics.csv."""
+        release()
         first, steps = (2, 2) if self.options.toy else (first, steps)
         watching = {"first": first, "steps": steps, **{key: str(value).lower() for key, value in watch.items()}}
         done = train(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import lightning
 import pytest
 import torch
@@ -10,6 +12,7 @@ from diffusion_fw.checkpoints.load import load_with_record
 from diffusion_fw.composition.experiment import build_experiment
 from diffusion_fw.config.compose import check_command_line
 from diffusion_fw.registry import ConfigError
+from diffusion_fw.training.callbacks.history import PENDING_KEY, History
 
 SHORT = {"callbacks": ["checkpoints"], "trainer.log_every_n_steps": 1, "trainer.max_steps": 4}
 LEARNED = {
@@ -88,6 +91,14 @@ def test_a_gpu_that_is_not_there_is_refused_with_the_presets_that_fit(tiny, tmp_
 def test_spawned_processes_are_refused_with_what_to_use_instead(tiny, tmp_path, strategy):
     with pytest.raises(ConfigError, match=rf"trainer\.strategy={strategy}: .*trainer\.strategy=ddp_fork"):
         build_experiment(tiny({"trainer.devices": 2, "trainer.strategy": strategy}), tmp_path)
+
+
+def test_losses_of_a_checkpoint_follow_the_module_to_its_device():
+    """Lightning loads a checkpoint before it moves the module; the meta device stands in for a GPU."""
+    history, trainer = History(every=1), SimpleNamespace(global_rank=0, world_size=1, global_step=0)
+    history.on_load_checkpoint(trainer, SimpleNamespace(device=torch.device("cpu")), {PENDING_KEY: torch.ones(3)})
+    history.on_train_start(trainer, SimpleNamespace(device=torch.device("meta")))
+    assert [losses.device.type for losses in history._losses] == ["meta"]
 
 
 def test_fewer_samples_than_processes_are_refused(tiny, tmp_path):

@@ -49,8 +49,6 @@ def device_watch(
                 self.write()
 
         def on_train_end(self, trainer: lightning.Trainer, pl_module: Any) -> None:
-            if torch.cuda.is_available():
-                self.found["peak_memory"] = torch.cuda.max_memory_allocated()
             self.write()
 
         def write(self) -> None:
@@ -58,6 +56,10 @@ def device_watch(
 
         def begin_time(self) -> None:
             synchronize()
+            if torch.cuda.is_available():
+                # cuDNN has tried its algorithms by now, some with large workspaces.
+                self.found["peak_memory_of_first_steps"] = torch.cuda.max_memory_allocated()
+                torch.cuda.reset_peak_memory_stats()
             self.since = time.perf_counter()
 
         def end_time(self) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 import diffusion_fw as dfw
-from benchmarks.device.card import device, seconds_per_call
+from benchmarks.device.card import device, release, seconds_per_call
 from benchmarks.device.command import run as program
 from benchmarks.device.command import train
 from benchmarks.device.ddpm import SHAPE, network, overrides
@@ -73,6 +73,7 @@ def run(record: Record, options: Options) -> None:
 
     if toy:
         return
+    release()
     record.measure("train.py, two steps for a checkpoint", checkpoint, needs=8)
     for name in ("ddim", "ddpm"):
         record.measure(f"sample.py sampler={name}, {COUNT:,} samples", drawn, name, needs=8)
