@@ -8,5 +8,8 @@ python=${PYTHON:-python3}
 site=$(mktemp -d)
 trap 'rm -rf "$site"' EXIT
 "$python" -m pip install -q --no-index --no-deps --no-compile --no-cache-dir --target "$site" .device/wheels/*.whl
+# Packages without byte code would be compiled anew by every process.
+unset PYTHONDONTWRITEBYTECODE
+export PYTHONPYCACHEPREFIX="$site/byte_code"
 export PYTHONPATH="$site:$PWD${PYTHONPATH:+:$PYTHONPATH}" PYTHONUNBUFFERED=1
 "$python" -m benchmarks.device --out "${OUT:-outputs/device}" --data .device/data "$@"

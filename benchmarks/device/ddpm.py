@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 from torch import nn
+from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
 import diffusion_fw as dfw
@@ -183,6 +185,30 @@ class Timed:
             seconds = seconds_per_call(step, within=self.within, most=self.most)
         values = {"peak_memory": torch.cuda.max_memory_allocated()} if where.type == "cuda" else {}
         return self.speed(seconds, batch, **values)
+
+    def kernels(self, precision: str, layout: str, batch: int) -> dict[str, Any]:
+        """Where the device's time goes in a bare step: the kernels that take most of it, and how busy it is."""
+        torch.manual_seed(0)
+        where = device()
+        kind = torch.channels_last if layout == "channels_last" else torch.contiguous_format
+        step = bare_step(network(self.options).to(where).to(memory_format=kind), batch, precision)
+        for _ in range(3):
+            step()
+        activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if where.type == "cuda" else [])]
+        with profile(activities=activities) as profiled:
+            begin = time.perf_counter()
+            step()
+            if where.type == "cuda":
+                torch.cuda.synchronize()
+            wall = time.perf_counter() - begin
+        spent = {item.key: item.self_device_time_total / 1e6 for item in profiled.key_averages()}
+        launched = sum(item.count for item in profiled.key_averages() if item.self_device_time_total > 0)
+        most = sorted(((seconds, name) for name, seconds in spent.items() if seconds > 0), reverse=True)[:12]
+        busy = sum(spent.values())
+        shares = "; ".join(f"{name[:60]} {seconds / busy:.0%}" for seconds, name in most[:5]) if busy else "no device"
+        text = f"device busy {1e3 * busy:.1f} of {1e3 * wall:.1f} ms, {launched} kernels: {shares}"
+        kernels = [{"name": name, "seconds": seconds} for seconds, name in most]
+        return {"text": text, "busy": busy, "wall": wall, "launched": launched, "kernels": kernels}
 
     def program(
         self, name: str, batch: int, *words: str, steps: int = 40, first: int = 20, **watch: bool

@@ -102,7 +102,12 @@ def run(record: Record, options: Options) -> None:
     def scheduled(name: str) -> dict[str, Any]:
         schedule = dfw.build("schedule", name)
         t = schedule.snap(times)
-        return both(lambda where: [value.clamp(-1e6, 1e6) for value in schedule(t.to(where))], within=1e-10)
+
+        def values(where: Any) -> list[Tensor]:
+            level = schedule(t.to(where)).map(lambda value: value.clamp(-1e6, 1e6))
+            return [level.t, level.alpha, level.sigma, level.log_snr]
+
+        return both(values, within=1e-10)
 
     each("schedule", scheduled)
 

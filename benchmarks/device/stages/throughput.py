@@ -28,6 +28,9 @@ def run(record: Record, options: Options) -> None:
     for batch in (middle, *others):
         name = f"bare, bf16 channels_last, batch {batch}"
         record.measure(name, timed.bare, "bf16", "channels_last", batch, needs=4)
+    for precision, layout in (("bf16", "channels_last"), ("bf16", "contiguous"), ("tf32", "channels_last")):
+        name = f"kernels of a bare step, {precision} {layout}, batch {middle}"
+        record.measure(name, timed.kernels, precision, layout, middle, needs=4)
     for batch in () if options.toy else (middle, *others):
         name = f"train.py, the preset, batch {batch}"
         record.measure(name, timed.program, f"preset_{batch}", batch, needs=12)
