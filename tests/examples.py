@@ -1,4 +1,4 @@
-"""Values for the knobs that a component has no default for, so that every one can be chosen in a test."""
+"""Values for the parameters that a component has no default for, so that every one can be chosen in a test."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ def example(annotation: Any) -> Any:
 
 
 def required(group: str, name: str) -> dict[str, Any]:
-    """Values of the knobs without a default."""
-    knobs = registry.entry(group, name).knobs
-    return {key: example(knob.annotation) for key, knob in knobs.items() if knob.required}
+    """Values of the parameters without a default."""
+    parameters = registry.entry(group, name).parameters
+    return {key: example(item.annotation) for key, item in parameters.items() if item.required}
 
 
 def complete(group: str, name: str) -> dict[str, Any]:

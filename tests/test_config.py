@@ -103,7 +103,7 @@ BAD = [
     ("explain=perhaps", r"^explain='perhaps': must be bool"),
     ("~sampler", r"~sampler: .*choose one by sampler="),
     ("~guidance", r"~guidance: .*guidance=none"),
-    ("logger.csv=x", r"^logger\.csv=x: that is a component, whose knobs are set by logger\.csv\.KNOB"),
+    ("logger.csv=x", r"^logger\.csv=x: logger\.csv is a component; set its parameters by logger\.csv\.PARAMETER"),
     ("sampler.steps=[1", r"^sampler\.steps=\[1: cannot be read as key=value"),
 ]
 

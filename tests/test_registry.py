@@ -24,7 +24,7 @@ def scratch(monkeypatch):
     )
 
 
-def test_a_registered_class_is_built_with_its_knobs_and_runtime_facts(scratch):
+def test_a_registered_class_is_built_with_its_parameters_and_runtime_facts(scratch):
     @dfw.register("schedule", "scratch")
     @dataclass(frozen=True)
     class Scratch:
@@ -34,7 +34,7 @@ def test_a_registered_class_is_built_with_its_knobs_and_runtime_facts(scratch):
     built = dfw.build("schedule", "scratch", knob=3, fact=7)
     assert built == Scratch(fact=7, knob=3.0)
     assert isinstance(built.knob, float)
-    assert list(registry.entry("schedule", "scratch").knobs) == ["knob"]
+    assert list(registry.entry("schedule", "scratch").parameters) == ["knob"]
 
 
 @pytest.mark.parametrize(("given", "meant"), [("ddmi", "ddim"), ("dpdm", "ddpm"), ("DDIM", "ddim")])
@@ -206,7 +206,7 @@ def test_a_plugin_that_takes_a_name_in_use_names_both_sources(tmp_path):
     )
     assert "registered twice" in result.stderr
     assert "mine.py" in result.stderr
-    assert "linear.py" in result.stderr
+    assert "tables.py" in result.stderr
 
 
 def test_two_plugins_of_one_name_are_refused(tmp_path):
@@ -236,5 +236,5 @@ def test_every_component_has_a_summary_and_a_checkable_signature():
     for group in registry.GROUPS:
         for entry in registry.entries(group).values():
             assert entry.summary, f"{group}={entry.name} has no docstring"
-            for key, knob in entry.knobs.items():
-                assert registry.describe(knob.annotation), key
+            for key, parameter in entry.parameters.items():
+                assert registry.describe(parameter.annotation), key

@@ -41,7 +41,7 @@ def print_help(program: str, arguments: Sequence[str]) -> None:
         own = chosen[group] if isinstance(chosen[group], list) else [chosen[group]]
         options = [Text(name, style="bold green" if name in own else "") for name in choices(group)]
         table.add_row(group, Text(", ").join(options))
-    settings = ", ".join(registry.entry("settings", program).knobs)
+    settings = ", ".join(registry.entry("settings", program).parameters)
     table.add_section()
     table.add_row("(keys)", settings)
     console.print(table)
@@ -59,13 +59,13 @@ def print_component(console: Console, entry: registry.Entry) -> None:
     """Print a component's docstring, and its keys with what they allow and their defaults."""
     console.print(f"[bold]{entry.group}={entry.name}[/bold]  ({entry.source})\n", highlight=False)
     console.print(entry.documentation, "", highlight=False, markup=False)
-    if not entry.knobs:
+    if not entry.parameters:
         return
     table = Table("key", "default", "allowed")
-    for key, knob in entry.knobs.items():
+    for key, parameter in entry.parameters.items():
         table.add_row(
             f"{entry.group}.{key}",
-            "(required)" if knob.required else str(knob.default),
-            registry.describe(knob.annotation),
+            "(required)" if parameter.required else str(parameter.default),
+            registry.describe(parameter.annotation),
         )
     console.print(table)

@@ -76,7 +76,7 @@ def path(subject: Subject) -> Iterator[Row]:
 
 def unguided(subject: Subject) -> Iterator[Row]:
     """Where it has a ``scale``, there is one, 1 or 0, at which it returns the prediction that it wraps."""
-    if "scale" not in registry.entry(subject.group, subject.name).knobs:
+    if "scale" not in registry.entry(subject.group, subject.name).parameters:
         return
     plain = MIXTURE.denoiser(registry.build("schedule", "vp"))
     x, level, cond = _inputs(plain.schedule, 0.4)

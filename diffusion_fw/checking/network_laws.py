@@ -78,7 +78,7 @@ def batch(subject: Subject) -> Iterator[Row]:
 
 def classes(subject: Subject) -> Iterator[Row]:
     """With ``class_conditional`` the class changes the output, and no class is the last of num_classes + 1."""
-    if "class_conditional" not in registry.entry(subject.group, subject.name).knobs:
+    if "class_conditional" not in registry.entry(subject.group, subject.name).parameters:
         return
     conditional = Subject(subject.group, subject.name, {**subject.knobs, "class_conditional": True})
     for shape, network in _accepted(conditional).items():

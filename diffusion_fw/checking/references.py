@@ -153,7 +153,7 @@ def _langevin_steps(sigma_max: float, sigma_min: float, levels: int) -> list[flo
 
 def _default(group: str, name: str, knobs: Sequence[str]) -> list[Any]:
     """The defaults of some knobs."""
-    return [registry.entry(group, name).knobs[knob].default for knob in knobs]
+    return [registry.entry(group, name).parameters[knob].default for knob in knobs]
 
 
 MEASURES: dict[str, Callable[..., Any]] = {

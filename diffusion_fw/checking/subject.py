@@ -26,11 +26,11 @@ class Subject:
 
     def assemble(self, **facts: Any) -> Any:
         """The component with those of the facts that its signature asks for and its knobs don't give."""
-        parameters = registry.entry(self.group, self.name).parameters
+        arguments = registry.entry(self.group, self.name).arguments
         wanted = {
             key: value
             for key, value in facts.items()
-            if key not in self.knobs and key in parameters and registry.is_runtime(parameters[key].annotation)
+            if key not in self.knobs and key in arguments and registry.is_runtime(arguments[key].annotation)
         }
         return self.build(**wanted)
 

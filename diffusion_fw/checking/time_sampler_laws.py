@@ -73,7 +73,7 @@ def _distance(t: Tensor, reference: Tensor) -> float:
 
 def stratification(subject: Subject) -> Iterator[Row]:
     """With ``stratified`` a batch of n covers the same distribution evenly: no fraction is off by more than 1 / n."""
-    if "stratified" not in registry.entry(subject.group, subject.name).knobs:
+    if "stratified" not in registry.entry(subject.group, subject.name).parameters:
         return
     name, schedule = next(iter(_accepted(subject).items()))
     reference = _draw(subject.build(stratified=True), schedule, 1 << 16)

@@ -34,7 +34,7 @@ class Facts:
 
     @staticmethod
     def of(data: Data, config: Config) -> Facts:
-        """The facts of a data set; what takes a pass over the data is measured only where a knob says "auto"."""
+        """The facts of a data set; what takes a pass over the data is measured only where a parameter is "auto"."""
         measured = {}
         if any("auto" in section.values() for section in (config["schedule"], config["parameterization"])):
             measured = measure(data)

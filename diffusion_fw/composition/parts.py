@@ -29,14 +29,14 @@ def assemble(group: str, section: Config, **facts: Any) -> Any:
     """A component from its node of the config, with those of the facts that its signature asks for."""
     if not isinstance(section, Mapping) or not isinstance(section.get("name"), str):
         raise ConfigError(f"{group} is not a component: it must be a mapping with a name")
-    parameters = registry.entry(group, section["name"]).parameters
+    arguments = registry.entry(group, section["name"]).arguments
     wanted = {
         key: value
         for key, value in facts.items()
-        if key in parameters and registry.is_runtime(parameters[key].annotation)
+        if key in arguments and registry.is_runtime(arguments[key].annotation)
     }
-    knobs = {key: value for key, value in section.items() if key != "name"}
-    return registry.build(group, section["name"], **knobs, **wanted)
+    given = {key: value for key, value in section.items() if key != "name"}
+    return registry.build(group, section["name"], **given, **wanted)
 
 
 FIXED_VARIANCE = {"name": "small"}
@@ -58,7 +58,7 @@ def build_network(config: Config, facts: Facts) -> torch.nn.Module:
     """The untrained network of a config."""
     outputs = build_variance(config).outputs
     name = config["network"]["name"]
-    if outputs > 1 and "outputs" not in registry.entry("network", name).parameters:
+    if outputs > 1 and "outputs" not in registry.entry("network", name).arguments:
         raise ConfigError(
             f"network={name} does not predict variances (its signature has no outputs: Runtime[int]), but "
             f"variance={config['variance']['name']} is learned; choose variance=small|large or another network"
@@ -157,8 +157,8 @@ def build_metric(config: Config, data: Data) -> tuple[Any, str]:
     """The metric on the chosen features (data's own for features=auto), and the features' name."""
     section = config["features"]
     if section["name"] == "auto":
-        knobs = registry.entry("features", data.default_features).knobs
-        section = {"name": data.default_features, **{key: knob.default for key, knob in knobs.items()}}
+        parameters = registry.entry("features", data.default_features).parameters
+        section = {"name": data.default_features, **{key: parameter.default for key, parameter in parameters.items()}}
     features, grid = assemble("features", section, shape=data.shape), assemble("grid", config["grid"])
     known = {"features": features, "reference": data.test, "train": data.train, "test": data.test, "grid": grid}
     return assemble("metric", config["metric"], **known), section["name"]

@@ -33,9 +33,9 @@ def conf_dir() -> Path:
 
 
 def node(entry: registry.Entry) -> dict[str, Any]:
-    """A component's config: its name and its knobs with their defaults, ??? where the user must give a value."""
-    knobs = {key: "???" if knob.required else _plain(knob.default) for key, knob in entry.knobs.items()}
-    return {"name": entry.name, **knobs}
+    """A component's config: its name and its parameters with their defaults, ??? where the user must give a value."""
+    values = {key: "???" if item.required else _plain(item.default) for key, item in entry.parameters.items()}
+    return {"name": entry.name, **values}
 
 
 def _plain(value: Any) -> Any:
@@ -196,7 +196,7 @@ def checked(program: str, config: Any) -> dict[str, Any]:
     Raises ConfigError that names the key.
     """
     result = dict(config)
-    top = {key: value for key, value in config.items() if key in registry.entry("settings", program).parameters}
+    top = {key: value for key, value in config.items() if key in registry.entry("settings", program).arguments}
     try:
         result.update(registry.validate("settings", program, _given(top)))
     except ConfigError as error:
@@ -208,14 +208,15 @@ def checked(program: str, config: Any) -> dict[str, Any]:
     for group, path, section in sections({key: value for key, value in config.items() if key not in top}):
         if not isinstance(section, Mapping):
             raise ConfigError(
-                f"{path}={section}: that is a component, whose knobs are set by {path}.KNOB=...; to choose, {group}=..."
+                f"{path}={section}: {path} is a component; set its parameters by {path}.PARAMETER=..., "
+                f"choose another by {group}=..."
             )
         if section.get("name") == "auto" and group == "features":
             continue
         if "name" not in section:
             raise ConfigError(f"{path} has no component; choose one of: {', '.join(choices(group))}")
-        knobs = {key: value for key, value in section.items() if key != "name"}
-        values = {"name": section["name"], **registry.validate(group, section["name"], _given(knobs), path)}
+        given = {key: value for key, value in section.items() if key != "name"}
+        values = {"name": section["name"], **registry.validate(group, section["name"], _given(given), path)}
         if path == group:
             result[group] = values
         else:

@@ -26,11 +26,11 @@ def solvable(parameterization: Parameterization, level: NoiseLevel) -> Tensor:
 
 
 def fitting_parameterizations(level: NoiseLevel) -> list[str]:
-    """The registered parameterizations that are solvable at all of the levels, at their default knobs."""
+    """The registered parameterizations that are solvable at all of the levels, at their default parameters."""
     return [
         name
         for name, entry in registry.entries("parameterization").items()
-        if not any(parameter.required for parameter in entry.parameters.values())
+        if not any(parameter.required for parameter in entry.arguments.values())
         and bool(solvable(registry.build("parameterization", name), level).all())
     ]
 

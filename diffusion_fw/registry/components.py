@@ -66,7 +66,7 @@ class RegistrationError(TypeError):
 
 @dataclasses.dataclass(frozen=True)
 class Parameter:
-    """One knob of a component; ``default`` is ``inspect.Parameter.empty`` where the user must give a value."""
+    """One parameter of a component; ``default`` is ``inspect.Parameter.empty`` where the user must give a value."""
 
     name: str
     annotation: Any
@@ -97,8 +97,8 @@ class Entry:
         return inspect.getdoc(self.factory) or ""
 
     @functools.cached_property
-    def parameters(self) -> dict[str, Parameter]:
-        """Every parameter of the signature, those that the composition root passes included."""
+    def arguments(self) -> dict[str, Parameter]:
+        """Everything that the signature takes, what the composition root passes included."""
         target = self.factory.__init__ if inspect.isclass(self.factory) else self.factory
         hints = (
             typing.get_type_hints(self.factory, include_extras=True)
@@ -112,9 +112,9 @@ class Entry:
         }
 
     @property
-    def knobs(self) -> dict[str, Parameter]:
-        """The parameters that are keys of the config."""
-        return {name: item for name, item in self.parameters.items() if not is_runtime(item.annotation)}
+    def parameters(self) -> dict[str, Parameter]:
+        """The arguments that are keys of the config."""
+        return {name: item for name, item in self.arguments.items() if not is_runtime(item.annotation)}
 
 
 def _default(factory: Callable[..., Any], parameter: inspect.Parameter) -> Any:
@@ -157,10 +157,10 @@ def _require_group(group: str) -> None:
 
 def _check_signature(entry: Entry) -> None:
     try:
-        parameters = entry.parameters
+        arguments = entry.arguments
     except Exception as error:
         raise RegistrationError(f"{entry.group}={entry.name} ({entry.source}): {error}") from error
-    for parameter in parameters.values():
+    for parameter in arguments.values():
         if is_runtime(parameter.annotation):
             continue
         where = f"{entry.group}={entry.name}: parameter '{parameter.name}' ({entry.source})"
@@ -235,7 +235,7 @@ def entry(group: str, name: str) -> Entry:
 
 
 def validate(group: str, name: str, values: Mapping[str, Any], path: str | None = None) -> dict[str, Any]:
-    """The knobs of a component, converted to their annotated types.
+    """The parameters of a component, converted to their annotated types.
 
     Raises ConfigError for an unknown key (with the nearest valid one), a missing one, a wrong type, a value out of
     range. Parameters that the composition root passes are let through as they are. ``path`` is where the component
@@ -243,25 +243,25 @@ def validate(group: str, name: str, values: Mapping[str, Any], path: str | None 
     """
     path = path or group
     component = entry(group, name)
-    parameters = component.parameters
+    arguments = component.arguments
     result = {}
     for key, value in values.items():
-        if key not in parameters:
+        if key not in arguments:
             raise ConfigError(
-                f"{path}.{key}: {group}={name} has no such key{nearest(key, component.knobs)}; "
-                f"its keys: {', '.join(component.knobs) or '(none)'}"
+                f"{path}.{key}: {group}={name} has no such key{nearest(key, component.parameters)}; "
+                f"its keys: {', '.join(component.parameters) or '(none)'}"
             )
-        if is_runtime(parameters[key].annotation):
+        if is_runtime(arguments[key].annotation):
             result[key] = value
             continue
         try:
-            result[key] = convert(parameters[key].annotation, value)
+            result[key] = convert(arguments[key].annotation, value)
         except ValueError:
-            where, part, wanted = misfit(parameters[key].annotation, value)
+            where, part, wanted = misfit(arguments[key].annotation, value)
             raise ConfigError(
                 f"{path}.{key}{where}={_shown(part)}: must be {describe(wanted)} (of {group}={name})"
             ) from None
-    for key, parameter in component.knobs.items():
+    for key, parameter in component.parameters.items():
         if parameter.required and key not in values:
             raise ConfigError(
                 f"{path}.{key} is missing: {group}={name} needs {describe(parameter.annotation)}; give {path}.{key}=..."
@@ -277,7 +277,7 @@ def build(group: str, name: str, /, **kwargs: Any) -> Any:
     """
     component = entry(group, name)
     values = validate(group, name, kwargs)
-    missing = [key for key, parameter in component.parameters.items() if parameter.required and key not in values]
+    missing = [key for key, parameter in component.arguments.items() if parameter.required and key not in values]
     if missing:
         raise ConfigError(
             f"{group}={name} needs {', '.join(missing)}, which is not a key of the config and was not passed here; "
