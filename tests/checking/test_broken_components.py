@@ -29,7 +29,6 @@ from diffusion_fw.samplers.ddim import DDIM
 from diffusion_fw.samplers.ddpm import DDPM
 from diffusion_fw.samplers.grid import Grid
 from diffusion_fw.samplers.heun import Heun
-from diffusion_fw.samplers.methods.exponential import hold_x0
 from diffusion_fw.samplers.sampler import Sampler, Step
 
 
@@ -97,8 +96,8 @@ class EqualStepsOnly(Sampler):
         for level, end in itertools.pairwise(levels):
             x0 = denoiser(x, level, cond).x0
             ahead = x0 if last is None or end.sigma == 0 else 1.5 * x0 - 0.5 * last
-            c_x, c_x0 = hold_x0(level, end)
-            x, last = c_x * x + c_x0 * ahead, x0
+            h = (end.log_snr - level.log_snr) / 2
+            x, last = end.sigma / level.sigma * x - end.alpha * torch.expm1(-h) * ahead, x0
             yield Step(end.t.item(), x, x0)
 
 

@@ -31,7 +31,7 @@ def test_times_decrease_strictly_from_at_most_one_to_zero_and_have_levels(name, 
     assert times[-1] == 0
     assert (times.diff() < 0).all()
     level = schedule(times)
-    assert not any(value.isnan().any() for value in level)
+    assert not any(value.isnan().any() for value in vars(level).values())
     assert level.log_snr[1:-1].isfinite().all()
 
 
