@@ -20,10 +20,10 @@ from diffusion_fw.samplers.sampler import Sampler, Step
 
 
 def fitting_step(growth: float, steps: int) -> float:
-    """eta = a_i / sigma_i^2 for which ``steps`` steps a level bring the variance nearest to that level's sigma_i^2.
+    """eta = a_i / sigma_i^2 for which ``steps`` steps per level bring the variance closest to that level's sigma_i^2.
 
     For data of one point and sigma_{i-1}^2 = growth sigma_i^2 their quotient is (1 - eta)^{2 steps} (growth - c) + c,
-    c = 2 / (2 - eta), 1 at best: Song & Ermon 2020, proposition 3 and technique 4.
+    c = 2 / (2 - eta), and ideally 1: Song & Ermon 2020, proposition 3 and technique 4.
     """
     eta = torch.linspace(0, 1, 10_001, dtype=torch.float64)[1:-1]
     c = 2 / (2 - eta)
@@ -34,12 +34,11 @@ def fitting_step(growth: float, steps: int) -> float:
 @register("sampler", "annealed_langevin")
 @dataclass(frozen=True)
 class AnnealedLangevin(Sampler):
-    """At each noisy level steps_per_level times y + a_i score + sqrt(2 a_i) z, a_i = step_size sigma_i^2 / sigma_L^2.
+    """steps_per_level steps y + a_i score + sqrt(2 a_i) z at each noisy level, a_i = step_size sigma_i^2 / sigma_L^2.
 
-    Song and Ermon 2020, algorithm 1 (2019, algorithm 1, writes a_i / 2 and sqrt(a_i)), with ``denoise`` its
-    last line: x_0 is the prediction at the last level. y = x_t / alpha and sigma = sigma_t / alpha,
-    which on NCSN's path are x_t and sigma_t themselves. step_size "auto" is chosen by ``fitting_step``: 6.2e-6 on the
-    232 levels of NCSNv2 for CIFAR-10.
+    Song and Ermon 2020, algorithm 1 (2019, algorithm 1, writes a_i / 2 and sqrt(a_i)). ``denoise`` adds its last line:
+    x_0 is the prediction at the last level. y = x_t / alpha and sigma = sigma_t / alpha, which are x_t and sigma_t on
+    NCSN's path. step_size "auto" is the one of technique 4: 6.2e-6 on the 232 levels of NCSNv2 for CIFAR-10.
     """
 
     steps_per_level: PositiveInt = 5
@@ -74,7 +73,7 @@ class AnnealedLangevin(Sampler):
         self, denoiser: Denoiser, x: Tensor, *, cond: Any = None, noise: Noise = torch.randn_like
     ) -> Iterator[Step]:
         levels = self.levels(denoiser.schedule)
-        # Written for x_t in place of y.
+        # In terms of x_t = alpha y.
         ratio = self._relative_step(levels)
         sizes, sigma, times = (ratio * levels.sigma.square()).tolist(), levels.sigma.tolist(), levels.t.tolist()
         scale = (levels.alpha[1:] / levels.alpha[:-1]).tolist()

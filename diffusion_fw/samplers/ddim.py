@@ -1,4 +1,4 @@
-"""DDIM: the non-Markovian family between ancestral sampling and a deterministic map."""
+"""DDIM: a family of samplers from a deterministic map to ancestral sampling."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from diffusion_fw.denoiser import Denoiser, Noise
 from diffusion_fw.process.level import combine
 from diffusion_fw.process.transition import posterior
 from diffusion_fw.registry import ConfigError, Fraction, register
-from diffusion_fw.samplers.sampler import Sampler, Step, leave_data
+from diffusion_fw.samplers.methods.inversion import leave_data
+from diffusion_fw.samplers.sampler import Sampler, Step
 
 
 @register("sampler", "ddim")
@@ -51,12 +52,12 @@ class DDIM(Sampler):
 
     @torch.no_grad()
     def encode(self, denoiser: Denoiser, x: Tensor, *, cond: Any = None) -> Tensor:
-        """DDIM inversion: x_T from x = x_0 (B, ...) by the same step with t and s exchanged (Song et al. 2020, 4.3).
+        """DDIM inversion: x_T from x = x_0 (B, ...) by the same step with t and s exchanged (section 4.3).
 
-        A step from s to t asks at s; the first, from clean data, at the level that it reaches.
+        A step from s to t evaluates the denoiser at s; the first step, from clean data, at the level that it reaches.
         """
         if self.stochastic:
-            raise ConfigError(f"sampler.eta={self.eta:g}: DDIM encodes with sampler.eta=0 only")
+            raise ConfigError(f"sampler.eta={self.eta:g}: DDIM cannot encode x_0 with noise; set sampler.eta=0")
         levels = self.levels(denoiser.schedule)
         *noisy, _ = levels.unbind()
         alpha, sigma = levels.alpha.tolist(), levels.sigma.tolist()

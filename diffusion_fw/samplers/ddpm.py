@@ -1,4 +1,4 @@
-"""Ancestral sampling, DDPM's."""
+"""DDPM's ancestral sampling."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from diffusion_fw.samplers.sampler import Sampler, Step
 class DDPM(Sampler):
     """x_s = c_x0 x0 + c_xt x_t + sqrt(var) z: a draw from p(x_s | x_t), without noise on the last step.
 
-    Ho et al. 2020, algorithm 2, for any two times of any schedule. The variance is a choice of its own: fixed as in
+    Ho et al. 2020, algorithm 2, for any two times of any schedule. ``variance=...`` chooses the variance: fixed as in
     their section 3.2, or learned (Nichol & Dhariwal 2021).
     """
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,17 +11,17 @@ from typing import ClassVar, Literal
 from diffusion_fw.process.level import NoiseLevel
 from diffusion_fw.process.schedule import Schedule
 from diffusion_fw.registry import register
-from diffusion_fw.samplers.methods.exponential import between, half_log_snr, phi
-from diffusion_fw.samplers.methods.linear import LinearSampler, LinearStep, Stage
+from diffusion_fw.samplers.methods.exponential import half_log_snr, phi
+from diffusion_fw.samplers.methods.linear import LinearSampler, LinearStep, Stage, linear_steps
 from diffusion_fw.samplers.methods.multistep import decreasing_orders, multistep_stages
+from diffusion_fw.samplers.methods.singlestep import inner_levels, singlestep_stages
 
 
 def multistep_weights(order: int, h: float, past: Sequence[float], d2_factor: float) -> tuple[float, ...]:
     """The weights, over alpha_s, of the predictions at lambda_t, lambda_t - past[0], lambda_t - past[0] - past[1].
 
-    Lu et al. 2022b, section 4.2: order 2 is algorithm 2; order 3 integrates the parabola through the
-    three predictions, D1 = h dx0/dlambda and D2 = h^2 d^2x0/dlambda^2, where d2_factor = 2 in
-    D2 = d2_factor (D1_0 - D1_1) / (r0 + r1).
+    Lu et al. 2022b, section 4.2: order 2 is algorithm 2. Order 3 integrates the parabola through the three predictions,
+    D1 = h dx0/dlambda and D2 = h^2 d^2x0/dlambda^2, where d2_factor = 2 in D2 = d2_factor (D1_0 - D1_1) / (r0 + r1).
     """
     phi_1 = -math.expm1(-h)
     if order == 1:
@@ -36,46 +37,17 @@ def multistep_weights(order: int, h: float, past: Sequence[float], d2_factor: fl
     return phi_1 + first, second - first, -second
 
 
-def inner_levels(level: NoiseLevel, end: NoiseLevel, order: int, schedule: Schedule) -> list[NoiseLevel]:
-    """Where a singlestep step of this order stops on its way: r1 = 1/2, or r1 = 1/3 and r2 = 2/3 of h."""
-    return [between(level, end, j / order, schedule) for j in range(1, order)]
-
-
-def singlestep_stages(level: NoiseLevel, inner: Sequence[NoiseLevel], end: NoiseLevel) -> tuple[Stage, ...]:
-    """One step of order len(inner) + 1 (Lu et al. 2022b, algorithm 1; Lu et al. 2022a, algorithm 2 written in x_0).
-
-    A stage at lambda_t + r h lands by x0(lambda_t) and the slope towards the newest prediction.
-    """
-    landings = [*inner, end]
-    lengths = [(half_log_snr(landing) - half_log_snr(level)).item() for landing in landings]
-    weights: list[tuple[float, ...]] = []
-    for i, (landing, length) in enumerate(zip(landings, lengths, strict=True)):
-        alpha = landing.alpha.item()
-        value = -alpha * math.expm1(-length)
-        if i == 0:
-            weights.append((value,))
-            continue
-        # Order 2 has phi_1 / 2 for phi_2, as published; the two differ by a term of third order.
-        factor = value / 2 if len(inner) == 1 else alpha * length * phi(2, -length)
-        slope = factor * length / lengths[i - 1]
-        weights.append((slope, *[0.0] * (i - 1), value - slope))
-    return tuple(
-        Stage(at, (landing.sigma / level.sigma).item(), weight)
-        for at, landing, weight in zip([level, *inner], landings, weights, strict=True)
-    )
-
-
 @register("sampler", "dpm_solver_pp")
 @dataclass(frozen=True)
 class DPMSolverPP(LinearSampler):
     """x_s = (sigma_s / sigma_t) x_t + alpha_s int_0^h exp(u - h) x0(lambda_t + u) du, h = lambda_s - lambda_t.
 
-    Lu et al. 2022b (DPM-Solver++), proposition 4.1, with x0 expanded about lambda_t to ``order`` terms: from earlier
-    steps, or with ``singlestep`` from ``order`` evaluations within the step. Order 1 is DDIM. The step to sigma = 0 is
-    x_s = x0; lower_order_final lowers the order towards it, which steadies few steps.
+    Lu et al. 2022b, proposition 4.1, with x0 expanded about lambda_t to ``order`` terms: from earlier steps, or with
+    ``singlestep`` from ``order`` evaluations within the step. Order 1 is DDIM. The step to sigma = 0 is x_s = x0;
+    lower_order_final lowers the order towards it, which helps at few steps.
 
-    The third-order multistep formula as it is commonly coded (``third_order="halved"``) takes D2 at half its size and
-    starts with a first-order step: it converges at order 2. ``exact`` starts with a singlestep step and reaches 3.
+    The usual code of the third-order multistep formula (``third_order="halved"``) takes half of D2 and starts with a
+    first-order step: it converges at order 2. ``exact`` starts with a singlestep step and reaches order 3.
     """
 
     order: Literal[1, 2, 3] = 2
@@ -96,14 +68,13 @@ class DPMSolverPP(LinearSampler):
         )
         levels = self.levels(schedule)
         stages = self._singlestep(levels, schedule) if self.singlestep else self._multistep(levels, schedule)
-        return [LinearStep(t, stage) for t, stage in zip(levels.t[1:].tolist(), stages, strict=True)]
+        return linear_steps(levels, stages)
 
     def _singlestep(self, levels: NoiseLevel, schedule: Schedule) -> list[tuple[Stage, ...]]:
         orders = decreasing_orders(self.order, levels, lower_order_final=False)
-        rows = levels.unbind()
         return [
             singlestep_stages(level, inner_levels(level, end, order, schedule), end)
-            for level, end, order in zip(rows[:-1], rows[1:], orders, strict=True)
+            for (level, end), order in zip(itertools.pairwise(levels), orders, strict=True)
         ]
 
     def _multistep(self, levels: NoiseLevel, schedule: Schedule) -> list[tuple[Stage, ...]]:

@@ -19,9 +19,9 @@ from diffusion_fw.samplers.methods.multistep import decreasing_orders, multistep
 class DPMSolverPPSDE(LinearSampler):
     """x_s = (sigma_s / sigma_t) exp(-eta h) x_t + alpha_s (1 - exp(-(1 + eta) h)) D + sigma_s sqrt(1 - e^(-2 eta h)) z.
 
-    Lu et al. 2022b, section 5, for eta = 1, the reverse SDE; D = x0 + (x0 - x0') h / (2 h') with x0'
-    and h' of the step before. eta scales the noise (Crowson 2022, k-diffusion): 0 is DPM-Solver++(2M), of order 2. The
-    first step has D = x0, and the step to sigma = 0 is x_s = x0.
+    Lu et al. 2022b, section 5, for eta = 1, the reverse SDE; D = x0 + (x0 - x0') h / (2 h') with x0' and h' of the
+    previous step. eta scales the noise (Crowson 2022, k-diffusion): 0 is DPM-Solver++(2M), of order 2. The first step
+    has D = x0, and the step to sigma = 0 is x_s = x0.
     """
 
     eta: NonNegative = 1.0

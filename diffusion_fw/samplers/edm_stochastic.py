@@ -10,17 +10,17 @@ import torch
 
 from diffusion_fw.process.schedule import Schedule
 from diffusion_fw.registry import ConfigError, NonNegative, Positive, register
-from diffusion_fw.samplers.heun import heun_stages
 from diffusion_fw.samplers.methods.linear import LinearSampler, LinearStep
+from diffusion_fw.samplers.methods.runge_kutta import heun_stages
 
 
 @register("sampler", "edm_stochastic")
 @dataclass(frozen=True)
 class EDMStochastic(LinearSampler):
-    """Noise is raised from rho to (1 + gamma) rho, then a Heun step leads to the next level; rho = sigma / alpha.
+    """Noise is added up to (1 + gamma) rho, then a Heun step leads to the next level; rho = sigma / alpha.
 
     Karras et al. 2022, algorithm 2: gamma = min(s_churn / steps, sqrt(2) - 1) for s_tmin <= rho <= s_tmax, else 0, and
-    the fresh noise has the deviation s_noise. On a table the raised level is the nearest row; it never lies beyond
+    the added noise has standard deviation s_noise. On a table the raised level is the nearest row; it never exceeds
     t = 1. The defaults are the paper's for ImageNet-64 (table 5); s_churn = 0 is Heun's method.
     """
 

@@ -29,24 +29,24 @@ from diffusion_fw.registry import ConfigError, Fraction, Positive, PositiveInt, 
 
 @dataclass(frozen=True)
 class Grid(ABC):
-    """Turns a number of steps and a schedule into steps + 1 decreasing float64 times, the last one 0."""
+    """Makes steps + 1 decreasing float64 times, the last one 0, from a number of steps and a schedule."""
 
     on_rows: ClassVar[bool] = True
-    """Whether the times are to be rows of a table; if not, its log-SNR is interpolated between them."""
+    """Whether the times are rounded to the rows of a table; if not, its log-SNR is interpolated between rows."""
 
     @abstractmethod
     def noisy_times(self, steps: int, schedule: Schedule) -> Tensor:
-        """The ``steps`` times at which the denoiser is asked, decreasing, in (0, 1]."""
+        """The ``steps`` times at which the denoiser is evaluated, decreasing, in (0, 1]."""
 
     def __call__(self, steps: int, schedule: Schedule) -> Tensor:
-        """The times, snapped to the schedule's own if the grid is ``on_rows``.
+        """The times, rounded to the rows of a table if the grid is ``on_rows``.
 
-        Raises ConfigError where they are not ``steps`` in number or don't decrease strictly from at most 1.
+        Raises ConfigError unless they are ``steps`` in number and decrease strictly from at most 1.
         """
         times = self.noisy_times(steps, schedule)
         if len(times) != steps:
             raise ConfigError(
-                f"grid gives {len(times)} times, but sampler.steps={steps}; set sampler.steps={len(times)}, "
+                f"the grid has {len(times)} times, but sampler.steps={steps}; set sampler.steps={len(times)}, "
                 "or change grid"
             )
         if self.on_rows:
@@ -54,7 +54,7 @@ class Grid(ABC):
         times = torch.cat([times, times.new_zeros(1)])
         if not bool((times.diff() < 0).all()) or times[0] > 1:
             raise ConfigError(
-                f"sampler.steps={steps}: the grid gives times that do not decrease on this schedule "
+                f"sampler.steps={steps}: the times of the grid do not decrease on this schedule "
                 f"(its smallest noisy time is {schedule.t_min:g}); lower sampler.steps or change grid"
             )
         return times
@@ -64,7 +64,7 @@ class Grid(ABC):
 @register("grid", "trailing")
 @dataclass(frozen=True)
 class Uniform(Grid):
-    """t_j = 1 - j / N, j = 0 .. N - 1, snapped to the rows of a table.
+    """t_j = 1 - j / N, j = 0 .. N - 1, rounded to the rows of a table.
 
     On a table this is the "trailing" spacing (Lin et al. 2024, table 2); N = num_steps visits every row, as DDPM does.
     """
@@ -78,7 +78,7 @@ class Uniform(Grid):
 class Leading(Grid):
     """DDPM's indices floor(j T / N), j = N - 1 .. 0, on a table of T rows; T = 1 / t_min on a continuous schedule.
 
-    Song et al. 2020 (DDIM), appendix D.2, "linear"; it starts one stride below pure noise.
+    Song et al. 2020, appendix D.2, "linear"; it starts one stride below pure noise.
     """
 
     def noisy_times(self, steps: int, schedule: Schedule) -> Tensor:
@@ -103,8 +103,8 @@ class Linspace(Grid):
 class Quadratic(Grid):
     """DDPM's indices floor((j / (N - 1))^2 0.8 T), j = N - 1 .. 0, on a table; T = 1 / t_min on a continuous schedule.
 
-    Song et al. 2020 (DDIM), appendix D.2, "quadratic". Where squares fall on one index (S = 50, T = 1000: twice on 0),
-    the paper's code asks twice for one time; here the later ones move up to the next free index.
+    Song et al. 2020, appendix D.2, "quadratic". Where two squares round to one index (N = 50, T = 1000: twice 0), the
+    paper's code visits it twice; here the later one moves to the next free index.
     """
 
     def noisy_times(self, steps: int, schedule: Schedule) -> Tensor:
@@ -120,11 +120,11 @@ class Quadratic(Grid):
 @register("grid", "respaced")
 @dataclass(frozen=True)
 class Respaced(Grid):
-    """DDPM's indices thinned out: "250" evenly, "10,20,30" evenly in each of three parts, "ddim50" by one stride.
+    """Some of DDPM's indices: "250" even ones, "10,20,30" even ones in each of three parts, "ddim50" by one stride.
 
-    Nichol & Dhariwal 2021, section 4; a list [10,20,30] is "10,20,30", and no spec is sampler.steps. T = 1 / t_min on a
-    continuous schedule. Raises ConfigError for another notation, a part with fewer indices than its count, a stride
-    that does not exist, and a number of times that is not sampler.steps.
+    Nichol & Dhariwal 2021, section 4. The list [10,20,30] means "10,20,30"; without a spec it is sampler.steps. On a
+    continuous schedule T = 1 / t_min. Raises ConfigError for another notation, for a part with fewer indices than its
+    count, where no stride fits, and where the number of times is not sampler.steps.
     """
 
     spec: PositiveInt | str | tuple[PositiveInt, ...] | None = None
@@ -134,7 +134,7 @@ class Respaced(Grid):
             raise ConfigError(f'grid.spec={self.spec!r}: must be a number of steps, "ddimN" or "N,N,..." with N >= 1')
 
     def notation(self, steps: int) -> str:
-        """The spec as improved DDPM writes it."""
+        """The spec in the notation of improved DDPM."""
         if self.spec is None:
             return str(steps)
         return ",".join(map(str, self.spec)) if isinstance(self.spec, tuple) else str(self.spec).replace(" ", "")
@@ -146,7 +146,7 @@ class Respaced(Grid):
 
 
 def strided(rows: int, count: int) -> list[int]:
-    """The indices 0, s, 2 s, .. < rows, ``count`` in number; ConfigError where no integer s gives that many."""
+    """The indices 0, s, 2 s, .. < rows, ``count`` in number; ConfigError if no integer s gives that many."""
     indices = range(0, rows, -(-rows // count))
     if len(indices) == count:
         return list(indices)
@@ -164,7 +164,7 @@ def even(rows: int, counts: list[str]) -> list[int]:
         if size < count:
             raise ConfigError(
                 f"grid.spec: part {part + 1} of {len(counts)} has {size} of the schedule's {rows} indices, fewer than "
-                f"the {count} asked for; lower grid.spec or sampler.steps"
+                f"the {count} that it needs; lower grid.spec or sampler.steps"
             )
         stride = (size - 1) / max(1, count - 1)
         indices += [start + round(j * stride) for j in range(count)]
@@ -177,8 +177,8 @@ def even(rows: int, counts: list[str]) -> list[int]:
 class Karras(Grid):
     """s_j = (s_0^(1/rho) + j / (N - 1) (s_{N-1}^(1/rho) - s_0^(1/rho)))^rho, s = sigma / alpha, j = 0 .. N - 1.
 
-    Karras et al. 2022, equation 5. s_0 = sigma_max and s_{N-1} = sigma_min, or the schedule's own extremes where these
-    are narrower; the first time is always 1, at which x_T is drawn. Between rows of a table log-SNR is interpolated.
+    Karras et al. 2022, equation 5. s_0 = sigma_max and s_{N-1} = sigma_min, limited to the schedule's range. The first
+    time is always 1, where x_T is drawn. Between rows of a table log-SNR is interpolated.
     """
 
     rho: Positive = 7.0
@@ -206,9 +206,8 @@ class Karras(Grid):
 class LogSNR(Grid):
     """log_snr_j = low + j / (N - 1) (high - low), j = 0 .. N - 1.
 
-    Lu et al. 2022 (DPM-Solver), section 3.4 and appendix E. low and high are log_snr_min and log_snr_max, or the
-    schedule's own extremes where these are narrower; the first time is always 1, at which x_T is drawn. Between rows of
-    a table log-SNR is interpolated.
+    Lu et al. 2022a, section 3.4 and appendix E. low and high are log_snr_min and log_snr_max, limited to the schedule's
+    range. The first time is always 1, where x_T is drawn. Between rows of a table log-SNR is interpolated.
     """
 
     log_snr_min: float = -14.0
@@ -233,16 +232,16 @@ class LogSNR(Grid):
 @register("grid", "explicit")
 @dataclass(frozen=True)
 class Explicit(Grid):
-    """The given times in [0, 1], decreasing; a 0 at the end may be left out. On a table each is the nearest row.
+    """The given times in [0, 1], decreasing; a 0 at the end is optional. On a table each is rounded to the nearest row.
 
-    Raises ConfigError where they don't decrease, lie outside [0, 1], or are not sampler.steps in number (0 excluded).
+    Raises ConfigError where they do not decrease, lie outside [0, 1], or are not sampler.steps in number (without 0).
     """
 
     times: tuple[Fraction, ...]
 
     def __post_init__(self) -> None:
         if not any(self.times) or any(s >= t for t, s in itertools.pairwise(self.times)):
-            raise ConfigError(f"grid.times={list(self.times)}: must decrease from at most 1, and begin above 0")
+            raise ConfigError(f"grid.times={list(self.times)}: must decrease from at most 1, the first above 0")
 
     def noisy_times(self, steps: int, schedule: Schedule) -> Tensor:
         return torch.tensor([t for t in self.times if t > 0], dtype=torch.float64)

@@ -10,7 +10,6 @@ from torch import Tensor
 from diffusion_fw.process.schedule import Schedule
 from diffusion_fw.registry import register
 from diffusion_fw.samplers.methods.adams import AdamsBashforth
-from diffusion_fw.samplers.methods.linear import LinearStep
 
 
 @register("sampler", "lms")
@@ -27,6 +26,3 @@ class LMS(AdamsBashforth):
 
     def clock(self, rho: Tensor, schedule: Schedule) -> Tensor:
         return rho
-
-    def plan(self, schedule: Schedule) -> list[LinearStep]:
-        return self.multistep(self.order, schedule, self.lower_order_final)

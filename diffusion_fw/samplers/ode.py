@@ -15,7 +15,8 @@ from diffusion_fw.likelihood.probability_flow import angle, radius, require_ever
 from diffusion_fw.process.level import expand
 from diffusion_fw.process.schedule import Schedule
 from diffusion_fw.registry import Positive, PositiveInt, register
-from diffusion_fw.samplers.sampler import Sampler, Step, leave_data
+from diffusion_fw.samplers.methods.inversion import leave_data
+from diffusion_fw.samplers.sampler import Sampler, Step
 
 
 @register("sampler", "ode")
@@ -24,9 +25,9 @@ class ODE(Sampler):
     """d(x / r)/dtheta = cos(theta) eps - sin(theta) x0: the probability flow of any path, r = |(alpha, sigma)|.
 
     Song et al. 2021, section 4.3, in the angle theta = atan(sigma / alpha), where the flow is the velocity of v
-    prediction (Salimans and Ho 2022, appendix D). Integrated to the tolerance by Dormand and Prince's pair, each
-    example with its own steps, from the grid's first time to the schedule's smallest noisy one; x_0 is the prediction
-    there. The other times of the grid say only where the trajectory is shown. Every Step tells its evaluations.
+    prediction (Salimans and Ho 2022, appendix D). Dormand and Prince's pair integrates it to the tolerance from
+    the grid's first time to the schedule's smallest noisy time, each example with its own step sizes; x_0 is the
+    prediction there. The other times of the grid only choose the Steps that are yielded.
     """
 
     steps: PositiveInt = 1
@@ -69,7 +70,7 @@ class ODE(Sampler):
 
     @torch.no_grad()
     def encode(self, denoiser: Denoiser, x: Tensor, *, cond: Any = None) -> Tensor:
-        """x at the grid's first time from x = x_0 (B, ...): the same flow, backwards."""
+        """x at the grid's first time from x = x_0 (B, ...), by the same flow backwards."""
         schedule = denoiser.schedule
         self.check(schedule)
         ends = torch.stack([torch.full((), schedule.t_min, dtype=torch.float64), self.grid(self.steps, schedule)[0]])

@@ -7,11 +7,10 @@ from typing import ClassVar, Literal
 
 from diffusion_fw.process.schedule import Schedule
 from diffusion_fw.registry import register
-from diffusion_fw.samplers.euler import euler_stage
-from diffusion_fw.samplers.heun import heun_stages
 from diffusion_fw.samplers.methods.exponential import hold_eps
-from diffusion_fw.samplers.methods.linear import LinearSampler, LinearStep, Stage
+from diffusion_fw.samplers.methods.linear import LinearSampler, LinearStep, Stage, linear_steps
 from diffusion_fw.samplers.methods.multistep import multistep_stages
+from diffusion_fw.samplers.methods.runge_kutta import euler_stage, heun_stages
 
 # The weights of the classical Adams-Bashforth methods for equal steps, newest first.
 ADAMS_BASHFORTH = (
@@ -27,11 +26,11 @@ ADAMS_BASHFORTH = (
 class PLMS(LinearSampler):
     """DDIM's step with eps' = (55 eps_t - 59 eps_t1 + 37 eps_t2 - 9 eps_t3) / 24 in place of eps.
 
-    Liu et al. 2022, section 3 (F-PNDM). The combination is of order 4, DDIM's step with it of order 2, which is what
-    the paper proves; grids that are smooth in their index keep it. Warm-up: ``runge_kutta`` makes the first three steps
-    by the paper's pseudo Runge-Kutta method, of 4 evaluations each; ``improved_euler`` the first by its pseudo improved
-    Euler method, of 2, and the next by lower combinations, as latent diffusion does. A first step from alpha = 0 is
-    DDIM's.
+    Liu et al. 2022, section 3 (F-PNDM). The combination has order 4, but DDIM's step with it has order 2, which is what
+    the paper proves, on grids that are smooth in their index. Warm-up: ``runge_kutta`` makes the first three steps by
+    the paper's pseudo Runge-Kutta method, with 4 evaluations each; ``improved_euler`` makes the first step by its
+    pseudo improved Euler method, with 2, and the next ones by combinations of lower order, as latent diffusion does. A
+    first step from alpha = 0 is DDIM's.
     """
 
     warm_up: Literal["runge_kutta", "improved_euler"] = "runge_kutta"
@@ -51,21 +50,20 @@ class PLMS(LinearSampler):
             return Stage(rows[i], c_x[i], tuple(c_eps[i] * weight for weight in ADAMS_BASHFORTH[order - 1]))
 
         def pseudo_runge_kutta(i: int) -> tuple[Stage, ...]:
-            level, landing = rows[i], rows[i + 1]
+            level, end = rows[i], rows[i + 1]
             if level.alpha == 0:
-                return (euler_stage(level, landing),)
-            middle = schedule((level.t + landing.t) / 2)
+                return (euler_stage(level, end),)
+            middle = schedule((level.t + end.t) / 2)
             half_x, half_eps = (value.item() for value in hold_eps(level, middle))
             return (
                 Stage(level, half_x, (half_eps,)),
                 Stage(middle, half_x, (half_eps,)),
                 Stage(middle, c_x[i], (c_eps[i],)),
-                Stage(landing, c_x[i], tuple(c_eps[i] * weight for weight in (1 / 6, 1 / 3, 1 / 3, 1 / 6))),
+                Stage(end, c_x[i], tuple(c_eps[i] * weight for weight in (1 / 6, 1 / 3, 1 / 3, 1 / 6))),
             )
 
         def improved_euler(i: int) -> tuple[Stage, ...]:
             return heun_stages(rows[i], rows[i + 1])
 
         start = pseudo_runge_kutta if self.warm_up == "runge_kutta" else improved_euler
-        stages = multistep_stages([4] * self.steps, multistep, start, started)
-        return [LinearStep(t, stage) for t, stage in zip(levels.t[1:].tolist(), stages, strict=True)]
+        return linear_steps(levels, multistep_stages([4] * self.steps, multistep, start, started))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -10,64 +10,32 @@ import torch
 from torch import Tensor
 
 from diffusion_fw.denoiser import Denoiser, Noise
-from diffusion_fw.process.level import per_example
+from diffusion_fw.process.level import NoiseLevel, per_example
 from diffusion_fw.process.schedule import Schedule
-from diffusion_fw.process.transition import posterior
 from diffusion_fw.registry import ConfigError, NonNegativeInt, Positive, register
-from diffusion_fw.samplers.euler_maruyama import EulerMaruyama
+from diffusion_fw.samplers.methods import reverse_sde
 from diffusion_fw.samplers.methods.langevin import langevin_step
-from diffusion_fw.samplers.methods.linear import LinearSampler, LinearStep, Stage
-from diffusion_fw.samplers.methods.reverse_sde import reverse_steps
-from diffusion_fw.samplers.reverse_diffusion import ReverseDiffusion
-from diffusion_fw.samplers.sampler import Sampler, Step
+from diffusion_fw.samplers.methods.linear import LinearSampler, LinearStep
+from diffusion_fw.samplers.sampler import Step
 
-
-@dataclass(frozen=True)
-class Ancestral(LinearSampler):
-    """A draw from q(x_s | x_t, x0): DDPM's step with the posterior's variance (Song et al. 2021, appendix F)."""
-
-    quantity: ClassVar[Literal["x0", "eps"]] = "eps"
-
-    def plan(self, schedule: Schedule) -> list[LinearStep]:
-        levels = self.levels(schedule)
-        start, end = levels.steps()
-        transition = posterior(start, end)
-        c_x = transition.c_xt + transition.c_x0 / start.alpha
-        c_eps = -transition.c_x0 * start.sigma / start.alpha
-        return reverse_steps(levels, c_x, c_eps, transition.var_small.sqrt())
-
-
-@dataclass(frozen=True)
-class Stay(LinearSampler):
-    """x_s = x_t: no predictor, so that the corrector alone follows the levels."""
-
-    quantity: ClassVar[Literal["x0", "eps"]] = "eps"
-
-    def plan(self, schedule: Schedule) -> list[LinearStep]:
-        levels = self.levels(schedule)
-        zero = torch.zeros_like(levels.t[1:])
-        *steps, last = reverse_steps(levels, zero + 1, zero, zero)
-        return [*(step._replace(stages=(Stage(None, 1.0, ()),)) for step in steps), last]
-
-
-PREDICTORS: dict[str, type[LinearSampler]] = {
-    "euler_maruyama": EulerMaruyama,
-    "reverse_diffusion": ReverseDiffusion,
-    "ancestral": Ancestral,
-    "none": Stay,
+PREDICTORS: dict[str, Callable[[NoiseLevel, Schedule], list[LinearStep]]] = {
+    "euler_maruyama": reverse_sde.euler_maruyama,
+    "reverse_diffusion": reverse_sde.reverse_diffusion,
+    "ancestral": reverse_sde.ancestral,
+    "none": reverse_sde.stay,
 }
 
 
 @register("sampler", "predictor_corrector")
 @dataclass(frozen=True)
-class PredictorCorrector(Sampler):
+class PredictorCorrector(LinearSampler):
     """A predictor's step to each level, then corrector_steps of x + size score + sqrt(2 size) z there.
 
-    Song et al. 2021, algorithms 1, 4 and 5: size = 2 a (snr |z| / |score|)^2, a = alpha_t^2 / alpha_s^2 of the next
-    step (1 - beta on DDPM's table, 1 on the variance-exploding path). The paper takes the norms' means over the
-    batch, by which a sample depends on its neighbours. Here they are ``expected``: |z| = sqrt(d) and |score| =
-    sqrt(d) / sigma, so size = 2 a (snr sigma)^2, or those of each ``example``; all three agree for images, where the
-    norms concentrate, but a norm of few dimensions may vanish. The last step gives the predictor's x0, uncorrected.
+    Song et al. 2021, algorithms 1, 4 and 5: size = 2 a (snr |z| / |score|)^2, with a = alpha_t^2 / alpha_s^2 of the
+    next step (1 - beta on DDPM's table, 1 on the variance-exploding path). The paper averages the norms over the batch,
+    so that a sample depends on its neighbours. Here they are ``expected``: |z| = sqrt(d) and |score| = sqrt(d) / sigma,
+    so size = 2 a (snr sigma)^2, or those of each ``example``. All three agree for images, where the norms concentrate;
+    in few dimensions a norm may vanish. The last step gives the predictor's x0, uncorrected.
     """
 
     predictor: Literal["euler_maruyama", "reverse_diffusion", "ancestral", "none"] = "reverse_diffusion"
@@ -76,6 +44,7 @@ class PredictorCorrector(Sampler):
     norm: Literal["expected", "example"] = "expected"
 
     stochastic: ClassVar[bool] = True
+    quantity: ClassVar[Literal["x0", "eps"]] = "eps"
 
     @property
     def evaluations_per_step(self) -> int | None:
@@ -87,24 +56,20 @@ class PredictorCorrector(Sampler):
                 "sampler.predictor=none needs sampler.corrector_steps of 1 or more; raise one or set the other"
             )
 
-    def _predictor(self) -> LinearSampler:
-        return PREDICTORS[self.predictor](self.steps, self.grid)
-
-    def check(self, schedule: Schedule) -> None:
-        self._predictor().check(schedule)
+    def plan(self, schedule: Schedule) -> list[LinearStep]:
+        """The predictor's steps."""
+        return PREDICTORS[self.predictor](self.levels(schedule), schedule)
 
     def trajectory(
         self, denoiser: Denoiser, x: Tensor, *, cond: Any = None, noise: Noise = torch.randn_like
     ) -> Iterator[Step]:
-        levels = self.levels(denoiser.schedule)
-        predictor = self._predictor()
-        plan = predictor.checked_plan(denoiser.schedule)
-        reached = levels[1:]
+        plan = self.checked_plan(denoiser.schedule)
+        reached = self.levels(denoiser.schedule)[1:]
         following = torch.cat([reached.alpha[1:], reached.alpha[-1:]])
-        scales = (2 * (self.snr * reached.sigma * reached.alpha / following).square()).tolist()
-        rows = zip(plan, reached.unbind(), reached.sigma.tolist(), scales, strict=True)
+        sizes = (2 * (self.snr * reached.sigma * reached.alpha / following).square()).tolist()
+        rows = zip(plan, reached.unbind(), reached.sigma.tolist(), sizes, strict=True)
         for planned, level, sigma, size in rows:
-            step = next(predictor.run([planned], denoiser, x, cond, noise))
+            step = next(self.run([planned], denoiser, x, cond, noise))
             x, x0 = step.x, step.x0
             corrections = self.corrector_steps if sigma > 0 else 0
             for _ in range(corrections):

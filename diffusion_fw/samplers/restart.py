@@ -1,4 +1,4 @@
-"""Restart: back and forth between two noise levels on the way of a deterministic sampler."""
+"""Restart: a deterministic sampler that goes back and forth between two noise levels."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ import torch
 from diffusion_fw.process.level import NoiseLevel
 from diffusion_fw.process.schedule import Schedule
 from diffusion_fw.registry import ConfigError, Positive, PositiveInt, Range, register
-from diffusion_fw.samplers.heun import heun_steps
 from diffusion_fw.samplers.methods.linear import LinearSampler, LinearStep
+from diffusion_fw.samplers.methods.runge_kutta import heun_steps
 
 
 @register("sampler", "restart")
 @dataclass(frozen=True)
 class Restart(LinearSampler):
-    """Heun's method, and where it lands on rho_min, K times: noise is added up to rho_max, and Heun's method returns.
+    """Heun's method, but K times at rho_min noise is added up to rho_max, and Heun's method returns to rho_min.
 
     Xu et al. 2023, algorithm 1, with rho = sigma / alpha. ``intervals`` lists [N_restart, K, rho_min, rho_max] in the
-    notation of its appendix: rho_min is moved to the nearest level of the grid, and the way back has N_restart levels,
+    notation of its appendix. rho_min is moved to the nearest level of the grid, and the way back has N_restart levels,
     both ends included, equidistant in rho^(1/7) (Karras et al. 2022, equation 5). The default is the paper's for
-    CIFAR-10. Every stop on the way back is a Step, so that t rises where a restart begins.
+    CIFAR-10. The steps of the way back are yielded too, so t rises where a restart begins.
     """
 
     intervals: tuple[tuple[Annotated[int, Range(2)], PositiveInt, Positive, Positive], ...] = ((3, 2, 0.14, 0.30),)
@@ -43,7 +43,7 @@ class Restart(LinearSampler):
             if landing == 0 or not rho[landing] < high <= rho[0]:
                 raise ConfigError(
                     f"sampler.intervals: [{count}, {repetitions}, {low:g}, {high:g}] needs rho_max between the grid's "
-                    f"level next to rho_min, {rho[landing].item():.3g}, and its first, {rho[0].item():.3g} "
+                    f"level nearest to rho_min, {rho[landing].item():.3g}, and its first, {rho[0].item():.3g} "
                     f"(sampler.steps={self.steps}); change the interval or raise sampler.steps"
                 )
             plan[landing - 1] += self._restart(levels[landing], count, high, schedule) * repetitions

@@ -1,4 +1,4 @@
-"""What a sampler is: a generator of steps from x_T to x_0, stateless but for its knobs."""
+"""The base of every sampler: a generator of the steps from x_T to x_0."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from diffusion_fw.denoiser import Denoiser, Noise
-from diffusion_fw.process.level import NoiseLevel, expand
+from diffusion_fw.process.level import NoiseLevel
 from diffusion_fw.process.schedule import Schedule
 from diffusion_fw.registry import ConfigError, PositiveInt, Runtime
 from diffusion_fw.samplers.grid import Grid, Uniform
@@ -19,7 +19,7 @@ from diffusion_fw.samplers.grid import Grid, Uniform
 
 @dataclass(frozen=True)
 class Step:
-    """The state after a step: x at time t, the last prediction of x_0 that the step used, evaluations that it took."""
+    """The state after a step: x at time t, the last prediction of x_0, the evaluations of the denoiser in the step."""
 
     t: float
     x: Tensor
@@ -29,22 +29,25 @@ class Step:
 
 @dataclass(frozen=True)
 class Sampler(ABC):
-    """Knobs only; the schedule comes with the denoiser, the times from the grid, the randomness from ``noise``."""
+    """Parameters and no state: schedule from the denoiser, times from the grid, randomness from ``noise``."""
 
     steps: PositiveInt = 50
     grid: Runtime[Grid] = field(default_factory=Uniform)
 
     returns_to_noise: ClassVar[bool] = False
-    """Whether it goes back to noise on its way, so that t rises there and there are more Steps than ``steps``."""
+    """Whether it adds noise on its way, so that t rises there and there are more Steps than ``steps``."""
     needs_smooth_grid: ClassVar[bool] = False
-    """Whether its order holds only on grids whose steps change little from one to the next."""
+    """Whether its order holds only on grids whose consecutive steps have almost the same length."""
 
     uses_variance: ClassVar[bool] = False
-    """Whether its noise has the variance of the model, which is a choice of its own (variance=...)."""
+    """Whether its noise has the variance of the model (variance=...)."""
 
     @property
     def order(self) -> int | None:
-        """Order of convergence in the step size, measured by the checks; None for a method without one."""
+        """The declared order of convergence in the step size, which the checks measure; None without one.
+
+        Where the user chooses it, it is the parameter ``order``.
+        """
         return None
 
     @property
@@ -54,15 +57,15 @@ class Sampler(ABC):
 
     @property
     def evaluations_per_step(self) -> int | None:
-        """Evaluations of the denoiser in all steps but a few at the ends; None where the sampler finds its own."""
+        """Evaluations of the denoiser in all steps but a few at the ends; None for an adaptive sampler."""
         return 1
 
     def levels(self, schedule: Schedule) -> NoiseLevel:
-        """The levels at the grid's steps + 1 times, from noise to data: all in one call."""
+        """The levels at the grid's steps + 1 times, from noise to data, in one call of the schedule."""
         return schedule(self.grid(self.steps, schedule))
 
     def check(self, schedule: Schedule) -> None:
-        """Raise ConfigError where this sampler cannot run on this schedule, as ``trajectory`` would at its start."""
+        """Raise the ConfigError that ``trajectory`` would raise on this schedule, if any."""
         self.levels(schedule)
 
     def require_steps(self, minimum: int, reason: str) -> None:
@@ -84,16 +87,7 @@ class Sampler(ABC):
         return x
 
     def encode(self, denoiser: Denoiser, x: Tensor, *, cond: Any = None) -> Tensor:
-        """x_T from x = x_0 (B, ...), which the sampler leads back to x_0; ConfigError where it has no such inverse."""
+        """The x_T from which the sampler returns to x = x_0 (B, ...); ConfigError for a sampler that cannot encode."""
         raise ConfigError(
             f"sampler: {type(self).__name__} cannot encode x_0; choose sampler=ode or sampler=ddim with sampler.eta=0"
         )
-
-
-def leave_data(denoiser: Denoiser, x: Tensor, level: NoiseLevel, cond: Any = None) -> Tensor:
-    """x_t at the lowest noisy level from clean data x: the last step x_0 = (x_t - sigma eps(x_t)) / alpha reversed.
-
-    One fixed-point iteration of x_t = alpha x_0 + sigma eps(x_t), begun at alpha x_0.
-    """
-    scaled = expand(level.alpha, x) * x
-    return scaled + expand(level.sigma, x) * denoiser(scaled, level, cond).eps

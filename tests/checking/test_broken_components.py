@@ -99,8 +99,8 @@ class EqualStepsOnly(Sampler):
         for level, end in itertools.pairwise(levels):
             x0 = denoiser(x, level, cond).x0
             ahead = x0 if last is None or end.sigma == 0 else 1.5 * x0 - 0.5 * last
-            c_x = end.sigma / level.sigma
-            x, last = c_x * x + (end.alpha - c_x * level.alpha) * ahead, x0
+            h = (end.log_snr - level.log_snr) / 2
+            x, last = end.sigma / level.sigma * x - end.alpha * torch.expm1(-h) * ahead, x0
             yield Step(end.t.item(), x, x0)
 
 

@@ -1,4 +1,4 @@
-"""Adams-Bashforth methods on the flow d(x / alpha) = eps d rho, rho = sigma / alpha: eps by a polynomial in a clock."""
+"""Adams-Bashforth methods on the flow d(x / alpha) = eps d rho, rho = sigma / alpha: eps is a polynomial in a clock."""
 
 from __future__ import annotations
 
@@ -10,13 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from diffusion_fw.process.level import NoiseLevel
 from diffusion_fw.process.schedule import Schedule
-from diffusion_fw.samplers.euler import euler_stage
-from diffusion_fw.samplers.heun import heun_stages
-from diffusion_fw.samplers.methods.exponential import half_log_snr, hold_eps
-from diffusion_fw.samplers.methods.linear import LinearSampler, LinearStep, Stage
+from diffusion_fw.samplers.methods.exponential import half_log_snr
+from diffusion_fw.samplers.methods.linear import LinearSampler, LinearStep, Stage, linear_steps
 from diffusion_fw.samplers.methods.multistep import decreasing_orders, multistep_stages
+from diffusion_fw.samplers.methods.runge_kutta import euler_stage, heun_stages, kutta_stages
 
 # Gauss-Legendre nodes and weights on [0, 1].
 _NODES, _WEIGHTS = (torch.from_numpy(values) for values in np.polynomial.legendre.leggauss(32))
@@ -36,23 +34,6 @@ def lagrange(nodes: Tensor, at: Tensor) -> Tensor:
     return torch.stack(rows)
 
 
-def runge_kutta_stages(level: NoiseLevel, end: NoiseLevel, order: int, schedule: Schedule) -> tuple[Stage, ...]:
-    """One step of Heun's method (order 2) or Kutta's (order 3) in rho, whose middle is at the mean rho.
-
-    From alpha = 0, where rho has no middle, it is Euler's.
-    """
-    if order == 2 or level.alpha == 0:
-        return heun_stages(level, end)
-    c_x, c_eps = (coefficient.item() for coefficient in hold_eps(level, end))
-    rho = (torch.exp(-half_log_snr(level)) + torch.exp(-half_log_snr(end))) / 2
-    middle = schedule(schedule.time(-2 * rho.log()))
-    return (
-        euler_stage(level, middle),
-        Stage(middle, c_x, (2 * c_eps, -c_eps)),
-        Stage(end, c_x, (c_eps / 6, 4 * c_eps / 6, c_eps / 6)),
-    )
-
-
 def quadrature(start: Tensor, end: Tensor) -> tuple[Tensor, Tensor]:
     """Points rho between two values, and their weights in the integral over d rho."""
     low, high = start ** (1 / ROOT), end ** (1 / ROOT)
@@ -64,23 +45,24 @@ def quadrature(start: Tensor, end: Tensor) -> tuple[Tensor, Tensor]:
 class AdamsBashforth(LinearSampler):
     """x_s = (alpha_s / alpha_t) x_t + alpha_s sum_j eps_j int l_j(clock) d rho over the last ``order`` predictions.
 
-    l_j are the Lagrange polynomials of the clock at those predictions. A method of order p = 3 or 4 begins with p - 2
-    Runge-Kutta steps of order p - 1; with ``warm_up="lower_order"``, the usual way, it begins with Euler's step and
+    l_j are the Lagrange polynomials of the clock at those predictions. A method of order p = 3 or 4 starts with p - 2
+    Runge-Kutta steps of order p - 1. With ``warm_up="lower_order"``, the usual choice, it starts with Euler's step and
     converges at order 2, though with a small error where the first step lies in pure noise. From alpha = 0 the first
     step is always Euler's.
     """
 
     warm_up: Literal["runge_kutta", "lower_order"] = "runge_kutta"
+    order: Literal[1, 2, 3, 4] = 3
+    lower_order_final: bool = True
 
     quantity: ClassVar[Literal["x0", "eps"]] = "eps"
 
     @abstractmethod
     def clock(self, rho: Tensor, schedule: Schedule) -> Tensor:
-        """The variable in which eps is taken to be a polynomial, at any rho."""
+        """The variable in which eps is a polynomial, at any rho."""
 
-    def multistep(self, order: int, schedule: Schedule, lower_order_final: bool) -> list[LinearStep]:
-        """The plan of the method of this order; its order at the steps to sigma = 0 falls to 1 if it is to be lower."""
-        self.require_steps(order, f"sampler.order={order}")
+    def plan(self, schedule: Schedule) -> list[LinearStep]:
+        self.require_steps(self.order, f"sampler.order={self.order}")
         levels = self.levels(schedule)
         rows, alpha, rho = levels.unbind(), levels.alpha.tolist(), torch.exp(-half_log_snr(levels))
         clocks = self.clock(rho, schedule)
@@ -96,8 +78,10 @@ class AdamsBashforth(LinearSampler):
             return Stage(rows[i], scale[i], tuple((alpha[i + 1] * (polynomials * mass).sum(1)).tolist()))
 
         def start(i: int) -> tuple[Stage, ...]:
-            return runge_kutta_stages(rows[i], rows[i + 1], order - 1, schedule)
+            if self.order == 3:
+                return heun_stages(rows[i], rows[i + 1])
+            return kutta_stages(rows[i], rows[i + 1], schedule)
 
-        orders = decreasing_orders(order, levels, True) if lower_order_final else [order] * self.steps
-        stages = multistep_stages(orders, multistep, start, order - 2 if self.warm_up == "runge_kutta" else 0)
-        return [LinearStep(t, stage) for t, stage in zip(levels.t[1:].tolist(), stages, strict=True)]
+        orders = decreasing_orders(self.order, levels, True) if self.lower_order_final else [self.order] * self.steps
+        started = self.order - 2 if self.warm_up == "runge_kutta" else 0
+        return linear_steps(levels, multistep_stages(orders, multistep, start, started))

@@ -1,4 +1,4 @@
-"""Samplers whose every step is linear in the state and in the predictions: one loop for all of them."""
+"""Samplers whose steps are linear in the state and the predictions, and the one loop that runs them all."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from diffusion_fw.samplers.sampler import Sampler, Step
 class Stage(NamedTuple):
     """x <- c_x x_start + sum_j weights_j F_j + c_x0 x0: x_start begins the step, F_0 is the newest prediction.
 
-    F_0 is asked of the denoiser at ``level`` and the x that the stage meets; where level is None, nothing is asked. x0
-    is the newest prediction of x_0, for samplers whose F is eps.
+    F_0 is evaluated at ``level`` and the current x; where level is None, nothing is evaluated. x0 is the newest
+    prediction of x_0, for samplers whose F is eps.
     """
 
     level: NoiseLevel | None
@@ -33,7 +33,7 @@ class Stage(NamedTuple):
 
 
 class LinearStep(NamedTuple):
-    """The stages that lead to time t; noise after them, and before them a move x <- scale x + churn z."""
+    """The stages that lead to time t, with x <- scale x + churn z before them and x <- x + deviation z after them."""
 
     t: float
     stages: tuple[Stage, ...]
@@ -48,8 +48,13 @@ class LinearStep(NamedTuple):
             yield from (stage.c_x, stage.c_x0, *stage.weights)
 
 
+def linear_steps(levels: NoiseLevel, stages: Sequence[tuple[Stage, ...]]) -> list[LinearStep]:
+    """The steps between the levels (N + 1,), from the stages of each."""
+    return [LinearStep(t, stage) for t, stage in zip(levels.t[1:].tolist(), stages, strict=True)]
+
+
 def combination(weights: Sequence[float], values: Sequence[Tensor]) -> Tensor:
-    """sum_j weights_j values_j over the weights that are not 0, of which there is one at least."""
+    """sum_j weights_j values_j over the weights that are not 0; at least one is not."""
     first, *rest = ((weight, value) for weight, value in zip(weights, values, strict=False) if weight != 0)
     result = first[0] * first[1]
     for weight, value in rest:
@@ -59,28 +64,28 @@ def combination(weights: Sequence[float], values: Sequence[Tensor]) -> Tensor:
 
 @dataclass(frozen=True)
 class LinearSampler(Sampler):
-    """A sampler that is told by its coefficients, all known before the first evaluation.
+    """A sampler that consists of coefficients, all of them known before the first evaluation.
 
     Runge-Kutta, Adams and predictor-corrector methods are general linear methods (Butcher 1966), and so are the usual
     discretizations of the reverse SDE.
     """
 
     quantity: ClassVar[Literal["x0", "eps"]] = "x0"
-    """The prediction that the steps are linear in."""
+    """The prediction F in which the steps are linear."""
 
     @abstractmethod
     def plan(self, schedule: Schedule) -> list[LinearStep]:
-        """The coefficients of every step on this schedule, as Python floats."""
+        """Every step on this schedule, with its coefficients as Python floats."""
 
     def checked_plan(self, schedule: Schedule) -> list[LinearStep]:
-        """The plan; ConfigError where one of its coefficients is not finite."""
+        """The plan; ConfigError where a coefficient is not finite."""
         plan = self.plan(schedule)
         for step in plan:
             if not all(math.isfinite(number) for number in step.numbers()):
                 raise ConfigError(
-                    f"sampler: the step to t={step.t:g} of {type(self).__name__} has coefficients that are not finite, "
-                    "as where the schedule has alpha=0 at t=1; choose sampler=ddim or sampler=ddpm, a grid whose first "
-                    "time is below 1, or a schedule with a signal at t=1 (schedule.zero_terminal_snr=false)"
+                    f"sampler: the step of {type(self).__name__} to t={step.t:g} has coefficients that are not finite, "
+                    "for instance because alpha=0 at t=1; choose sampler=ddim or sampler=ddpm, a grid whose first time "
+                    "is below 1, or a schedule with a signal at t=1 (schedule.zero_terminal_snr=false)"
                 )
         return plan
 
