@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from diffusion_fw.guidance.guidance import Guidance
     from diffusion_fw.guidance.operators import LinearOperator
     from diffusion_fw.metrics.features.extractor import FeatureExtractor
-    from diffusion_fw.metrics.metric import Metric
+    from diffusion_fw.metrics.metric import Measurement, Metric, TrackedMetric
     from diffusion_fw.objectives.objective import Objective
     from diffusion_fw.objectives.time_sampler import TimeSampler
     from diffusion_fw.objectives.weighting import Weighting
@@ -63,7 +63,11 @@ _PUBLIC = {
     "diffusion_fw.guidance.guidance": ("Guidance",),
     "diffusion_fw.guidance.operators": ("LinearOperator",),
     "diffusion_fw.metrics.features.extractor": ("FeatureExtractor",),
-    "diffusion_fw.metrics.metric": ("Metric",),
+    "diffusion_fw.metrics.metric": (
+        "Measurement",
+        "Metric",
+        "TrackedMetric",
+    ),
     "diffusion_fw.objectives.objective": ("Objective",),
     "diffusion_fw.objectives.time_sampler": ("TimeSampler",),
     "diffusion_fw.objectives.weighting": ("Weighting",),
@@ -113,6 +117,7 @@ __all__ = [
     "InMemory",
     "LinearOperator",
     "LogSNRSchedule",
+    "Measurement",
     "Metric",
     "NetworkDenoiser",
     "Noise",
@@ -131,6 +136,7 @@ __all__ = [
     "Schedule",
     "Step",
     "TimeSampler",
+    "TrackedMetric",
     "Transition",
     "Variance",
     "Weighting",
