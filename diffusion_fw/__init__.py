@@ -29,8 +29,7 @@ if TYPE_CHECKING:
     from diffusion_fw.guidance.guidance import Guidance
     from diffusion_fw.guidance.operators import LinearOperator
     from diffusion_fw.metrics.features.extractor import FeatureExtractor
-    from diffusion_fw.metrics.metric import Metric
-    from diffusion_fw.networks.network import Network
+    from diffusion_fw.metrics.metric import Measurement, Metric, TrackedMetric
     from diffusion_fw.objectives.objective import Objective
     from diffusion_fw.objectives.time_sampler import TimeSampler
     from diffusion_fw.objectives.weighting import Weighting
@@ -64,8 +63,11 @@ _PUBLIC = {
     "diffusion_fw.guidance.guidance": ("Guidance",),
     "diffusion_fw.guidance.operators": ("LinearOperator",),
     "diffusion_fw.metrics.features.extractor": ("FeatureExtractor",),
-    "diffusion_fw.metrics.metric": ("Metric",),
-    "diffusion_fw.networks.network": ("Network",),
+    "diffusion_fw.metrics.metric": (
+        "Measurement",
+        "Metric",
+        "TrackedMetric",
+    ),
     "diffusion_fw.objectives.objective": ("Objective",),
     "diffusion_fw.objectives.time_sampler": ("TimeSampler",),
     "diffusion_fw.objectives.weighting": ("Weighting",),
@@ -115,6 +117,7 @@ __all__ = [
     "InMemory",
     "LinearOperator",
     "LogSNRSchedule",
+    "Measurement",
     "Metric",
     "Network",
     "NetworkDenoiser",
@@ -134,6 +137,7 @@ __all__ = [
     "Schedule",
     "Step",
     "TimeSampler",
+    "TrackedMetric",
     "Transition",
     "Variance",
     "Weighting",

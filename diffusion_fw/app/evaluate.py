@@ -1,4 +1,4 @@
-"""Evaluate: what a metric says of a checkpoint, with any sampler."""
+"""Evaluate a checkpoint with any metric and sampler."""
 
 from __future__ import annotations
 

@@ -73,8 +73,8 @@ def draw_report(experiment: Experiment, config: Mapping[str, Any], folder: Path,
         return
     centres, losses = evaluation.curve
     curves.loss_by_log_snr(folder / "loss_by_log_snr.png", centres, losses, evaluation.irreducible)
-    name = experiment.metric.name("ema")
-    curves.distance_curve(folder / "distance.png", {name: history.distances}, floor=floor)
+    metric, name = experiment.metric, experiment.metric.name(experiment.module.weights_name)
+    curves.distance_curve(folder / "distance.png", {name: history.distances}, floor=floor, label=metric.label)
     generated = evaluation.last_samples
     # In a folder's order the first would all be of one class.
     order = torch.randperm(len(experiment.data.test), generator=generator(config["seed"]))
@@ -87,10 +87,10 @@ def print_summary(experiment: Experiment, folder: Path, floor: float) -> None:
     """Print the table that ends a run."""
     history, trainer = experiment.history, experiment.trainer
     table = Table(title=f"run of {trainer.global_step} steps", show_header=False)
-    name = experiment.metric.name("ema")
+    name = experiment.metric.name(experiment.module.weights_name)
     for step, value in history.distances:
         table.add_row(f"{name} at step {step:,}", f"{value:.4g}")
-    count = getattr(experiment.metric, "floor_samples", experiment.metric.num_samples)
+    count = experiment.metric.floor_samples
     table.add_row(f"floor: {count} training against {len(experiment.data.test)} held-out examples", f"{floor:.4g}")
     table.add_section()
     if history.records:

@@ -10,7 +10,10 @@ from diffusion_fw.registry import ConfigError
 
 
 def sample(config: dict[str, Any], folder: Path) -> None:
-    """Draw config["num_samples"] samples into ``folder``: a PNG each for images, a grid, and samples.npz on request."""
+    """Draw config["num_samples"] samples into ``folder``: a grid, and a PNG for each image or samples.npz for floats.
+
+    With config["npz"], images are also written to samples.npz.
+    """
     import numpy as np
     import torch
     from PIL import Image
@@ -32,10 +35,10 @@ def sample(config: dict[str, Any], folder: Path) -> None:
             values.append(examples.cpu())
             bar.update(len(chunk))
     result = torch.cat(values)
-    if config["npz"]:
+    if config["npz"] or not model.facts.pixels:
         with atomic_write(folder / "samples.npz") as file:
             np.savez(file, samples=result.numpy())
-    path = view_for(model.facts.shape).samples(folder / "grid.png", result[:256])
+    path = view_for(model.facts.shape, model.facts.data_range).samples(folder / "grid.png", result[:256])
     if model.facts.pixels:
         unfinished = folder / f"images{UNFINISHED}"
         unfinished.mkdir(exist_ok=True)

@@ -27,7 +27,7 @@ def train(config: dict[str, Any], folder: Path) -> Result:
     from diffusion_fw.checkpoints.load import checkpoint_of, read
     from diffusion_fw.checkpoints.warm_start import warm_start
     from diffusion_fw.composition.experiment import build_experiment
-    from diffusion_fw.composition.parts import build_data, build_metric
+    from diffusion_fw.composition.parts import assemble, build_data, build_tracked_metric
     from diffusion_fw.sweeps.trial import trial_callbacks
     from diffusion_fw.training.callbacks.checkpointing import Checkpoints
     from diffusion_fw.training.callbacks.history import LOGGERS_KEY
@@ -53,8 +53,8 @@ def train(config: dict[str, Any], folder: Path) -> Result:
         step = content["global_step"]
         if step == config["trainer"]["max_steps"]:
             print(f"{folder} has taken its {step:,} steps; to train on, raise trainer.max_steps")
-            metric, _ = build_metric(config, build_data(config))
-            return Result(metric.name("ema"), _best(content))
+            metric, _ = build_tracked_metric(config, build_data(config))
+            return Result(metric.name(assemble("ema", config["ema"]).weights_name), _best(content))
     experiment = build_experiment(config, folder)
     trainer = experiment.trainer
     if checkpoint:
@@ -71,7 +71,7 @@ def train(config: dict[str, Any], folder: Path) -> Result:
         trainer.fit(experiment.module, ckpt_path=checkpoint)
     # What strategies that fork bring back from the process that trained.
     best = float(trainer.callback_metrics.get("best_distance", float("inf")))
-    return Result(experiment.metric.name("ema"), best)
+    return Result(experiment.metric.name(experiment.module.weights_name), best)
 
 
 def _best(content: dict[str, Any]) -> float:

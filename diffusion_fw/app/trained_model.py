@@ -25,7 +25,7 @@ from diffusion_fw.composition.parts import (
     is_conditional,
     own_variance,
 )
-from diffusion_fw.data.dataset import to_pixels
+from diffusion_fw.data.dataset import from_model
 from diffusion_fw.denoiser import Denoiser, NetworkDenoiser
 from diffusion_fw.process.variance import Variance
 from diffusion_fw.registry import ConfigError
@@ -85,7 +85,7 @@ class Trained:
             batch_size=self.batch_size,
             device=self.device,
         ):
-            yield chunk, to_pixels(x) if self.facts.pixels else x
+            yield chunk, from_model(x, self.facts.pixels)
 
 
 def open_trained(config: Mapping[str, Any]) -> Trained:

@@ -45,6 +45,8 @@ SETTINGS: dict[tuple[str, str], list[Parameters]] = {
     ("guidance", "classifier_free"): [{}, {"interval": [0.2, 0.8]}, {"rescale": 0.7}],
     ("guidance", "classifier"): [{}, {"conditional": True}],
     ("guidance", "posterior"): [{}, {"noise_std": 0.1}],
+    # A thousand steps would only take longer.
+    ("metric", "nll"): [{"steps": 20, "flow_images": 4}],
     ("parameterization", "edm"): [{}, {"sigma_data": 1.0}, {"sigma_data": "auto"}],
     ("parameterization", "score"): [{}, {"scale_by_sigma": True}, {"scale_input": True}],
     ("schedule", "cosine_continuous"): [{}, {"shift": 3.0}],

@@ -9,6 +9,7 @@ from diffusion_fw import registry
 from diffusion_fw.checking import (
     grid_laws,
     guidance_laws,
+    metric_laws,
     network_laws,
     parameterization_laws,
     sampler_laws,
@@ -31,6 +32,7 @@ CHECKS: dict[str, tuple[Check, ...]] = {
     "grid": grid_laws.CHECKS,
     "sampler": sampler_laws.CHECKS,
     "guidance": guidance_laws.CHECKS,
+    "metric": metric_laws.CHECKS,
 }
 
 

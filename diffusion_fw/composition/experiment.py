@@ -14,8 +14,8 @@ from diffusion_fw.composition.parts import (
     assemble,
     build_data,
     build_denoiser,
-    build_metric,
     build_sampler,
+    build_tracked_metric,
     build_variance,
     build_wrappers,
     check_averages,
@@ -25,6 +25,7 @@ from diffusion_fw.composition.parts import (
 )
 from diffusion_fw.data.dataset import Data
 from diffusion_fw.denoiser import NetworkDenoiser
+from diffusion_fw.metrics.metric import TrackedMetric
 from diffusion_fw.registry import ConfigError, discovery
 from diffusion_fw.samplers.sampler import Sampler
 
@@ -36,7 +37,7 @@ class Experiment:
     data: Data
     denoiser: NetworkDenoiser
     sampler: Sampler
-    metric: Any
+    metric: TrackedMetric
     history: Any
     evaluation: Any
     module: Any
@@ -78,12 +79,7 @@ def build_experiment(config: Config, folder: Path) -> Experiment:
             f"batch_size={config['batch_size']} is larger than the {len(data.train)} training examples of "
             f"data={config['data']['name']}; lower batch_size"
         )
-    metric, features = build_metric(config, data)
-    if not metric.of_samples:
-        raise ConfigError(
-            f"metric={config['metric']['name']} cannot be tracked during training; choose metric=fid, and "
-            f"`python evaluate.py checkpoint=... metric={config['metric']['name']}` afterwards"
-        )
+    metric, features = build_tracked_metric(config, data)
 
     max_steps = config["trainer"].get("max_steps", 1)
     history = History(every=config["trainer"].get("log_every_n_steps", 50))

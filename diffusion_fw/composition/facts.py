@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from diffusion_fw import registry
-from diffusion_fw.data.dataset import Data, to_model
+from diffusion_fw.data.dataset import Data, evenly_spaced, to_model
 from diffusion_fw.registry import ConfigError, NonNegativeInt, PositiveInt
 
 Config = Mapping[str, Any]
@@ -38,9 +38,7 @@ class Facts:
         measured = {}
         if any("auto" in section.values() for section in (config["schedule"], config["parameterization"])):
             measured = measure(data)
-        bounds = data.value_range or training_bounds(data)
-        pixels = data.value_range is not None
-        return Facts(data.shape, data.num_classes, data.class_names, bounds, pixels, **measured)
+        return Facts(data.shape, data.num_classes, data.class_names, data.bounds, data.pixels, **measured)
 
     @staticmethod
     def from_record(record: Mapping[str, Any]) -> Facts:
@@ -55,18 +53,10 @@ class Facts:
         return facts
 
 
-def training_bounds(data: Data) -> tuple[float, float]:
-    """The smallest and the largest training value: no mean of training examples lies outside."""
-    values, _ = data.train.__getitems__(range(len(data.train)))
-    return float(values.min()), float(values.max())
-
-
 def measure(data: Data, most: int = 4000) -> dict[str, float]:
     """The largest distance between two training examples and the standard deviation of their values.
 
     Of at most ``most`` examples, evenly chosen. The distance is technique 1 of Song & Ermon 2020.
     """
-    count = len(data.train)
-    indices = torch.linspace(0, count - 1, min(count, most)).round().long().tolist()
-    values = to_model(data.train.__getitems__(indices)[0]).flatten(1)
+    values = to_model(data.train.__getitems__(evenly_spaced(len(data.train), most))[0]).flatten(1)
     return {"data_diameter": float(torch.cdist(values, values).max()), "data_std": float(values.double().std())}

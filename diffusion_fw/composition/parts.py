@@ -13,7 +13,7 @@ from diffusion_fw import registry
 from diffusion_fw.composition.facts import Config, Facts
 from diffusion_fw.data.dataset import Data
 from diffusion_fw.denoiser import Denoiser, NetworkDenoiser
-from diffusion_fw.networks.network import is_class_conditional
+from diffusion_fw.metrics.metric import Metric, TrackedMetric
 from diffusion_fw.process.compatibility import check_parameterization
 from diffusion_fw.process.schedule import Schedule
 from diffusion_fw.process.variance import Variance
@@ -154,7 +154,7 @@ def build_data(config: Config) -> Data:
     return data
 
 
-def build_metric(config: Config, data: Data) -> tuple[Any, str]:
+def build_metric(config: Config, data: Data) -> tuple[Metric, str]:
     """The metric on the chosen features (data's own for features=auto), and the features' name."""
     section = config["features"]
     if section["name"] == "auto":
@@ -163,3 +163,15 @@ def build_metric(config: Config, data: Data) -> tuple[Any, str]:
     features, grid = assemble("features", section, shape=data.shape), assemble("grid", config["grid"])
     known = {"features": features, "reference": data.test, "train": data.train, "test": data.test, "grid": grid}
     return assemble("metric", config["metric"], **known), section["name"]
+
+
+def build_tracked_metric(config: Config, data: Data) -> tuple[TrackedMetric, str]:
+    """``build_metric`` for training. Raises ConfigError for a metric that cannot be tracked."""
+    metric, features = build_metric(config, data)
+    if not isinstance(metric, TrackedMetric):
+        name = config["metric"]["name"]
+        raise ConfigError(
+            f"metric={name} cannot be tracked during training; choose metric=fid, and "
+            f"`python evaluate.py checkpoint=... metric={name}` afterwards"
+        )
+    return metric, features

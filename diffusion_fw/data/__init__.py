@@ -1,1 +1,1 @@
-"""Data sets: embedded, read from standard files, or generated."""
+"""Data sets: shipped with the package, read from standard files, or generated."""

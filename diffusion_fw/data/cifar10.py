@@ -25,16 +25,16 @@ def read_python_batch(path: Path) -> tuple[np.ndarray, np.ndarray]:
     """Pixels (N, 3072) and labels (N,) of a pickled dict {"data": ..., "labels": ...}."""
     batch = read_numpy_pickle(path)
     if not isinstance(batch, dict):
-        raise ConfigError(f"data.root: {path} holds no dict with data and labels; get the file again")
+        raise ConfigError(f"data.root: {path} does not hold a dict with data and labels; get the file again")
     entries = {key.decode() if isinstance(key, bytes) else key: value for key, value in batch.items()}
     if not {"data", "labels"} <= entries.keys():
-        raise ConfigError(f"data.root: {path} holds no data and labels; get the file again")
+        raise ConfigError(f"data.root: {path} does not hold data and labels; get the file again")
     pixels, labels = entries["data"], entries["labels"]
-    # Lists of lists are left alone: a few bytes of pickle can make them unfold to any size.
+    # Nested lists are refused: a few bytes of pickle can make them unfold to any size.
     if isinstance(labels, list) and all(type(label) is int for label in labels):
         labels = np.array(labels)
     if not isinstance(pixels, np.ndarray) or not isinstance(labels, np.ndarray):
-        raise ConfigError(f"data.root: {path} holds no array of data with a list of labels; get the file again")
+        raise ConfigError(f"data.root: {path} does not hold an array of data with a list of labels; get the file again")
     return pixels, labels
 
 
@@ -61,9 +61,9 @@ FORMATS: tuple[tuple[str, str, Reader], ...] = (
 class CIFAR10(Data):
     """50,000 training and 10,000 held-out photographs, 32x32 pixels, ten classes (Krizhevsky 2009).
 
-    Reads the python or the binary version, extracted into root, with or without the folder that the archive makes.
-    The python version's pickles are read as arrays, and whatever else they ask for is refused. horizontal_flip adds
-    the mirror image of each training image. Raises ConfigError for a missing or corrupt file.
+    Reads the python or the binary version, extracted into ``root``, with or without the archive's own folder. Of the
+    python version's pickles only arrays are read; anything else is refused. ``horizontal_flip`` adds the mirror image
+    of each training image. Raises ConfigError for a missing or corrupt file.
     """
 
     root: str = "data/cifar10"
@@ -87,7 +87,7 @@ class CIFAR10(Data):
         return WithFlips(examples) if self.horizontal_flip and split == "train" else examples
 
     def find(self) -> tuple[Path, str, Reader]:
-        """The folder of the batches and how to read them."""
+        """The folder of the batches, the suffix of their names and their reader."""
         root = Path(self.root).expanduser()
         for subfolder, suffix, read in FORMATS:
             for folder in (root, root / subfolder):
@@ -99,7 +99,7 @@ class CIFAR10(Data):
         )
 
     def checked(self, path: Path, read: Reader) -> tuple[Tensor, Tensor]:
-        """One batch as uint8 (N, 3, 32, 32) and int64 (N,)."""
+        """One batch: uint8 pixels (N, 3, 32, 32) and int64 labels (N,). Raises ConfigError for any other content."""
         if not path.is_file():
             raise ConfigError(f"data.root: {path} is missing; extract the whole archive of CIFAR-10 there")
         pixels, labels = read(path)

@@ -1,27 +1,29 @@
-"""What a data set is: two splits of examples, their shape and classes."""
+"""The base of all data sets: two splits of examples, their shape, their classes and the range of their values."""
 
 from __future__ import annotations
 
 import functools
 import hashlib
-import os
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import PurePosixPath
 from typing import ClassVar, Protocol
 
 import torch
 from torch import Tensor
 
 from diffusion_fw.oracles import GaussianMixture
+from diffusion_fw.registry import ConfigError
+
+READ_AT_ONCE = 1000
+"""Examples that are read together where a property of the data is measured."""
 
 Batch = tuple[Tensor, Tensor | None]
-"""Examples (B, *shape), uint8 pixels or float values, and int64 labels (B,) where the data has classes."""
+"""Examples (B, *shape), uint8 pixels or float values, and int64 labels (B,) if the data have classes."""
 
 
 class Examples(Protocol):
-    """One split: answers a whole batch of indices at once, so that data in memory costs one indexing a batch."""
+    """One split. It returns a whole batch of indices at once, so that data in memory cost one indexing per batch."""
 
     def __len__(self) -> int: ...
 
@@ -30,7 +32,7 @@ class Examples(Protocol):
         ...
 
     def fingerprint(self) -> str:
-        """A hash of the content, under which statistics of it are cached."""
+        """A hash of the content; statistics of the examples are cached under it."""
         ...
 
 
@@ -54,78 +56,11 @@ class InMemory:
         return content.hexdigest()[:16]
 
 
-class Data(ABC):
-    """A data set with a fixed split into training and held-out examples."""
-
-    default_features: ClassVar[str]
-    """The features on which distances to it are measured unless features=... says otherwise."""
-    value_range: ClassVar[tuple[float, float] | None] = (-1.0, 1.0)
-    """The bounds of the values that the model sees; None where there are none."""
-
-    @property
-    @abstractmethod
-    def shape(self) -> tuple[int, ...]:
-        """The shape of one example: (C, H, W) for images, (D,) for points."""
-
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        """The names of the classes, in the order of the labels; empty where there are none."""
-        return ()
-
-    @property
-    def num_classes(self) -> int:
-        return len(self.class_names)
-
-    @property
-    def oracle(self) -> GaussianMixture | None:
-        """The distribution of the examples, where it is known in closed form."""
-        return None
-
-    @functools.cached_property
-    def train(self) -> Examples:
-        """The training examples."""
-        return self.load("train")
-
-    @functools.cached_property
-    def test(self) -> Examples:
-        """The held-out examples."""
-        return self.load("test")
-
-    @abstractmethod
-    def load(self, split: str) -> Examples:
-        """The examples of split "train" or "test"; ConfigError that says what is missing and where it belongs."""
-
-
-def to_model(values: Tensor) -> Tensor:
-    """uint8 pixels as float32 in [-1, 1], x = p / 127.5 - 1; other values unchanged as float32."""
-    if values.dtype == torch.uint8:
-        return values.float() / 127.5 - 1
-    return values.float()
-
-
-def to_pixels(x: Tensor) -> Tensor:
-    """Model values in [-1, 1] as uint8 pixels, rounded to the nearest and clamped."""
-    return ((x.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
-
-
-def held_out(labels: Tensor) -> Tensor:
-    """(N,) bool: every fifth example in the order of their classes, so that both splits have the same balance."""
-    chosen = torch.zeros(len(labels), dtype=torch.bool)
-    chosen[labels.argsort(stable=True)[4::5]] = True
-    return chosen
-
-
-def uniform_hash(path: PurePosixPath) -> float:
-    """A number in [0, 1) that depends on the path alone."""
-    digest = hashlib.sha256(os.fsencode(path.as_posix())).digest()
-    return int.from_bytes(digest[:6], "big") / 2**48
-
-
 @dataclass(frozen=True)
 class WithFlips:
-    """Images followed by their mirror images: index i >= n is image i - n flipped.
+    """Images followed by their mirror images: index i >= n is image i - n, flipped left to right.
 
-    So each epoch shows both, and no coin is tossed: the same indices give the same examples.
+    Each epoch shows both versions, and no randomness is involved: the same indices give the same examples.
     """
 
     examples: Examples
@@ -142,3 +77,102 @@ class WithFlips:
 
     def fingerprint(self) -> str:
         return hashlib.sha256(f"{self.examples.fingerprint()} with flips".encode()).hexdigest()[:16]
+
+
+class Data(ABC):
+    """A data set with a fixed split into training and held-out examples.
+
+    Examples are either uint8 pixels, which the model sees as x = p / 127.5 - 1, or floats, which it sees unchanged.
+    """
+
+    default_features: ClassVar[str]
+    """The features on which distances to the data are measured with features=auto."""
+    value_range: ClassVar[tuple[float, float] | None] = (-1.0, 1.0)
+    """Bounds of the values that the model sees, or None for unbounded floats. Pixels always have (-1, 1)."""
+
+    @property
+    @abstractmethod
+    def shape(self) -> tuple[int, ...]:
+        """The shape of one example: (C, H, W) for images, (D,) for points."""
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The names of the classes in the order of the labels; empty without classes."""
+        return ()
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.class_names)
+
+    @property
+    def oracle(self) -> GaussianMixture | None:
+        """The distribution of the examples, if it is known in closed form."""
+        return None
+
+    @functools.cached_property
+    def train(self) -> Examples:
+        """The training examples."""
+        return self.load("train")
+
+    @functools.cached_property
+    def test(self) -> Examples:
+        """The held-out examples."""
+        return self.load("test")
+
+    @abstractmethod
+    def load(self, split: str) -> Examples:
+        """The examples of the split "train" or "test". Raises ConfigError that names a missing file and its place."""
+
+    @functools.cached_property
+    def pixels(self) -> bool:
+        """Whether the examples are uint8 pixels rather than floats, as the first training example shows."""
+        values, _ = self.train.__getitems__([0])
+        return values.dtype == torch.uint8
+
+    @functools.cached_property
+    def bounds(self) -> tuple[float, float]:
+        """The smallest and the largest value that the model sees: value_range, or without one the training extremes.
+
+        Raises ConfigError if training examples lie outside value_range, as clipping to it would then change the data.
+        """
+        if self.pixels:
+            return (-1.0, 1.0)
+        if self.value_range is None:
+            return _extremes(self.train, range(len(self.train)))
+        bounds = low, high = self.value_range
+        least, most = _extremes(self.train, evenly_spaced(len(self.train), READ_AT_ONCE))
+        if least < low or most > high:
+            raise ConfigError(
+                f"data: training values from {least:g} to {most:g} lie outside the value_range=({low:g}, {high:g}) of "
+                f"{type(self).__name__}; set its value_range to the bounds of the data, or to None if they have none"
+            )
+        return bounds
+
+
+def evenly_spaced(count: int, most: int) -> list[int]:
+    """At most ``most`` indices below ``count``, evenly spaced, both ends included."""
+    return torch.linspace(0, count - 1, min(count, most)).round().long().tolist()
+
+
+def _extremes(examples: Examples, indices: Sequence[int]) -> tuple[float, float]:
+    """The smallest and the largest value of the examples at these indices."""
+    parts = (indices[first : first + READ_AT_ONCE] for first in range(0, len(indices), READ_AT_ONCE))
+    pairs = [torch.aminmax(examples.__getitems__(part)[0]) for part in parts]
+    return min(float(pair.min) for pair in pairs), max(float(pair.max) for pair in pairs)
+
+
+def to_model(values: Tensor) -> Tensor:
+    """uint8 pixels as float32 in [-1, 1], x = p / 127.5 - 1; other values unchanged as float32."""
+    if values.dtype == torch.uint8:
+        return values.float() / 127.5 - 1
+    return values.float()
+
+
+def from_model(x: Tensor, pixels: bool) -> Tensor:
+    """Model values as the data hold them, the inverse of ``to_model``: uint8 pixels, or floats unchanged."""
+    return to_pixels(x) if pixels else x
+
+
+def to_pixels(x: Tensor) -> Tensor:
+    """Model values in [-1, 1] as uint8 pixels, p = 127.5 (x + 1), rounded to the nearest and clamped."""
+    return ((x.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)

@@ -1,4 +1,4 @@
-"""Handwritten digits, embedded: the data that needs no download."""
+"""Handwritten digits, shipped with the package."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import ClassVar
 import numpy as np
 import torch
 
-from diffusion_fw.data.dataset import Data, InMemory, held_out
+from diffusion_fw.data.dataset import Data, InMemory
+from diffusion_fw.data.split import held_out
 from diffusion_fw.registry import register
 
 ASSET = Path(__file__).parent / "assets" / "digits.npz"
@@ -20,8 +21,8 @@ ASSET = Path(__file__).parent / "assets" / "digits.npz"
 class Digits(Data):
     """1,797 scans of handwritten digits, 8x8 pixels, ten classes (UCI optical digits).
 
-    A pixel counts the ink in a 4x4 block of the scan, v in 0 .. 16, shown as round(255 v / 16) (Alpaydin & Kaynak
-    1998). Every fifth scan of each class is held out: 1,438 for training, 359 for testing.
+    A pixel is round(255 v / 16), where v in 0 .. 16 counts the black points in a 4x4 block of the scan (Alpaydin &
+    Kaynak 1998). Every fifth scan of each class is held out: 1,438 for training, 359 for testing.
     """
 
     default_features: ClassVar[str] = "digits"

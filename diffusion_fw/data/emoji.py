@@ -1,4 +1,4 @@
-"""Colour emoji, embedded: colour images that need no download."""
+"""Colour emoji, shipped with the package."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from diffusion_fw.data.dataset import Data, InMemory, held_out
+from diffusion_fw.data.dataset import Data, InMemory
+from diffusion_fw.data.split import held_out
 from diffusion_fw.registry import Range, register
 
 ASSETS = Path(__file__).parent / "assets"
@@ -23,10 +24,11 @@ FULL_SIZE = 32
 @register("data", "emoji")
 @dataclass(frozen=True)
 class Emoji(Data):
-    """1,911 colour emoji without skin tones on white, 32x32 pixels, their ten categories as classes (Noto).
+    """1,911 colour emoji without skin tones on white, 32x32 pixels; their ten categories are the classes (Noto).
 
-    A smaller size averages areas. Every fifth emoji in the order of the categories is held out: 1,529 for training,
-    382 for testing, six of which look exactly like a training image (flags, families), as 1,897 drawings serve 1,911.
+    A smaller ``size`` is made by averaging areas. Every fifth emoji in the order of the categories is held out: 1,529
+    for training, 382 for testing. Noto has 1,897 drawings for 1,911 emoji, so six test images (flags, families) also
+    occur in training.
     """
 
     size: Annotated[int, Range(1, FULL_SIZE)] = FULL_SIZE
@@ -39,7 +41,7 @@ class Emoji(Data):
 
     @functools.cached_property
     def index(self) -> dict[str, Any]:
-        """The categories ("classes") and the category of each emoji ("labels")."""
+        """The names of the categories ("classes") and the category of each emoji ("labels")."""
         content: dict[str, Any] = json.loads((ASSETS / "emoji.json").read_text(encoding="utf-8"))
         return content
 
@@ -58,9 +60,9 @@ class Emoji(Data):
 
 
 def average_areas(images: Tensor, size: int) -> Tensor:
-    """(N, C, S, S) uint8 at a smaller size: each new pixel is the mean over the area that it covers, rounded.
+    """(N, C, S, S) uint8 images at a smaller size: each new pixel is the rounded mean of the area that it covers.
 
-    A square grid of S / size pixels on a side need not meet the old pixels' borders: y = A x A^T with
+    The borders of new pixels may cut old ones: y = A x A^T with
     A_ij = (size / S) |[i S / size, (i + 1) S / size] cap [j, j + 1]|.
     """
     full = images.shape[-1]

@@ -1,4 +1,4 @@
-"""A mixture of Gaussians whose every answer is known."""
+"""A mixture of Gaussians, whose distribution is known in closed form."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from diffusion_fw.registry import Positive, PositiveInt, register
 @register("data", "gaussian_mixture")
 @dataclass(frozen=True)
 class RingOfGaussians(Points):
-    """modes isotropic Gaussians of deviation noise, evenly on a circle of this radius; the label is the mode.
+    """p(x) = mean_k N(x; m_k, noise^2 I), m_k = radius (cos 2 pi k / modes, sin 2 pi k / modes), k < modes; label k.
 
-    Training on it logs the irreducible loss beside the loss: what is above it is the network's fault alone.
+    Training on it logs the irreducible loss beside the loss; the difference is the error of the network alone.
     """
 
     modes: PositiveInt = 8

@@ -12,21 +12,23 @@ from typing import Annotated, ClassVar, Literal
 
 import torch
 
-from diffusion_fw.data.dataset import Data, Examples, WithFlips, uniform_hash
+from diffusion_fw.data.dataset import Data, Examples, WithFlips
 from diffusion_fw.data.formats.decode import Decoder
 from diffusion_fw.data.formats.image_examples import LazyImages, NamedImages
 from diffusion_fw.data.formats.image_files import SUFFIXES, Folder, ImageFiles, Zip
+from diffusion_fw.data.split import hash_limit, uniform_hash
 from diffusion_fw.registry import ConfigError, PositiveInt, Range, register
 
 logger = logging.getLogger(__name__)
 
 CACHE_BYTES = 1 << 30
+"""The largest split that is decoded into memory."""
 SPLITS = ("train", "test")
 
 
 @dataclass(frozen=True)
 class Listing:
-    """The split and the class of each image, by its path in the source; class None where there are no classes."""
+    """The split, the class (None without classes) and the content mark of each image, by its path in the source."""
 
     splits: dict[str, str]
     classes: dict[str, str | None]
@@ -40,17 +42,17 @@ class Listing:
 @register("data", "image_folder")
 @dataclass(frozen=True)
 class ImageFolder(Data):
-    """Images in path, a folder or a zip: png, jpg, bmp, gif, webp, tif; sub-folders are classes, in sorted order.
+    """Images in a folder or zip at ``path`` (png, jpg, bmp, gif, webp, tif); sub-folders, sorted, are the classes.
 
-    Folders that all images share do not count. Folders train and test at the top, where there are both, are the split;
-    otherwise test_fraction of the images are held out, by a hash of their relative paths, so that an image that is
-    added moves no other. Each is resized to size on its shorter side and centre cropped; horizontal_flip adds the
-    mirror image of each training image.
+    Parent folders that all images share are ignored. If there are folders train and test at the top, they are the
+    split; otherwise ``test_fraction`` of the images are held out by a hash of their relative paths, so that adding an
+    image moves no other. The shorter side of each image is resized to ``size`` and the centre is cropped;
+    ``horizontal_flip`` adds the mirror image of each training image.
 
-    With cache, a split that takes at most 1 GiB is decoded into memory at once; there on_error=skip leaves out the
-    images that cannot be read and logs their count. A larger one is decoded as asked for, and on_error=skip puts the
-    next readable image in the place of one that is not. on_error=raise stops at the first and names it. Raises
-    ConfigError for a path without images, for one image alone, and for images both in classes and beside them.
+    With ``cache``, a split of at most 1 GiB is decoded into memory at once, and on_error=skip leaves out unreadable
+    images and logs how many. A larger split is decoded image by image, and on_error=skip replaces an unreadable image
+    by the next readable one. on_error=raise stops at the first unreadable image and names it. Raises ConfigError for a
+    path without images, for a single image, and if some images are in class folders and others are not.
     """
 
     path: str
@@ -73,18 +75,20 @@ class ImageFolder(Data):
 
     @functools.cached_property
     def files(self) -> ImageFiles:
-        """Where the images lie."""
+        """The folder or zip of the images."""
         path = Path(self.path).expanduser()
         if not path.exists():
-            raise ConfigError(f"data.path={self.path}: there is no {path.absolute()}; give a folder or a zip of images")
+            raise ConfigError(
+                f"data.path={self.path}: no such path {path.absolute()}; give a folder or a zip of images"
+            )
         return Folder(path) if path.is_dir() else Zip(path)
 
     @functools.cached_property
     def listing(self) -> Listing:
-        """What the paths of the images say."""
+        """Split and class of every image, read from its path."""
         marks = self.files.names()
         if not marks:
-            raise ConfigError(f"data.path={self.path}: no image in it; images end in {', '.join(SUFFIXES)}")
+            raise ConfigError(f"data.path={self.path} holds no images; their names end in {', '.join(SUFFIXES)}")
         inner = without_shared_folders({name: PurePosixPath(name.lstrip("/")) for name in marks})
         splits = self.splits_by_folder(inner)
         if splits:
@@ -95,27 +99,27 @@ class ImageFolder(Data):
         if None in classes.values() and len(set(classes.values())) > 1:
             beside = next(name for name, class_name in classes.items() if class_name is None)
             raise ConfigError(
-                f"data.path={self.path}: some images lie in folders, which are the classes, but {beside} lies beside "
-                "them; move it into one"
+                f"data.path={self.path}: some images are in class folders, but {beside} is not; move it into one"
             )
         return Listing(splits, classes, marks)
 
     def splits_by_folder(self, paths: dict[str, PurePosixPath]) -> dict[str, str]:
-        """The split of each image below train and test, where both exist; else nothing."""
+        """The split of each image below train and test if both exist, otherwise nothing."""
         chosen = {name: path.parts[0] for name, path in paths.items() if path.parent.parts and path.parts[0] in SPLITS}
         if set(chosen.values()) != set(SPLITS):
             return {}
         if len(chosen) < len(paths):
-            logger.warning("data.path=%s: left out %d images not in train or test", self.path, len(paths) - len(chosen))
+            logger.warning(
+                "data.path=%s: ignored %d images outside train and test", self.path, len(paths) - len(chosen)
+            )
         return chosen
 
     def splits_by_hash(self, paths: dict[str, PurePosixPath]) -> dict[str, str]:
-        """test_fraction of the hashes is held out; at least one image, and never all."""
+        """Holds out test_fraction of the images by their hash; at least one, and never all."""
         if len(paths) < 2:
-            raise ConfigError(f"data.path={self.path}: one image alone cannot be split; give at least two")
+            raise ConfigError(f"data.path={self.path}: a single image cannot be split; give at least two")
         hashes = {name: uniform_hash(path) for name, path in paths.items()}
-        low, high = min(hashes.values()), max(hashes.values())
-        limit = min(max(self.test_fraction, math.nextafter(low, math.inf)), high)
+        limit = hash_limit(min(hashes.values()), max(hashes.values()), self.test_fraction)
         return {name: "test" if value < limit else "train" for name, value in hashes.items()}
 
     def load(self, split: str) -> Examples:
@@ -133,7 +137,7 @@ class ImageFolder(Data):
 
 
 def without_shared_folders(paths: dict[str, PurePosixPath]) -> dict[str, PurePosixPath]:
-    """The paths below the folders that all of them share."""
+    """The paths relative to the folders that all of them share."""
     levels = zip(*(path.parent.parts for path in paths.values()), strict=False)
     shared = sum(1 for _ in itertools.takewhile(lambda level: len(set(level)) == 1, levels))
     return {name: PurePosixPath(*path.parts[shared:]) for name, path in paths.items()}

@@ -1,4 +1,4 @@
-"""MNIST and every set published in its format."""
+"""MNIST and the data sets published in its format."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from diffusion_fw.data.dataset import Data, InMemory
 from diffusion_fw.data.formats.idx import read_idx
 from diffusion_fw.registry import ConfigError, register
 
-# MNIST and its followers call the held-out files t10k, EMNIST calls them test.
+# The held-out files are named t10k in MNIST and test in EMNIST.
 STEMS = {"train": ("train",), "test": ("t10k", "test")}
 
 
 @register("data", "mnist")
 @dataclass(frozen=True)
 class MNIST(Data):
-    """Gray images from IDX files in root, plain or .gz, of any size (LeCun et al. 1998; Fashion-, K-, EMNIST).
+    """Gray images of any size from IDX files in ``root``, plain or .gz (LeCun et al. 1998; Fashion-, K-, EMNIST).
 
-    The files are called <prefix>train-images-idx3-ubyte, <prefix>train-labels-idx1-ubyte and the same with t10k (or
-    test) for train; prefix is for example emnist-digits-. Labels count from 0 to the largest training label. Raises
-    ConfigError for a missing file, a corrupt one, and for images and labels that do not match.
+    The files are <prefix>train-images-idx3-ubyte, <prefix>train-labels-idx1-ubyte, and the same with t10k (or test)
+    for train; ``prefix`` is, for example, emnist-digits-. The classes are 0 to the largest training label. Raises
+    ConfigError for a missing or corrupt file, and if there are not as many labels as images.
     """
 
     root: str = "data/mnist"
@@ -56,7 +56,7 @@ class MNIST(Data):
         return InMemory(images.unsqueeze(1), labels.long())
 
     def find(self, split: str, kind: str) -> Path:
-        """The file of a split's images or labels; ConfigError that says what to get and where to put it."""
+        """The file of a split's images or labels. Raises ConfigError that says what to get and where to put it."""
         root = Path(self.root).expanduser()
         names = [f"{self.prefix}{stem}-{kind}" for stem in STEMS[split]]
         for path in (root / (name + suffix) for name in names for suffix in ("", ".gz")):
@@ -64,6 +64,6 @@ class MNIST(Data):
                 return path
         raise ConfigError(
             f"data.root={self.root}: {names[0]} (or {names[0]}.gz) is missing; get the four IDX files of MNIST, or "
-            f"of a set in its format, and put them into {root.absolute()}, or give data.root=<their folder> and "
+            f"of a data set in its format, and put them into {root.absolute()}, or give data.root=<their folder> and "
             "data.prefix=<what their names begin with>"
         )

@@ -1,8 +1,8 @@
-"""Toy data: points in the plane drawn from a formula.
+"""Toy data in the plane: x = s + noise z, z ~ N(0, I), s on a shape of zero mean and about unit standard deviation.
 
-moons         two interleaved half circles
-checkerboard  the dark squares of a 4x4 board
-spiral        two arms of Archimedes' spiral
+moons         s ~ (cos u, sin u) or (1 - cos u, 1/2 - sin u),  u ~ U[0, pi],  centred and divided by its deviation
+checkerboard  s ~ U(the dark squares of a 4x4 board over [-sqrt(3), sqrt(3)]^2)
+spiral        s = +-r (cos w, sin w),  r = 2 sqrt(u),  w = 2 pi turns sqrt(u),  u ~ U[0, 1]
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from diffusion_fw.registry import NonNegative, NonNegativeInt, Positive, Range, 
 
 @dataclass(frozen=True)
 class Points(Data):
-    """num_examples points in each split, x = s + noise z, z ~ N(0, I), s a shape of about unit standard deviation.
+    """``num_examples`` points x = s + noise z in each split, z ~ N(0, I).
 
-    The splits are drawn independently from the seed, so the same seed gives the same points.
+    Both splits are drawn from the seed, independently of each other: the same seed gives the same points.
     """
 
     num_examples: Annotated[int, Range(1, 10_000_000)] = 10_000
@@ -40,7 +40,7 @@ class Points(Data):
 
     @abstractmethod
     def draw(self, count: int, random: torch.Generator) -> tuple[Tensor, Tensor | None]:
-        """(count, 2) float64 points of the shape without noise, and (count,) int64 labels where it has parts."""
+        """(count, 2) float64 points s of the shape, and (count,) int64 labels of its parts, or None if it has none."""
 
     def load(self, split: str) -> InMemory:
         random = generator(self.seed, int(split == "test"))
@@ -54,7 +54,7 @@ class Points(Data):
 class Moons(Points):
     """Two interleaved half circles, (cos u, sin u) and (1 - cos u, 1/2 - sin u), u uniform in [0, pi].
 
-    The mean (1/2, 1/4) is removed, and the points are divided by the root of the mean variance of the two coordinates,
+    The points are centred at their mean (1/2, 1/4) and divided by the root of the mean variance of the two coordinates,
     3/4 and 1/2 - (2/pi)^2 + (2/pi - 1/4)^2.
     """
 
@@ -81,7 +81,7 @@ SQUARES = 4
 class Checkerboard(Points):
     """Uniform on the eight dark squares of a 4x4 board over [-sqrt(3), sqrt(3)]^2.
 
-    Each coordinate is uniform by itself, with variance 1. noise is 0 unless asked for, so that edges are sharp.
+    Each coordinate alone is uniform, with variance 1. ``noise`` is 0 by default, so that the edges are sharp.
     """
 
     noise: NonNegative = 0.0
@@ -97,10 +97,10 @@ class Checkerboard(Points):
 @register("data", "spiral")
 @dataclass(frozen=True)
 class Spiral(Points):
-    """Two arms of Archimedes' spiral, (r cos w, r sin w) and its mirror image through the centre, r proportional to w.
+    """Two arms of Archimedes' spiral: s = +-r (cos w, sin w), r = 2 sqrt(u), w = 2 pi turns sqrt(u), u ~ U[0, 1].
 
-    w = 2 pi turns sqrt(u), u uniform in [0, 1], so that the points lie almost evenly along the arms; r = 2 sqrt(u)
-    makes the mean variance of the two coordinates E[r^2] / 2 = 1.
+    The square root spreads the points almost evenly along the arms. The mean variance of the two coordinates is
+    E[r^2] / 2 = 1.
     """
 
     turns: Positive = 1.5

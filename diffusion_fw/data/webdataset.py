@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import logging
-import math
 import os
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
@@ -14,6 +13,7 @@ from diffusion_fw.data.formats.decode import Decoder
 from diffusion_fw.data.formats.image_examples import LazyImages
 from diffusion_fw.data.formats.shards import Shards, expand
 from diffusion_fw.data.formats.tar_index import BAD_LABEL, MOST_CLASSES, NO_LABEL
+from diffusion_fw.data.split import hash_limit
 from diffusion_fw.registry import ConfigError, PositiveInt, Range, register
 
 logger = logging.getLogger(__name__)
@@ -24,15 +24,16 @@ logger = logging.getLogger(__name__)
 class WebDataset(Data):
     """Images in tar shards in WebDataset's layout: KEY.png (jpg, webp, ...) with KEY.cls, or "label" in KEY.json.
 
-    shards is a path, a glob, a range such as train-{0000..0009}.tar, or a list of these; on a command line braces are
-    quoted twice, 'data.shards="train-{0000..0009}.tar"'. Only uncompressed tars are read: each shard is indexed once
-    from its headers, and the index kept in the cache folder, so that example i is read by seeking and the order is the
-    global shuffle of all other data, resumed at any step. Nothing is extracted.
+    ``shards`` is a path, a glob, a range such as train-{0000..0009}.tar, or a list of these; on a command line braces
+    are quoted twice, 'data.shards="train-{0000..0009}.tar"'. Only uncompressed tars are read. Each shard is indexed
+    once from its headers, and the index is cached, so that any example can be read by seeking: the examples are
+    shuffled globally, as those of any other data, and a run resumes at any step. Nothing is extracted.
 
-    test_shards are held out; without them test_fraction of the images are, by a hash of the shard's name and the key.
-    Labels are numbers from 0, or none at all. Sizes and flips are those of data=image_folder. on_error=skip puts the
-    next readable image in the place of one that is not, and leaves out those without a readable label; on_error=raise
-    stops and names shard and member. Raises ConfigError for a pattern without shards and for a truncated shard.
+    ``test_shards`` are held out; without them ``test_fraction`` of the images are, by a hash of the shard's name and
+    the key. Either all images have labels, numbers from 0, or none has. Sizes and flips are as in data=image_folder.
+    on_error=skip replaces an unreadable image by the next readable one and leaves out images with an unreadable label;
+    on_error=raise stops and names the shard and the member. Raises ConfigError for a pattern that matches no shard and
+    for a truncated shard.
     """
 
     shards: str | list[str]
@@ -55,7 +56,7 @@ class WebDataset(Data):
 
     @functools.cached_property
     def splits(self) -> dict[str, Shards]:
-        """The images of each split, all with a label or none."""
+        """The images of each split; either all have a label or none has."""
         paths = expand(self.shards, "data.shards")
         if self.test_shards is None:
             splits = self.splits_by_hash(self.labelled(Shards.of(paths)))
@@ -63,41 +64,44 @@ class WebDataset(Data):
             held_out = expand(self.test_shards, "data.test_shards")
             shared = {os.path.realpath(path) for path in paths} & {os.path.realpath(path) for path in held_out}
             if shared:
-                raise ConfigError(f"data.test_shards: {min(shared)} is in data.shards too; name it in one")
+                raise ConfigError(f"data.test_shards: {min(shared)} is also in data.shards; keep it in one of them")
             splits = {"train": self.labelled(Shards.of(paths)), "test": self.labelled(Shards.of(held_out))}
         with_labels = {split: bool((shards.label >= 0).any()) for split, shards in splits.items()}
         if len(set(with_labels.values())) > 1:
-            raise ConfigError("data.test_shards: one of data.shards and data.test_shards has labels and the other none")
+            raise ConfigError(
+                "data.test_shards: only one of data.shards and data.test_shards has labels; label both or neither"
+            )
         return splits
 
     def labelled(self, shards: Shards) -> Shards:
-        """Without the images whose labels cannot be read; ConfigError where only some have one, or no image is left."""
+        """The images with readable labels. Raises ConfigError if only some have a label, or if no image is left."""
         if not len(shards):
-            raise ConfigError(f"data.shards: no image in {shards.paths[0]}; an image is a member such as KEY.png")
+            raise ConfigError(f"data.shards: {shards.paths[0]} holds no images; an image is a member such as KEY.png")
         bad = shards.label == BAD_LABEL
         if bad.any():
             first, count = shards.name(int(bad.nonzero()[0])), int(bad.sum())
             if self.on_error == "raise" or bad.all():
                 raise ConfigError(
-                    f"data.shards: the label of {first} is no number from 0 below {MOST_CLASSES:,} in a .cls, or as "
-                    f"label in a .json, one of {count} such images; repair them, or give data.on_error=skip"
+                    f"data.shards: {count} images, such as {first}, have a label that is not a number from 0 to "
+                    f"{MOST_CLASSES - 1:,}, in KEY.cls or as label in KEY.json; repair them, or set data.on_error=skip"
                 )
-            logger.warning("data.on_error=skip: left out %d images without a readable label, first %s", count, first)
+            logger.warning("data.on_error=skip: left out %d images with an unreadable label, such as %s", count, first)
             shards = shards.only(~bad)
         none = shards.label == NO_LABEL
         if none.any() and not none.all():
+            first = shards.name(int(none.nonzero()[0]))
             raise ConfigError(
-                f"data.shards: {shards.name(int(none.nonzero()[0]))} has no label, as {int(none.sum())} of "
-                f"{len(shards)} images; give all of them one (KEY.cls, or label in KEY.json) or none"
+                f"data.shards: {int(none.sum())} of {len(shards)} images, such as {first}, have no label; give all of "
+                "them one (KEY.cls, or label in KEY.json) or none"
             )
         return shards
 
     def splits_by_hash(self, shards: Shards) -> dict[str, Shards]:
-        """test_fraction of the hashes is held out; at least one image, and never all."""
+        """Holds out test_fraction of the images by their hash; at least one, and never all."""
         low, high = float(shards.hash.min()), float(shards.hash.max())
         if low == high:
-            raise ConfigError("data.shards: one image alone cannot be split; give at least two, or data.test_shards")
-        test = shards.hash < min(max(self.test_fraction, math.nextafter(low, math.inf)), high)
+            raise ConfigError("data.shards: a single image cannot be split; give at least two, or data.test_shards")
+        test = shards.hash < hash_limit(low, high, self.test_fraction)
         return {"train": shards.only(~test), "test": shards.only(test)}
 
     def load(self, split: str) -> Examples:

@@ -1,1 +1,1 @@
-"""Metrics of samples against held-out data, on named features."""
+"""Metrics of trained models."""

@@ -1,4 +1,4 @@
-"""torchmetrics' FID over any features, in float64: apart, since torchmetrics takes over a second to import."""
+"""torchmetrics' FID on any features, in float64; a module of its own, as torchmetrics takes over a second to import."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from diffusion_fw.metrics.features.extractor import FeatureExtractor
 
 
 class _Float64(nn.Module):
-    """The features in float64: torchmetrics returns the distance in the features' type."""
+    """The features in float64, the type in which torchmetrics then returns the distance."""
 
     def __init__(self, features: FeatureExtractor):
         super().__init__()
@@ -26,10 +26,10 @@ class _Float64(nn.Module):
 
 
 class Accumulator(FrechetInceptionDistance):
-    """Sums of generated features, and those of the reference, which enter as a whole; torchmetrics adds up all ranks.
+    """Sums of the features of samples, beside those of the reference; torchmetrics adds them up over all ranks.
 
-    ``compute`` raises ValueError unless ``num_samples`` examples were generated over all ranks, and is NaN where one of
-    them has a feature that is not finite.
+    ``compute`` raises ValueError unless there are ``num_samples`` samples on all ranks together, and is NaN if one of
+    their features is not finite.
     """
 
     def __init__(self, features: FeatureExtractor, num_samples: int, **kwargs: Any):
@@ -38,7 +38,7 @@ class Accumulator(FrechetInceptionDistance):
         self.orig_dtype = torch.float64
 
     def enter(self, reference: Statistics | None) -> None:
-        """Set the reference's sums; None on every rank but one, because the ranks' sums are added up."""
+        """Set the sums of the reference; None on every rank but one, as the sums of all ranks are added up."""
         self.real_features_num_samples.zero_()
         self.real_features_sum.zero_()
         self.real_features_cov_sum.zero_()
@@ -48,14 +48,14 @@ class Accumulator(FrechetInceptionDistance):
             self.real_features_cov_sum.copy_(reference.outer)
 
     def add(self, generated: Statistics) -> None:
-        """Generated examples by their sums instead of one by one."""
+        """Add samples by their sums instead of one by one."""
         self.fake_features_num_samples += generated.count.to(self.device)
         self.fake_features_sum += generated.total.to(self.device)
         self.fake_features_cov_sum += generated.outer.to(self.device)
         self._update_count += 1
 
     def _sync_dist(self, dist_sync_fn: Any = None, process_group: Any = None) -> None:
-        """Every state is a sum: one all_reduce each, where torchmetrics would gather those of all ranks on each."""
+        """One all_reduce per state, as all are sums; torchmetrics would gather the states of all ranks on each."""
         for name in self._reductions:
             total = getattr(self, name).clone()
             torch.distributed.all_reduce(total, group=process_group or self.process_group)

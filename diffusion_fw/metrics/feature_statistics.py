@@ -1,4 +1,4 @@
-"""Sums of features over examples: all that a Fréchet distance needs to know of a set, cached in a file."""
+"""Sums of features over examples, from which Fréchet distances are computed, cached in files."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Statistics:
-    """n, sum_i phi(x_i) and sum_i phi(x_i) phi(x_i)^T in float64 on the host: shapes (), (D,), (D, D)."""
+    """n (), sum_i phi(x_i) (D,) and sum_i phi(x_i) phi(x_i)^T (D, D), in float64 on the host."""
 
     count: Tensor
     total: Tensor
@@ -32,7 +32,7 @@ class Statistics:
 
 
 def extract(features: FeatureExtractor, examples: Tensor) -> Tensor:
-    """float64 features (B, D), in full precision even where the caller runs under autocast, without gradients."""
+    """float64 features (B, D) without gradients, computed in full precision even under autocast."""
     with torch.no_grad(), torch.autocast(examples.device.type, enabled=False):
         return features(examples).double()
 
@@ -54,10 +54,10 @@ def compute(features: FeatureExtractor, examples: Examples, indices: Sequence[in
 def cached(
     features: FeatureExtractor, examples: Examples, indices: Sequence[int], device: torch.device, folder: Path
 ) -> Statistics:
-    """``compute``, or what it gave before for the same examples and features; a broken file is made again.
+    """``compute``, cached by the fingerprints of examples and features; a damaged cache file is replaced.
 
-    The file is replaced in one step, so that processes that share the folder never read half of one. A folder that
-    cannot be written costs the computation, and a warning.
+    Files are replaced atomically, so that processes can share the folder. If it cannot be written, the statistics are
+    computed each time, with a warning.
     """
     key = hashlib.sha256(repr((examples.fingerprint(), features.fingerprint(), list(indices))).encode()).hexdigest()
     path = folder / f"{features.name}-{key[:24]}.safetensors"
@@ -66,13 +66,13 @@ def cached(
     except FileNotFoundError:
         pass
     except (OSError, SafetensorError, ValueError) as error:
-        logger.warning("statistics in %s are unusable (%s): computed again", path, error)
+        logger.warning("the cached statistics %s are damaged (%s); computing them again", path, error)
     statistics = compute(features, examples, indices, device)
     try:
         with atomic_write(path) as file:
             file.write(save({"count": statistics.count, "total": statistics.total, "outer": statistics.outer}))
     except OSError as error:
-        logger.warning("statistics are not cached: %s", error)
+        logger.warning("the statistics could not be cached: %s", error)
     return statistics
 
 

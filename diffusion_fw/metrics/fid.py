@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor, nn
@@ -12,26 +13,25 @@ from diffusion_fw.data.dataset import Examples
 from diffusion_fw.files import default_cache
 from diffusion_fw.metrics.feature_statistics import Statistics, cached
 from diffusion_fw.metrics.features.extractor import FeatureExtractor
-from diffusion_fw.metrics.metric import Measurement, Subject
+from diffusion_fw.metrics.metric import TrackedMetric
 from diffusion_fw.registry import ConfigError, Range, Runtime, register
 
 
 @register("metric", "fid")
-class FrechetDistance(nn.Module):
+class FrechetDistance(nn.Module, TrackedMetric):
     """d^2 = |mu - mu_r|^2 + tr(C + C_r - 2 (C C_r)^(1/2)) between Gaussians fitted to features of two sets.
 
-    Heusel et al. 2017, equation 6, by torchmetrics, in float64: num_samples generated examples against the whole
-    held-out split, over all processes. ``update`` takes examples as the data set holds them: images are first rounded
-    to uint8 pixels by ``diffusion_fw.data.dataset.to_pixels``, as a picture file would. The distance is biased upwards
-    by some 1 / num_samples, so that two numbers compare only at one num_samples and one reference split; ``floor`` is
-    what real examples reach. Keep it outside of the model (in a callback), whose checkpoints need no extractor.
+    Heusel et al. 2017, equation 6, by torchmetrics, in float64: ``num_samples`` samples of all processes against the
+    whole held-out split. Samples of pixel data are measured as uint8 pixels, as an image file would hold them. The
+    distance is biased upwards by about 1 / num_samples, so values are comparable only at the same num_samples and
+    reference split; ``floor`` is what training examples reach.
 
-    The reference's sums are computed once and kept in ``cache_dir`` (None: ``$XDG_CACHE_HOME/diffusion_fw`` or
-    ``~/.cache/diffusion_fw``) under the fingerprints of examples and features. Raises ConfigError for a held-out
-    split of less than two examples.
+    The sums of the reference are computed once and kept in ``cache_dir`` (None: ``$XDG_CACHE_HOME/diffusion_fw`` or
+    ``~/.cache/diffusion_fw``) under the fingerprints of examples and features. Raises ConfigError for a split of fewer
+    than two examples, and for uint8 samples of float data or float samples of uint8 data.
     """
 
-    of_samples: ClassVar[bool] = True
+    label = "Fréchet distance"
 
     def __init__(
         self,
@@ -46,8 +46,8 @@ class FrechetDistance(nn.Module):
 
         if len(reference) < 2 or len(train) < 2:
             raise ConfigError(
-                f"a distance needs two examples of each split, but data=... holds {len(train)} for training and "
-                f"{len(reference)} held out; choose other data or switch the metric off"
+                f"the Fréchet distance needs two examples of each split, but data=... holds {len(train)} for training "
+                f"and {len(reference)} held out; choose other data"
             )
         self.features = features
         self.train_examples = train
@@ -59,19 +59,14 @@ class FrechetDistance(nn.Module):
 
     @property
     def floor_samples(self) -> int:
-        """The number of training examples in the floor: num_samples, or all where there are fewer."""
+        """num_samples, or the number of training examples if there are fewer."""
         return min(self.num_samples, len(self.train_examples))
 
-    def name(self, weights: str = "ema") -> str:
+    def name(self, weights: str) -> str:
         """``fid/<features>@<num_samples>/<weights>``, e.g. ``fid/digits@500/ema``."""
         return f"fid/{self.features.name}@{self.num_samples}/{weights}"
 
-    def floor_name(self) -> str:
-        """``fid/<features>@<floor_samples>/floor``."""
-        return f"fid/{self.features.name}@{self.floor_samples}/floor"
-
     def description(self) -> dict[str, Any]:
-        """All that one must know to compare the number with another: recorded beside it."""
         return {
             "features": self.features.name,
             "features_fingerprint": self.features.fingerprint(),
@@ -81,44 +76,30 @@ class FrechetDistance(nn.Module):
         }
 
     def reset(self) -> None:
-        """Forget the generated examples."""
         with torch.inference_mode(False):
             self.accumulator.reset()
 
     def update(self, generated: Tensor) -> None:
-        """Add this process's share of the generated examples: uint8 images (B, C, H, W) or points (B, D)."""
+        """Add this process's share of the samples: uint8 pixels or floats, as the held-out examples are."""
+        if (generated.dtype == torch.uint8) != (self._reference_type == torch.uint8):
+            raise ConfigError(
+                f"the samples are {generated.dtype} but the held-out examples {self._reference_type}: the checkpoint "
+                "is of other data, or of a version that took bounded floats for pixels; train it again"
+            )
         with torch.inference_mode(False):
             self.accumulator.update(generated.to(self.accumulator.device), real=False)
 
     def compute(self) -> float:
-        """The distance of the examples of all processes, each of which must call it.
+        """The distance of the samples of all processes; NaN if features of a sample are not finite.
 
-        NaN where an example's features are not finite. Raises ValueError unless num_samples examples were given in all.
+        Every process must call it. Raises ValueError unless there are num_samples samples in all.
         """
         with torch.inference_mode(False):
             self.accumulator.enter(self._reference() if _rank() == 0 else None)
             return self.accumulator.compute().item()
 
-    def evaluate(self, subject: Subject) -> Measurement:
-        """The distance of the subject's samples."""
-        from tqdm import tqdm
-
-        floor = self.floor()
-        self.reset()
-        self.to(subject.device)
-        with tqdm(total=self.num_samples, desc="sampling") as bar:
-            for indices, examples in subject.samples():
-                self.update(examples)
-                bar.update(len(indices))
-        distance, name = self.compute(), self.name(subject.weights)
-        rows = {"distance": f"{distance:.4g}", "floor (train vs held-out)": f"{floor:.4g}"}
-        return Measurement(name, distance, {"distance": distance, "floor": floor}, rows)
-
     def floor(self) -> float:
-        """The distance of ``floor_samples`` training examples, always the same ones, to the held-out split.
-
-        What a perfect model is expected to reach at that number of samples. Uses no other process: call it on one.
-        """
+        """The distance of ``floor_samples`` training examples, always the same ones, to the held-out split."""
         from diffusion_fw.metrics._accumulator import Accumulator
 
         order = torch.randperm(len(self.train_examples), generator=torch.Generator().manual_seed(0))
@@ -129,6 +110,10 @@ class FrechetDistance(nn.Module):
             accumulator.enter(self._reference())
             accumulator.add(self._statistics(self.train_examples, indices))
             return accumulator.compute().item()
+
+    @functools.cached_property
+    def _reference_type(self) -> torch.dtype:
+        return self.reference.__getitems__([0])[0].dtype
 
     def _reference(self) -> Statistics:
         if self._reference_statistics is None:

@@ -1,11 +1,12 @@
-"""What a metric is: a number about a trained model, with what one must know to believe it."""
+"""The bases of all metrics: a number about a trained model, with what is needed to judge it."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -17,25 +18,27 @@ from diffusion_fw.process.variance import Variance
 
 @dataclass(frozen=True)
 class Subject:
-    """The model that a metric is asked about: its denoiser as it samples, guidance included, and its data."""
+    """The model that a metric evaluates: its denoiser as it samples, with guidance, and its data."""
 
     denoiser: Denoiser
     variance: Variance
     data: Data
     samples: Callable[[], Iterator[tuple[Sequence[int], Tensor]]]
-    """Draws the metric's samples in chunks: (indices, examples as the data hold them)."""
+    """Draws the metric's ``num_samples`` samples in chunks: (indices, examples as the data hold them)."""
     num_classes: int
-    """Of a model of labels, otherwise 0."""
+    """Of a model that takes labels, otherwise 0."""
     weights: str
+    """Which weights of the checkpoint are used: "ema", "raw", ..."""
     device: torch.device
     seed: int
     batch_size: int
     folder: Path
+    """Where pictures go."""
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """A metric's name and value, what goes beside it into evaluation.json, and the rows of the printed table."""
+    """The name and value of a metric, the entries of evaluation.json, and the rows of the printed table."""
 
     name: str
     value: float
@@ -44,12 +47,78 @@ class Measurement:
     pictures: list[Path] = field(default_factory=list)
 
 
-class Metric(Protocol):
-    """What `python evaluate.py metric=...` chooses from; one of samples is also tracked during training."""
+class Metric(ABC):
+    """A choice of `python evaluate.py metric=...`: a number about a trained model, lower for a better one."""
 
-    of_samples: ClassVar[bool]
-    num_samples: int
+    of_samples: ClassVar[bool] = False
+    """Whether ``evaluate`` draws the subject's samples, so that the number depends on the sampler."""
+    num_samples: int = 0
+    """The number of samples that it draws."""
+
+    @abstractmethod
+    def evaluate(self, subject: Subject) -> Measurement:
+        """The metric of a model. Raises ConfigError for a model or data to which it does not apply."""
+
+
+class TrackedMetric(Metric):
+    """A distance of ``num_samples`` samples to the data, lower for a better model; it is also tracked during training.
+
+    An evaluation calls ``reset``, ``update`` for each chunk of samples, and ``compute``. With several processes each
+    updates with its share of the samples, and all of them call ``compute``, which returns the same value in each.
+    """
+
+    of_samples: ClassVar[bool] = True
+    label: str = "distance"
+    """What the curve over training and the printed table call the value."""
+
+    @abstractmethod
+    def name(self, weights: str) -> str:
+        """``metric/what it depends on@num_samples/weights``, e.g. fid/digits@500/ema: equal names are comparable."""
+
+    @abstractmethod
+    def reset(self) -> None:
+        """Forget all samples."""
+
+    @abstractmethod
+    def update(self, generated: Tensor) -> None:
+        """Add samples as the data hold them: uint8 images (B, C, H, W) or floats (B, *shape)."""
+
+    @abstractmethod
+    def compute(self) -> float:
+        """The value of all samples since ``reset``; NaN if samples are not finite."""
+
+    @abstractmethod
+    def floor(self) -> float:
+        """The value of ``floor_samples`` training examples, which a perfect model is expected to reach.
+
+        Called in one process, before any update.
+        """
+
+    @property
+    def floor_samples(self) -> int:
+        """The number of training examples in the floor."""
+        return self.num_samples
+
+    def to(self, device: torch.device) -> Any:
+        """Move the state to the device of the samples; by default there is none to move."""
+        return self
+
+    def description(self) -> dict[str, Any]:
+        """What a person needs to know to compare the value with another; written to evaluation.json."""
+        return {"num_samples": self.num_samples}
 
     def evaluate(self, subject: Subject) -> Measurement:
-        """The metric of a model; ConfigError where it has no meaning for it."""
-        ...
+        """The value of the subject's samples, beside the floor."""
+        from tqdm import tqdm
+
+        floor = self.floor()
+        self.reset()
+        self.to(subject.device)
+        with tqdm(total=self.num_samples, desc="sampling") as bar:
+            for indices, examples in subject.samples():
+                self.update(examples)
+                bar.update(len(indices))
+        value = self.compute()
+        rows = {self.label: f"{value:.4g}", "floor (train vs held-out)": f"{floor:.4g}"}
+        record = {"distance": value, "floor": floor, **self.description()}
+        return Measurement(self.name(subject.weights), value, record, rows)

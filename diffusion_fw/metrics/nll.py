@@ -1,10 +1,10 @@
-"""The likelihood of held-out images, by the variational bound and by the probability flow."""
+"""The likelihood of held-out images, from the variational bound and from the probability flow."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,7 +12,7 @@ from torch import Tensor
 from diffusion_fw import likelihood
 from diffusion_fw.data.dataset import Examples, to_model
 from diffusion_fw.likelihood.bound import VariationalBound
-from diffusion_fw.metrics.metric import Measurement, Subject
+from diffusion_fw.metrics.metric import Measurement, Metric, Subject
 from diffusion_fw.noise import SampleNoise, generator
 from diffusion_fw.process.level import noised
 from diffusion_fw.process.schedule import DiscreteSchedule, Schedule
@@ -25,7 +25,7 @@ NOISE_STREAM, FLOW_STREAM, PROBE_STREAM = 11, 12, 13
 
 @dataclass(frozen=True)
 class Terms:
-    """Bits per dimension of each example: L_T (N,), and L (S, N) of the S steps at times t (S,), the decoder last."""
+    """Bits per dimension of each example: L_T (N,), and the terms (S, N) of S steps at times t (S,), L_0 last."""
 
     t: Tensor
     prior: Tensor
@@ -38,17 +38,17 @@ class Terms:
 
 @register("metric", "nll")
 @dataclass(frozen=True)
-class NegativeLogLikelihood:
-    """The variational bound of held-out images in bits per dimension, with its parts, and the flow's likelihood.
+class NegativeLogLikelihood(Metric):
+    """The variational bound of held-out images in bits per dimension, its parts, and the flow's likelihood.
 
-    Ho et al. 2020, equation 5 and section 3.3: L_T + sum L_t + L_0 over the chain of ``steps`` (None: every row of a
-    table, 1000 of a continuous schedule) where ``grid`` places them, from one draw of x_t for each image and step. For
-    few steps choose grid=respaced, which keeps the first row (Nichol & Dhariwal 2021, section 4). The variance is the
-    model's own or that of variance=... The bound is that of the model as it samples: with guidance=[clip], clipped.
+    L_T + sum_t L_t + L_0 (Ho et al. 2020, equation 5 and section 3.3) over ``steps`` times (None: every row of a table,
+    1000 of a continuous schedule) that ``grid`` places, with one draw of x_t per image and step. For few steps choose
+    grid=respaced, which keeps the first row (Nichol & Dhariwal 2021, section 4). The variance is the model's own or
+    that of variance=... The bound is that of the model as it samples, so guidance=[clip] changes it.
 
-    Beside it, for the first ``flow_images`` (0: none), the probability flow's bits per dimension (Song et al. 2021,
-    equation 39; Hutchinson's estimate of the divergence) of uniformly dequantised pixels. Raises ConfigError for data
-    that are not 8-bit pixels.
+    For the first ``flow_images`` images (0: none) also the bits per dimension of the probability flow on uniformly
+    dequantised pixels (Song et al. 2021, equation 39, with Hutchinson's estimate of the divergence). Raises ConfigError
+    for data that are not 8-bit pixels.
     """
 
     test: Runtime[Examples]
@@ -57,14 +57,11 @@ class NegativeLogLikelihood:
     num_images: PositiveInt | None = None
     flow_images: NonNegativeInt = 64
 
-    of_samples: ClassVar[bool] = False
-    num_samples: ClassVar[int] = 0
-
     def evaluate(self, subject: Subject) -> Measurement:
-        if subject.data.value_range is None:
+        if not subject.data.pixels:
             raise ConfigError(
-                "metric=nll counts bits of 8-bit pixels, and this data set holds no images; choose metric=fid, or use "
-                "diffusion_fw.likelihood.log_prob for the density of points"
+                "metric=nll counts the bits of 8-bit pixels, but data=... holds floats; choose metric=fid, or compute "
+                "their density with diffusion_fw.likelihood.log_prob"
             )
         count = min(self.num_images or len(self.test), len(self.test))
         values, labels = self.test.__getitems__(range(count))
@@ -103,7 +100,7 @@ class NegativeLogLikelihood:
         return Measurement(name, total, record, rows, [picture])
 
     def times(self, schedule: Schedule) -> Tensor:
-        """The times of the chain, from noise to data."""
+        """The times of the chain, decreasing from noise to data."""
         rows = schedule.num_steps if isinstance(schedule, DiscreteSchedule) else CONTINUOUS_STEPS
         return self.grid(self.steps or rows, schedule)
 
@@ -149,12 +146,12 @@ class NegativeLogLikelihood:
 
 
 def _noise(subject: Subject, stream: int, indices: range) -> SampleNoise:
-    """Noise that depends on the image alone, whatever the batch."""
+    """Noise that depends only on the image, not on its batch."""
     return SampleNoise(generator(subject.seed, stream).initial_seed(), indices)
 
 
 def _cond(labels: Tensor | None, indices: range, subject: Subject) -> Tensor | None:
-    """The labels of a model of labels."""
+    """The labels of these images, or None for a model without labels."""
     if labels is None or not subject.num_classes:
         return None
     return labels[indices.start : indices.stop].to(subject.device)

@@ -1,4 +1,4 @@
-"""Curves of a run: its loss over the steps and over the noise levels, and its distance to the data."""
+"""Curves of a run: its loss over the steps and over the noise levels, and its metric."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ def loss_curve(
     heldout: Sequence[Sequence[float]] = (),
     smoothing: float = 0.02,
 ) -> Path:
-    """The recorded losses, faint, and their mean over windows that reach ``smoothing`` times the run to either side.
+    """The recorded losses, faint, and their means over windows of ``smoothing`` times the run to either side.
 
-    ``heldout`` holds (step, loss) pairs. Losses that aren't finite are left out.
+    ``heldout`` holds (step, loss) pairs of the weights that are sampled. Losses that are not finite are left out.
     """
     x, y = _finite(steps, losses)
     smooth = _smooth(y, round(smoothing * len(y)))
@@ -34,7 +34,7 @@ def loss_curve(
         axes.plot(x, y, color=PALETTE[0], alpha=0.25, linewidth=1)
         axes.plot(x, smooth, color=PALETTE[0], label="training, smoothed")
         if len(others_x):
-            axes.plot(others_x, others_y, "o-", color=PALETTE[1], label="held out, averaged weights")
+            axes.plot(others_x, others_y, "o-", color=PALETTE[1], label="held out")
         axes.set(xlabel="step", ylabel="loss")
         legend_above(axes)
     return path
@@ -43,12 +43,12 @@ def loss_curve(
 def loss_by_log_snr(
     path: Path, centres: Sequence[float], losses: Sequence[float], irreducible: Sequence[float] | None = None
 ) -> Path:
-    """Mean losses of bins with these centres in log-SNR; ``irreducible``, the best possible at the same, dashed."""
+    """Mean losses of bins with these centres in log-SNR, and the smallest possible ones, ``irreducible``, dashed."""
     with page(path, HEIGHT) as figure:
         axes = figure.add_subplot()
         floor = [] if irreducible is None else irreducible
         scale_y(axes, [*losses, *floor])
-        axes.plot(*_finite(centres, losses), "o-", color=PALETTE[0], label="held out, averaged weights")
+        axes.plot(*_finite(centres, losses), "o-", color=PALETTE[0], label="held out")
         if irreducible is not None:
             axes.plot(*_finite(centres, irreducible), "--", color=QUIET, label="irreducible")
         axes.set(
@@ -61,10 +61,10 @@ def loss_by_log_snr(
 def distance_curve(
     path: Path,
     distances: Mapping[str, Sequence[Sequence[float]]],
+    label: str,
     floor: float | None = None,
-    label: str = "Fréchet distance",
 ) -> Path:
-    """(step, value) pairs of each named distance, and the floor, what real data reach, as a dashed line."""
+    """(step, value) pairs of each named distance on an axis called ``label``; the floor of real data is dashed."""
     curves = {name: _finite([row[0] for row in rows], [row[1] for row in rows]) for name, rows in distances.items()}
     with page(path, HEIGHT) as figure:
         axes = figure.add_subplot()
@@ -83,7 +83,7 @@ def distance_curve(
 
 
 def _annotate(axes: Axes, point: tuple[float, float], text: str, colour: str) -> None:
-    """Text to the right of a point, over the lines that pass there."""
+    """Text to the right of a point, in front of lines that pass there."""
     paper = {"facecolor": "white", "edgecolor": "none", "pad": 1}
     axes.annotate(text, point, (9, 0), textcoords="offset points", va="center", color=colour, bbox=paper)
 
@@ -96,9 +96,9 @@ def _finite(x: Sequence[float], y: Sequence[float]) -> tuple[np.ndarray, np.ndar
 
 
 def _smooth(values: np.ndarray, reach: int) -> np.ndarray:
-    """The mean of each value with ``reach`` values before and after, taken twice; near the beginning with fewer.
+    """The mean of each value and ``reach`` values on either side, taken twice.
 
-    A window there is as short after the value as before it, so that it doesn't flatten the steep first losses.
+    Near the beginning windows are shorter on both sides, so that they do not flatten the steep first losses.
     """
     index = np.arange(len(values))
     before = np.minimum(index, reach)

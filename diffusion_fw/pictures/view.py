@@ -1,20 +1,22 @@
-"""One way to look at data, whatever it is: the caller never asks whether it holds images or points."""
+"""One interface to draw examples of any kind, images or points."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
-from diffusion_fw.data.dataset import to_model, to_pixels
+from diffusion_fw.data.dataset import to_pixels
 from diffusion_fw.pictures import image_grids, point_clouds
 from diffusion_fw.registry import ConfigError
 
 
 class View(ABC):
-    """Pictures of examples as the data holds them, values (N, *shape); each is written to ``path`` and returned."""
+    """Draws examples (N, *shape) as the data set holds them; each picture is written to ``path``, which is returned."""
 
     @abstractmethod
     def samples(self, path: Path, values: Tensor) -> Path:
@@ -29,17 +31,26 @@ class View(ABC):
         """The same samples (S, N, *shape) at S times from noise to data."""
 
 
+@dataclass(frozen=True)
 class ImageView(View):
-    """Images (C, H, W), uint8 pixels or values in [-1, 1]."""
+    """Images (C, H, W): uint8 pixels, or floats whose ``bounds`` are drawn black and white."""
+
+    bounds: tuple[float, float]
 
     def samples(self, path: Path, values: Tensor) -> Path:
-        return image_grids.image_grid(path, _pixels(values))
+        return image_grids.image_grid(path, self._pixels(values))
 
     def comparison(self, path: Path, real: Tensor, generated: Tensor, title: str | None = None) -> Path:
-        return image_grids.comparison(path, _pixels(real), _pixels(generated), title)
+        return image_grids.comparison(path, self._pixels(real), self._pixels(generated), title)
 
     def trajectory(self, path: Path, frames: Tensor, times: Sequence[float]) -> Path:
-        return image_grids.trajectory(path, _pixels(frames), times)
+        return image_grids.trajectory(path, self._pixels(frames), times)
+
+    def _pixels(self, values: Tensor) -> Tensor:
+        if values.dtype == torch.uint8:
+            return values
+        low, high = self.bounds
+        return to_pixels(2 * (values.float() - low) / ((high - low) or 1.0) - 1)
 
 
 class PointView(View):
@@ -55,17 +66,16 @@ class PointView(View):
         return point_clouds.points_trajectory(path, frames, times)
 
 
-def view_for(shape: Sequence[int]) -> View:
-    """The view of data whose examples have this shape; ConfigError for a shape that no picture shows."""
+def view_for(shape: Sequence[int], bounds: tuple[float, float]) -> View:
+    """The view of examples of this shape whose values lie within ``bounds``.
+
+    Raises ConfigError for a shape that cannot be drawn.
+    """
     match tuple(shape):
         case (_, _, _):
-            return ImageView()
+            return ImageView(bounds)
         case (dimensions,) if dimensions >= 2:
             return PointView()
     raise ConfigError(
-        f"data: no picture shows examples of shape {tuple(shape)}; images are (C, H, W), points (D,) with D >= 2"
+        f"data: examples of shape {tuple(shape)} cannot be drawn; images are (C, H, W), points (D,) with D >= 2"
     )
-
-
-def _pixels(values: Tensor) -> Tensor:
-    return to_pixels(to_model(values))

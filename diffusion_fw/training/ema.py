@@ -1,10 +1,10 @@
-"""Moving averages of the weights, with which samples are drawn: theta_ema <- d theta_ema + (1 - d) theta.
+"""Moving averages of the weights, from which samples are drawn: theta_ema <- d theta_ema + (1 - d) theta.
 
 none            no average
 exponential     d = rate, with a warm-up
 power_function  d = (1 - 1/n)^(gamma + 1) at step n: a fixed relative length of the training so far
 several         several of both at once
-post_hoc        power-function averages kept as snapshots, from which one of any length is made after training
+post_hoc        power-function averages and snapshots of them, which give an average of any length after training
 """
 
 from __future__ import annotations
@@ -20,15 +20,20 @@ from diffusion_fw.training.power_profile import RelativeStd, exponent
 
 
 class Averages(ABC):
-    """What a run keeps of its weights: any number of averages, the first of which samples are drawn with."""
+    """Any number of averages of a run's weights; samples are drawn with the first."""
 
     snapshot_every: int | None = None
-    """After how many steps all of them are written aside, for averages of other lengths after training."""
+    """The number of steps between snapshots of all averages, which give averages of other lengths after training."""
 
     @property
     @abstractmethod
     def tracks(self) -> tuple[Average, ...]:
-        """The averages; none: samples are drawn with the trained weights."""
+        """The averages; without any, samples are drawn with the trained weights."""
+
+    @property
+    def weights_name(self) -> str:
+        """The weights that samples are drawn with, as the names of metrics call them: "ema", or "raw" if trained."""
+        return "ema" if self.tracks else "raw"
 
 
 class Average(Averages):
@@ -44,12 +49,12 @@ class Average(Averages):
 
     @property
     def length(self) -> dict[str, float]:
-        """The knob that tells this average from others, by which a checkpoint's user asks for it."""
+        """The parameter that distinguishes this average and selects it in a checkpoint: ``ema.rate`` or ``ema.std``."""
         return {}
 
     @torch.no_grad()
     def update(self, averaged: nn.Module, trained: nn.Module, step: int) -> None:
-        """One step of the average, in place, in one fused call over all parameters; buffers are copied."""
+        """One step of the average, in place, by one fused call over all parameters; buffers are copied."""
         torch._foreach_lerp_(list(averaged.parameters()), list(trained.parameters()), 1 - self.decay(step))
         for target, source in zip(averaged.buffers(), trained.buffers(), strict=True):
             target.copy_(source)
@@ -58,7 +63,7 @@ class Average(Averages):
 @register("ema", "none")
 @dataclass(frozen=True)
 class NoAverage(Averages):
-    """Samples are drawn with the trained weights, and no copy of them is kept in memory."""
+    """No average: samples are drawn with the trained weights, and no copy of them is kept."""
 
     @property
     def tracks(self) -> tuple[Average, ...]:
@@ -68,10 +73,10 @@ class NoAverage(Averages):
 @register("ema", "exponential")
 @dataclass(frozen=True)
 class Exponential(Average):
-    """d = rate, at first min(rate, (1 + n) / (10 + n)) if warmup, so that the random start is soon forgotten.
+    """d = rate; with ``warmup`` d = min(rate, (1 + n) / (10 + n)), which soon forgets the random start.
 
-    rate 0.9999 in Ho et al. 2020, appendix B; the warm-up is that of TensorFlow's ExponentialMovingAverage, which
-    Song et al. 2021 use. rate 0 follows the trained weights.
+    Ho et al. 2020, appendix B, use rate 0.9999. The warm-up is that of TensorFlow's ExponentialMovingAverage, which
+    Song et al. 2021 use. With rate 0 the average equals the trained weights.
     """
 
     rate: Fraction = 0.9999
@@ -88,11 +93,11 @@ class Exponential(Average):
 @register("ema", "power_function")
 @dataclass(frozen=True)
 class PowerFunction(Average):
-    """d = (1 - 1 / n)^(gamma + 1), so that theta_t' weighs t'^gamma: the random start has no weight at all.
+    """d = (1 - 1 / n)^(gamma + 1), so that theta_t' has the weight t'^gamma; the random start has none.
 
-    std is the standard deviation of those weights as a part of the training time, from which gamma follows
-    (Karras et al. 2024, "Analyzing and Improving the Training Dynamics of Diffusion Models", section 3.1). 0.05 to
-    0.1 is usual; 1 / sqrt(12), at most, weighs all steps alike.
+    ``std``, the standard deviation of these weights relative to the training time, determines gamma (Karras et al.
+    2024, "Analyzing and Improving the Training Dynamics of Diffusion Models", section 3.1). 0.05 to 0.1 is usual; the
+    largest, 1 / sqrt(12), weighs all steps equally.
     """
 
     std: RelativeStd = 0.05
@@ -108,10 +113,10 @@ class PowerFunction(Average):
 @register("ema", "several")
 @dataclass(frozen=True)
 class Several(Averages):
-    """An exponential average for each of rates, then a power-function average for each of stds; memory for each.
+    """An exponential average for each of ``rates`` and a power-function average for each of ``stds``, in this order.
 
-    Samples are drawn with the first; the others are asked of the checkpoint by ``ema.rate`` or ``ema.std``. Raises
-    ConfigError where there is none, or one twice.
+    Each is a copy of the network in memory. Samples are drawn with the first; ``ema.rate`` or ``ema.std`` of sample.py
+    and evaluate.py selects another. Raises ConfigError for two empty lists and for a length given twice.
     """
 
     rates: tuple[Fraction, ...] = (0.9999, 0.999)
@@ -134,11 +139,12 @@ class Several(Averages):
 @register("ema", "post_hoc")
 @dataclass(frozen=True)
 class PostHoc(Averages):
-    """A power-function average for each of stds, written to the run's ``snapshots/`` every ``every`` steps in float32.
+    """A power-function average for each of ``stds``; snapshots of them make averages of any length after training.
 
-    ``ema.std`` of evaluate.py and sample.py then asks for any length: the combination of snapshots whose weights come
-    nearest (Karras et al. 2024, section 3.2 and appendix C). Samples in training are drawn with the first. Raises
-    ConfigError for an empty list or a length given twice.
+    Snapshots are written to the run's ``snapshots/`` every ``every`` steps, in float32. ``ema.std`` of sample.py and
+    evaluate.py selects any length: the combination of snapshots with the nearest weights (Karras et al. 2024, section
+    3.2 and appendix C). During training samples are drawn with the first. Raises ConfigError for an empty list and for
+    a length given twice.
     """
 
     stds: tuple[RelativeStd, ...] = (0.05, 0.1)

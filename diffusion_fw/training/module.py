@@ -180,8 +180,8 @@ class DiffusionModule(lightning.LightningModule):
 
     @property
     def weights_name(self) -> str:
-        """What a metric's name calls the weights that samples are drawn with."""
-        return "ema" if self.averages.tracks else "raw"
+        """The weights that samples are drawn with, as the names of metrics call them."""
+        return self.averages.weights_name
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         lengths = {prefix: track.length for (prefix, _), track in zip(self.tracks(), self.averages.tracks, strict=True)}

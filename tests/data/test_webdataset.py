@@ -334,7 +334,7 @@ def test_headers_that_lie_and_files_that_are_no_tar_are_refused(tmp_path, conten
 @pytest.mark.parametrize("content", [b"cat", b"-1", b"99999999", b"", b"9" * 5000, bytes(2 << 20)])
 def test_a_label_that_is_no_class_is_named_or_its_image_left_out(tmp_path, content, caplog):
     path = pack(tmp_path / "a.tar", [*examples(0, 6), ("x.png", png(6)), ("x.cls", content)])
-    with pytest.raises(ConfigError, match=r"a\.tar: 'x\.png' is no number"):
+    with pytest.raises(ConfigError, match=r"1 images, such as .*a\.tar: 'x\.png', have a label that is not a number"):
         small(path).train  # noqa: B018
     data = small(path, on_error="skip")
     assert len(data.train) + len(data.test) == 6
@@ -344,37 +344,37 @@ def test_a_label_that_is_no_class_is_named_or_its_image_left_out(tmp_path, conte
 @pytest.mark.parametrize("content", [b"[" * 100_000, b"{", b"3", b'{"label": true}', b'{"label": "cat"}'])
 def test_a_json_that_holds_no_class_is_refused(tmp_path, content):
     path = pack(tmp_path / "a.tar", [*examples(0, 6), ("x.png", png(6)), ("x.json", content)])
-    with pytest.raises(ConfigError, match=r"a\.tar: 'x\.png' is no number"):
+    with pytest.raises(ConfigError, match=r"1 images, such as .*a\.tar: 'x\.png', have a label that is not a number"):
         small(path).train  # noqa: B018
 
 
 def test_images_of_which_only_some_have_labels_are_refused(tmp_path):
     path = pack(tmp_path / "a.tar", [*examples(0, 6), ("x.png", png(6)), ("y.png", png(7))])
-    with pytest.raises(ConfigError, match=r"'x\.png' has no label, as 2 of 8"):
+    with pytest.raises(ConfigError, match=r"2 of 8 images, such as .*'x\.png', have no label"):
         small(path).train  # noqa: B018
     bare = pack(tmp_path / "bare.tar", [("x.png", png(6)), ("y.png", png(7))])
-    with pytest.raises(ConfigError, match="has labels and the other none"):
+    with pytest.raises(ConfigError, match=r"only one of .* has labels"):
         small(pack(tmp_path / "b.tar", examples(0, 6)), test_shards=str(bare)).train  # noqa: B018
 
 
 def test_two_images_of_one_key_are_refused(tmp_path):
-    with pytest.raises(ConfigError, match="two images of the key 'x'"):
+    with pytest.raises(ConfigError, match="two images have the key 'x'"):
         small(pack(tmp_path / "a.tar", [("x.png", png(0)), ("x.jpg", png(1))])).train  # noqa: B018
 
 
 @pytest.mark.parametrize(
     ("knobs", "message"),
     [
-        ({"shards": "nothing-*.tar"}, r"data\.shards=nothing-\*\.tar: there is no"),
-        ({"shards": "train-{00..04}.tar"}, r"there is no .*train-04\.tar"),
+        ({"shards": "nothing-*.tar"}, r"data\.shards=nothing-\*\.tar: no such file"),
+        ({"shards": "train-{00..04}.tar"}, r"no such file .*train-04\.tar"),
         ({"shards": "train-{03..00}.tar"}, "0 shards"),
         ({"shards": "train-{0..99999999}.tar"}, "100,000,000 shards"),
         ({"shards": []}, "at least one shard"),
         ({"shards": ["train-00.tar", "train-*.tar"]}, "1 shards are named twice"),
         ({"shards": "train-*.tar", "test_shards": "nothing.tar"}, r"data\.test_shards=nothing\.tar"),
         ({"shards": "train-*.tar", "test_shards": "train-00.tar"}, r"data\.test_shards: .*train-00\.tar"),
-        ({"shards": "one.tar"}, "one image alone"),
-        ({"shards": "none.tar"}, "no image in none"),
+        ({"shards": "one.tar"}, "a single image"),
+        ({"shards": "none.tar"}, r"none\.tar holds no images"),
     ],
 )
 def test_a_pattern_that_cannot_be_meant_names_its_key(tmp_path, four, monkeypatch, knobs, message):

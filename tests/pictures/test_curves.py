@@ -52,7 +52,7 @@ def test_losses_that_are_missing_or_not_finite_leave_a_picture(tmp_path: Path, l
     steps = list(range(len(losses)))
     colours(loss_curve(tmp_path / "loss.png", steps, losses, [[s, y] for s, y in zip(steps, losses, strict=True)]))
     colours(loss_by_log_snr(tmp_path / "snr.png", steps, losses, irreducible=losses))
-    colours(distance_curve(tmp_path / "fid.png", {"fid": list(zip(steps, losses, strict=True))}))
+    colours(distance_curve(tmp_path / "fid.png", {"fid": list(zip(steps, losses, strict=True))}, "distance"))
 
 
 def test_smoothing_keeps_constants_and_the_first_value_and_lowers_the_variance_by_its_window() -> None:
@@ -67,7 +67,7 @@ def test_smoothing_keeps_constants_and_the_first_value_and_lowers_the_variance_b
 
 def test_the_floor_is_drawn_below_larger_distances(tmp_path: Path) -> None:
     curve = {"fid/digits@500/ema": [(100, 1679.0), (1500, 48.0)]}
-    path = distance_curve(tmp_path / "fid.png", curve, floor=20.0)
+    path = distance_curve(tmp_path / "fid.png", curve, "Fréchet distance", floor=20.0)
     floor = rows_of(path, "#6B7480", slice(150, 800))
     rows, counts = np.unique(floor, return_counts=True)
     long = rows[counts > 200]

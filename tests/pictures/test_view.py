@@ -15,6 +15,8 @@ from diffusion_fw.pictures.point_clouds import points_comparison
 from diffusion_fw.pictures.view import view_for
 from diffusion_fw.registry import ConfigError
 
+RANGE = (-1.0, 1.0)
+
 
 def draw_images(count: int, shape: tuple[int, ...]) -> Tensor:
     generator = torch.Generator().manual_seed(1)
@@ -32,7 +34,7 @@ def draw_points(count: int, shape: tuple[int, ...]) -> Tensor:
 def test_one_interface_draws_every_kind_of_data_and_leaves_no_other_file(
     tmp_path: Path, shape: tuple[int, ...], draw: Callable[[int, tuple[int, ...]], Tensor]
 ) -> None:
-    view, folder = view_for(shape), tmp_path / "made" / "on demand"
+    view, folder = view_for(shape, RANGE), tmp_path / "made" / "on demand"
     values = draw(12, shape)
     written = {
         view.samples(folder / "samples.png", values),
@@ -46,10 +48,20 @@ def test_one_interface_draws_every_kind_of_data_and_leaves_no_other_file(
 
 
 def test_images_held_as_floats_give_the_picture_of_their_pixels(tmp_path: Path) -> None:
-    values, view = draw_images(4, (3, 8, 8)), view_for((3, 8, 8))
+    values, view = draw_images(4, (3, 8, 8)), view_for((3, 8, 8), RANGE)
     pixels = view.samples(tmp_path / "pixels.png", values)
     floats = view.samples(tmp_path / "floats.png", to_model(values))
     assert pixels.read_bytes() == floats.read_bytes()
+
+
+def test_the_bounds_of_floats_are_black_and_white_whatever_they_are(tmp_path: Path) -> None:
+    """p = 255 (x - low) / (high - low); beyond the bounds as at them."""
+    values = draw_images(4, (3, 8, 8))
+    pixels = view_for((3, 8, 8), RANGE).samples(tmp_path / "pixels.png", values)
+    floats = values.float() / 255 * 4 - 3
+    floats = torch.where(values == 255, 9.0, floats)
+    wide = view_for((3, 8, 8), (-3.0, 1.0)).samples(tmp_path / "floats.png", floats)
+    assert pixels.read_bytes() == wide.read_bytes()
 
 
 def test_points_outside_the_real_points_window_do_not_change_it(tmp_path: Path) -> None:
@@ -66,7 +78,7 @@ def test_points_outside_the_real_points_window_do_not_change_it(tmp_path: Path) 
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("value", [0.0, torch.nan, torch.inf])
 def test_points_that_are_all_equal_or_not_finite_leave_a_picture(tmp_path: Path, value: float) -> None:
-    values, view = torch.full((3, 2), value), view_for((2,))
+    values, view = torch.full((3, 2), value), view_for((2,), RANGE)
     assert view.samples(tmp_path / "a.png", values).is_file()
     assert view.comparison(tmp_path / "b.png", values, values).is_file()
     assert view.trajectory(tmp_path / "c.png", values[None], [0.0]).is_file()
@@ -74,8 +86,8 @@ def test_points_that_are_all_equal_or_not_finite_leave_a_picture(tmp_path: Path,
 
 @pytest.mark.parametrize("shape", [(), (1,), (8, 8), (3, 8, 8, 8)])
 def test_a_shape_without_a_picture_is_refused(shape: tuple[int, ...]) -> None:
-    with pytest.raises(ConfigError, match="no picture shows"):
-        view_for(shape)
+    with pytest.raises(ConfigError, match="cannot be drawn"):
+        view_for(shape, RANGE)
 
 
 def test_drawing_needs_neither_a_display_nor_lightning() -> None:

@@ -87,7 +87,7 @@ def test_without_care_the_working_directory_would_run(python, folders):
 def test_a_data_folder_is_not_searched(folders, monkeypatch):
     home, _, trap = folders
     data = dfw.build("data", "image_folder", path=str(home / "data"))
-    with pytest.raises(ConfigError, match="no image in it"):
+    with pytest.raises(ConfigError, match="holds no images"):
         _ = data.train
     assert not trap.exists()
 

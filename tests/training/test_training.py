@@ -9,10 +9,12 @@ import lightning
 import pytest
 import torch
 
+from diffusion_fw.app.train import train
 from diffusion_fw.composition.experiment import build_experiment
 from diffusion_fw.composition.facts import Facts
 from diffusion_fw.composition.parts import build_wrappers
 from diffusion_fw.data.dataset import to_model, to_pixels
+from diffusion_fw.metrics.metric import TrackedMetric
 from diffusion_fw.sampling.draw import draw
 from diffusion_fw.training.ema import Exponential
 
@@ -185,7 +187,7 @@ def test_an_accumulating_run_resumes_where_it_was(tiny, tmp_path):
 def distances_given(values):
     """A metric whose distances are given."""
 
-    class Given(torch.nn.Module):
+    class Given(TrackedMetric):
         num_samples = 8
         remaining = list(values)
 
@@ -200,6 +202,9 @@ def distances_given(values):
 
         def compute(self):
             return self.remaining.pop(0)
+
+        def floor(self):
+            return 0.0
 
     return Given()
 
@@ -260,6 +265,18 @@ def test_metrics_csv_has_a_column_for_each_number(tiny, tmp_path):
     assert written == [(record["step"], record["loss"]) for record in experiment.history.records]
     measured = [[int(row["step"]), float(row["fid/pixels@8/ema"])] for row in rows if row["fid/pixels@8/ema"]]
     assert measured == experiment.history.distances
+
+
+@pytest.mark.parametrize(("ema", "weights"), [("none", "raw"), ("exponential", "ema")])
+def test_one_name_for_the_weights_in_the_log_the_table_and_the_result(tiny, tmp_path, capsys, ema, weights):
+    """Also where a finished run is resumed, and nothing is built."""
+    config = tiny({"ema": ema, "logger": ["csv"], "trainer.max_steps": 3})
+    name = f"fid/pixels@8/{weights}"
+    assert train(config, tmp_path).name == name
+    assert f"{name} at step 3" in capsys.readouterr().out
+    with (tmp_path / "metrics.csv").open() as file:
+        assert [column for column in next(csv.reader(file)) if column.startswith("fid/")] == [name]
+    assert train({**config, "resume": str(tmp_path)}, tmp_path).name == name
 
 
 def test_two_processes_train_the_run_of_one(tiny, tmp_path):

@@ -1,1 +1,1 @@
-"""Readers of files; nothing here is a choice of a config."""
+"""Readers of file formats."""

@@ -1,4 +1,4 @@
-"""From the bytes of an image file to pixels of one shape."""
+"""Decodes the bytes of an image file to pixels of a fixed shape."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from torch import Tensor
 
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF")
 LARGEST_IMAGE = 80_000_000
-"""An image of more pixels is refused before it is decoded: a few kilobytes can claim any number."""
+"""Larger images are refused before they are decoded: a file of a few kilobytes can claim any number of pixels."""
 
 
 class CorruptImageError(ValueError):
-    """A file that does not hold a readable image; says why."""
+    """A file that holds no readable image; the message says why."""
 
 
 @dataclass(frozen=True)
 class Decoder:
-    """Turns a file into uint8 (channels, size, size): shorter side resized to size, centre cropped.
+    """Decodes a file to uint8 (channels, size, size): the shorter side is resized to ``size``, the centre cropped.
 
-    Bicubic, antialiased. The orientation that a camera recorded is applied, transparency is laid on white, 16-bit gray
-    is rounded to 8 bits, gray from colour is ITU-R 601 luma, and of an animation the first frame counts. An image that
-    has the size already keeps its pixels.
+    Resizing is bicubic with antialiasing; an image of the right size keeps its pixels. The camera's orientation tag is
+    applied, transparent parts become white, 16-bit gray is rounded to 8 bits, colour turns gray by ITU-R 601 luma, and
+    the first frame stands for an animation.
     """
 
     size: int
@@ -39,14 +39,14 @@ class Decoder:
                     raise ValueError(f"{image.width} x {image.height} pixels, more than {LARGEST_IMAGE:,}")
                 plain = on_white(ImageOps.exif_transpose(image)).convert("L" if self.channels == 1 else "RGB")
                 fitted = ImageOps.fit(plain, (self.size, self.size), Image.Resampling.BICUBIC)
-        except Exception as error:  # a corrupt file raises whatever its bytes happen to spell
+        except Exception as error:  # a corrupt file can raise anything
             raise CorruptImageError(str(error) or type(error).__name__) from error
         pixels = torch.from_numpy(np.array(fitted))
         return pixels.view(self.size, self.size, self.channels).permute(2, 0, 1)
 
 
 def on_white(image: Image.Image) -> Image.Image:
-    """The image in a mode of 8 bits a channel, what is transparent in it white."""
+    """The image with 8 bits per channel and white in place of transparency."""
     if image.mode.startswith("I;16") or image.mode == "I":
         return Image.fromarray((np.asarray(image).clip(0, 65535) / 257).round().astype(np.uint8))
     if image.mode == "F":

@@ -16,11 +16,11 @@ from diffusion_fw.registry import ConfigError
 
 UNSIGNED_BYTE = 0x08
 LARGEST_ARRAY = 1 << 30
-"""Bytes of one file's array: EMNIST has 5e8, and a header can claim any number."""
+"""In bytes. EMNIST has 5e8; a header can claim any number."""
 
 
 def read_idx(path: Path, dimensions: int) -> Tensor:
-    """The array of an IDX file of unsigned bytes, plain or .gz; ConfigError that names a file that isn't one."""
+    """The array of an IDX file of unsigned bytes, plain or .gz. Raises ConfigError for any other file."""
     opener = gzip.open if path.suffix == ".gz" else open
     offset = 4 + 4 * dimensions
     expected = bytes([0, 0, UNSIGNED_BYTE, dimensions])
@@ -39,7 +39,7 @@ def read_idx(path: Path, dimensions: int) -> Tensor:
             claimed = f"{' x '.join(map(str, shape))} = {size:,}"
             if size > LARGEST_ARRAY:
                 raise ConfigError(f"data.root: the header of {path} says {claimed} bytes, more than {LARGEST_ARRAY:,}")
-            # No more than the header says is unpacked: a gz file of kilobytes can hold gigabytes.
+            # Unpack no more than the header states: a .gz file of kilobytes can hold gigabytes.
             content = bytearray(file.read(size + 1))
     except (OSError, EOFError, zlib.error) as error:
         raise ConfigError(f"data.root: {path} cannot be read ({error}); get the file again") from None

@@ -1,4 +1,4 @@
-"""Examples from image files: decoded once into memory, or each time they are asked for."""
+"""Examples from image files, decoded once into memory or on each access."""
 
 from __future__ import annotations
 
@@ -22,38 +22,38 @@ from diffusion_fw.registry import ConfigError
 logger = logging.getLogger(__name__)
 
 BLOCK = 1024
-THREADS = min(os.cpu_count() or 1, 8)  # large photographs gain from threads, thumbnails lose from many
+THREADS = min(os.cpu_count() or 1, 8)  # threads help with large photographs, but too many slow thumbnails down
 SHOWN = 10
 
 
 class EncodedImages(Protocol):
-    """Image files by number."""
+    """Image files, addressed by index."""
 
     key: ClassVar[str]
-    """The config key that says where they lie."""
+    """The config key that names them."""
 
     def __len__(self) -> int: ...
 
     def name(self, index: int) -> str:
-        """What a message calls one of them."""
+        """The name of one of them, for messages."""
         ...
 
     def read(self, index: int) -> bytes:
-        """The content of one; any exception where it can't be read."""
+        """The content of one of them. Any exception means that it cannot be read."""
         ...
 
     def fingerprint(self) -> str:
-        """What changes with their content."""
+        """A string that changes with their content."""
         ...
 
 
 @dataclass(frozen=True)
 class NamedImages:
-    """Files under one root, by their place in the list."""
+    """Files under one root, addressed by their position in ``marks``."""
 
     files: ImageFiles
     marks: dict[str, str]
-    """The files' paths, each with a mark that changes with its content."""
+    """A mark for each path, which changes with the content of the file."""
     paths: list[str] = field(init=False, repr=False)
 
     key: ClassVar[str] = "data.path"
@@ -76,10 +76,10 @@ class NamedImages:
 
 @dataclass(frozen=True)
 class LazyImages:
-    """Images decoded when they are asked for.
+    """Images that are decoded on each access.
 
-    With on_error="skip", an image that cannot be read is replaced by the next one that can, with its label, so that
-    the same indices still give the same examples; each is logged once in each process.
+    With on_error="skip", an unreadable image is replaced by the next readable one and its label, so that the same
+    indices still give the same examples. Each process logs an unreadable image once.
     """
 
     images: EncodedImages
@@ -87,7 +87,7 @@ class LazyImages:
     decoder: Decoder
     on_error: Literal["raise", "skip"]
     unreadable: set[int] = field(init=False, repr=False, default_factory=set)
-    """The indices that were found to be corrupt so far."""
+    """The indices found to be unreadable so far."""
 
     def __len__(self) -> int:
         return len(self.images)
@@ -103,10 +103,10 @@ class LazyImages:
         return hashlib.sha256(content.encode(errors="replace")).hexdigest()[:16]
 
     def decode(self, index: int) -> Tensor:
-        """One image; CorruptImageError that names it."""
+        """One image. Raises CorruptImageError that names it."""
         try:
             content = self.images.read(index)
-        except Exception as error:  # a corrupt archive raises whatever its bytes happen to spell
+        except Exception as error:  # a corrupt archive can raise anything
             raise CorruptImageError(f"{self.images.name(index)} ({error})") from error
         try:
             return self.decoder(content)
@@ -114,19 +114,19 @@ class LazyImages:
             raise CorruptImageError(f"{self.images.name(index)} ({error})") from error
 
     def attempt(self, index: int) -> Tensor | CorruptImageError:
-        """One image, or with on_error="skip" why there is none; with "raise" that is a ConfigError."""
+        """One image, or its error with on_error="skip". Raises ConfigError with on_error="raise"."""
         try:
             return self.decode(index)
         except CorruptImageError as error:
             if self.on_error == "raise":
                 raise ConfigError(
-                    f"{self.images.key}: {error} is not a readable image; repair or remove it, or give "
+                    f"{self.images.key}: {error} is not a readable image; repair or remove it, or set "
                     "data.on_error=skip"
                 ) from None
             return error
 
     def readable(self, index: int) -> tuple[int, Tensor]:
-        """The first readable image from this index on, around the end, and its index."""
+        """The first readable image from this index on, wrapping around at the end, and its index."""
         for candidate in itertools.chain(range(index, len(self)), range(index)):
             if candidate in self.unreadable:
                 continue
@@ -135,14 +135,14 @@ class LazyImages:
                 return candidate, image
             self.unreadable.add(candidate)
             logger.warning(
-                "data.on_error=skip: %s is not readable, the next image takes its place (%d so far)",
+                "data.on_error=skip: %s is not readable and is replaced by the next image (%d so far)",
                 image,
                 len(self.unreadable),
             )
         raise self.no_readable_image()
 
     def in_memory(self) -> InMemory:
-        """All of them decoded now; those that cannot be read are left out, and counted in one warning."""
+        """All images, decoded now. Unreadable ones are left out and reported in one warning."""
         values = torch.empty(len(self), self.decoder.channels, self.decoder.size, self.decoder.size, dtype=torch.uint8)
         kept, errors = [], []
         with ThreadPoolExecutor(THREADS) as pool:
@@ -163,7 +163,7 @@ class LazyImages:
         return InMemory(values[kept], None if self.labels is None else self.labels[kept])
 
     def no_readable_image(self) -> ConfigError:
-        """What is raised where every image was skipped."""
+        """The error if every image was skipped."""
         return ConfigError(
-            f"{self.images.key}: not one of {len(self)} images is readable; with data.on_error=raise the first says why"
+            f"{self.images.key}: none of {len(self)} images is readable; data.on_error=raise shows the first error"
         )

@@ -1,4 +1,4 @@
-"""Where image files lie: a folder or a zip, read by relative path."""
+"""The image files of a folder or a zip, read by relative path."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from diffusion_fw.registry import ConfigError
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff")
 LARGEST_MEMBER = 1 << 28
-"""A member of a zip that unpacks to more bytes than this is refused: no image needs them, a zip bomb does."""
+"""In bytes when unpacked. Larger members are refused: no image needs more, but a zip bomb does."""
 
 
 class ImageFiles(Protocol):
     """Image files under one root."""
 
     def names(self) -> dict[str, str]:
-        """Every image's path relative to the root, with slashes, sorted; and a mark that changes with its content."""
+        """The sorted paths of all images, relative to the root, each with a mark that changes with its content."""
         ...
 
     def read(self, name: str) -> bytes:
-        """The content of one file; any exception where it can't be read."""
+        """The content of one file. Any exception means that it cannot be read."""
         ...
 
 
 def is_image(name: str) -> bool:
-    """By its suffix; what a system hides (.DS_Store, __MACOSX) is none."""
+    """Whether the suffix is that of an image. Hidden files (.DS_Store, __MACOSX) are not images."""
     path = PurePosixPath(name)
     hidden = any(part.startswith(".") or part == "__MACOSX" for part in path.parts)
     return path.suffix.lower() in SUFFIXES and not hidden
@@ -37,7 +37,7 @@ def is_image(name: str) -> bool:
 
 @dataclass(frozen=True)
 class Folder:
-    """The image files of a folder and its sub-folders, links followed."""
+    """The image files of a folder and its sub-folders; links are followed."""
 
     root: Path
 
@@ -46,7 +46,7 @@ class Folder:
         seen = set()
         for folder, subfolders, files in os.walk(self.root, followlinks=True):
             real = os.path.realpath(folder)
-            if real in seen:  # a link back to a folder above would never end
+            if real in seen:  # a link to a parent folder would never end
                 subfolders.clear()
                 continue
             seen.add(real)
@@ -62,7 +62,7 @@ class Folder:
 
 @dataclass(frozen=True)
 class Zip:
-    """The image files of a zip, unpacked in memory one at a time: no member's name ever becomes a path on disk."""
+    """The image files of a zip, unpacked in memory one at a time: no member's name becomes a path on disk."""
 
     path: Path
 
@@ -84,5 +84,5 @@ class Zip:
 
 @functools.lru_cache(maxsize=4)
 def _open(path: Path, process: int) -> zipfile.ZipFile:
-    """One handle for each process: a worker that inherited its parent's would share the position in the file."""
+    """One handle per process: a worker that inherited its parent's would share its position in the file."""
     return zipfile.ZipFile(path)

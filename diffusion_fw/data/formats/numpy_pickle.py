@@ -1,4 +1,4 @@
-"""Pickles of NumPy arrays from strangers, read without running what they ask for."""
+"""Reads NumPy arrays from untrusted pickles without running any of their code."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ import numpy as np
 from diffusion_fw.registry import ConfigError
 
 LARGEST_FILE = 1 << 30
-"""Bytes of a batch: CIFAR-10's have 31 million."""
+"""In bytes. A batch of CIFAR-10 has 31 million."""
 
 
 def _latin1(text: str, encoding: str) -> bytes:
-    """What Python 3 writes for bytes in old protocols: a call of _codecs.encode, here for its one encoding."""
+    """Stands for _codecs.encode, which old protocols call to store bytes, always with this encoding."""
     if encoding != "latin1":
         raise pickle.UnpicklingError(f"encoding {encoding}")
     return text.encode("latin1")
@@ -25,7 +25,7 @@ def _latin1(text: str, encoding: str) -> bytes:
 _reconstruct = np.empty(0).__reduce__()[0]
 _frombuffer = np.empty(0).__reduce_ex__(5)[0]
 
-# What an array, a list, a dict, a string need. Anything else in a pickle is refused, not imported.
+# What arrays, lists, dicts and strings need. Anything else in a pickle is refused and never imported.
 ALLOWED: dict[tuple[str, str], Any] = {
     ("numpy", "ndarray"): np.ndarray,
     ("numpy", "dtype"): np.dtype,
@@ -38,7 +38,7 @@ ALLOWED: dict[tuple[str, str], Any] = {
 
 
 class _ArraysOnly(pickle._Unpickler):  # type: ignore[name-defined]
-    # In Python: the one in C takes gigabytes for a memo whose index is large.
+    # The pure Python version, as that in C allocates gigabytes for a large memo index.
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in ALLOWED:
             raise pickle.UnpicklingError(f"it asks for {module}.{name}, which arrays do not need")
@@ -46,13 +46,13 @@ class _ArraysOnly(pickle._Unpickler):  # type: ignore[name-defined]
 
 
 def read_numpy_pickle(path: Path) -> Any:
-    """The arrays, containers, numbers and strings of a pickle; strings of Python 2 as bytes.
+    """The arrays, containers, numbers and strings of a pickle; strings of Python 2 become bytes.
 
-    Raises ConfigError that names a file that is corrupt or asks for anything else.
+    Raises ConfigError that names the file if it is corrupt or needs anything else.
     """
     try:
         if path.stat().st_size > LARGEST_FILE:
             raise pickle.UnpicklingError(f"it has more than {LARGEST_FILE:,} bytes")
         return _ArraysOnly(io.BytesIO(path.read_bytes()), encoding="bytes").load()
-    except Exception as error:  # a corrupt pickle raises whatever its bytes happen to spell
+    except Exception as error:  # a corrupt pickle can raise anything
         raise ConfigError(f"data.root: {path} is not a batch of arrays: {error or type(error).__name__}") from None

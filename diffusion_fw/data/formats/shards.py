@@ -1,4 +1,4 @@
-"""Shards: which files a pattern names, the index of their examples, and reading one of them by its position."""
+"""Tar shards: the files that a pattern names, the cached index of their images, and reading an image by position."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ MOST_SHARDS = 1_000_000
 RANGE = re.compile(r"\{(\d{1,12})\.\.(\d{1,12})\}")
 COLUMNS = {"offset": torch.int64, "size": torch.int32, "label": torch.int32, "hash": torch.float64}
 VERSION = 1
-"""Of the index's files: another one makes them again."""
+"""Of the cached index files; changing it invalidates them."""
 
 
 def expand(patterns: str | Sequence[str], key: str) -> list[Path]:
-    """The shards of paths, globs and ranges such as train-{0000..0009}.tar, in this order, those of a glob sorted.
+    """The shards of paths, globs and ranges such as train-{0000..0009}.tar, in this order; those of a glob are sorted.
 
-    Raises ConfigError for a pattern without a shard, and for a shard that is named twice.
+    Raises ConfigError for a pattern that matches no shard and for a shard that is named twice.
     """
     found: list[Path] = []
     for pattern in [patterns] if isinstance(patterns, str) else patterns:
@@ -49,8 +49,8 @@ def expand(patterns: str | Sequence[str], key: str) -> list[Path]:
         missing = [path for path in shards if not path.is_file()]
         if missing or not shards:
             raise ConfigError(
-                f"{key}={pattern}: there is no {(missing or [Path(pattern)])[0].absolute()}; give tar files as a list, "
-                "a glob (train-*.tar) or a range (train-{0000..0009}.tar)"
+                f"{key}={pattern}: no such file {(missing or [Path(pattern)])[0].absolute()}; give tar files as a "
+                "list, a glob (train-*.tar) or a range (train-{0000..0009}.tar)"
             )
         found += shards
     if not found:
@@ -62,7 +62,7 @@ def expand(patterns: str | Sequence[str], key: str) -> list[Path]:
 
 
 def matching(name: str) -> list[Path]:
-    """The files of a glob, sorted; a name without its signs is itself."""
+    """The files of a glob, sorted; a name without wildcards stands for itself."""
     if not glob.has_magic(name):
         return [Path(name)]
     path = Path(name)
@@ -70,7 +70,7 @@ def matching(name: str) -> list[Path]:
 
 
 def without_ranges(pattern: str, key: str) -> list[str]:
-    """Every text that a pattern with {first..last} stands for; numbers keep the width of the first."""
+    """All names of a pattern with {first..last}; numbers are padded to the width of the first."""
     ranges = RANGE.findall(pattern)
     count = 1
     for first, last in ranges:
@@ -87,14 +87,14 @@ def without_ranges(pattern: str, key: str) -> list[str]:
 
 @dataclass(frozen=True, eq=False)
 class Shards:
-    """The images of shards by number, each read by seeking: shard, offset, size and label are columns (n,).
+    """The images of shards, addressed by index and read by seeking; shard, offset, size and label are columns (n,).
 
-    20 bytes an image in memory, beside the hash (8) that the split is made by.
+    They take 20 bytes per image, and the hash that decides the split 8 more.
     """
 
     paths: list[Path]
     marks: list[str]
-    """For each path what changes with its content."""
+    """For each path a mark that changes with its content."""
     shard: Tensor
     offset: Tensor
     size: Tensor
@@ -105,7 +105,7 @@ class Shards:
 
     @staticmethod
     def of(paths: list[Path]) -> Shards:
-        """The index of these shards, read from the cache where they are as they were."""
+        """The index of these shards, from the cache for shards that have not changed."""
         from tqdm import tqdm
 
         with ThreadPoolExecutor(THREADS) as pool:
@@ -120,12 +120,12 @@ class Shards:
         return len(self.offset)
 
     def only(self, chosen: Tensor) -> Shards:
-        """Those where chosen (n,) is true."""
+        """The images for which chosen (n,) is true."""
         columns = {name: getattr(self, name)[chosen] for name in ("shard", *COLUMNS)}
         return replace(self, **columns)
 
     def name(self, index: int) -> str:
-        """The shard and the member, from its header; of a long name the beginning."""
+        """The shard and the member, as its header states; a long name is cut."""
         path = self.paths[int(self.shard[index])]
         try:
             header = opened(path, os.getpid()).read(int(self.offset[index]) - tar_index.BLOCK, tar_index.BLOCK)
@@ -136,7 +136,7 @@ class Shards:
     def read(self, index: int) -> bytes:
         size = int(self.size[index])
         if size < 0:
-            raise ValueError("it is a link or another member without bytes of its own, and is not followed")
+            raise ValueError("it is a link or another member without content of its own")
         if size > LARGEST_MEMBER:
             raise ValueError(f"it has more than {LARGEST_MEMBER:,} bytes")
         return opened(self.paths[int(self.shard[index])], os.getpid()).read(int(self.offset[index]), size)
@@ -150,7 +150,7 @@ class Shards:
 
 
 class Opened:
-    """A file that is read at positions, and closed when nothing holds it."""
+    """A file that is read at given positions and closed when it is no longer referenced."""
 
     def __init__(self, path: Path) -> None:
         self.file: BinaryIO = path.open("rb")
@@ -166,18 +166,18 @@ class Opened:
 
 @functools.lru_cache(maxsize=64)
 def opened(path: Path, process: int) -> Opened:
-    """One handle for each process: a worker that inherited its parent's would share the position in the file."""
+    """One handle per process: a worker that inherited its parent's would share its position in the file."""
     return Opened(path)
 
 
 def mark(path: Path) -> str:
-    """Size and time of change of a file."""
+    """Size and modification time of a file."""
     state = path.stat()
     return f"{state.st_size} {state.st_mtime_ns}"
 
 
 def indexed(path: Path) -> dict[str, Tensor]:
-    """``tar_index.index``, or what it gave before for the same path, size and time; a broken file is made again."""
+    """``tar_index.index``, cached by path, size and modification time; a damaged cache file is replaced."""
     key = hashlib.sha256(repr((VERSION, os.path.realpath(path), mark(path))).encode(errors="replace")).hexdigest()
     kept = files.default_cache() / "shards" / f"{key[:24]}.safetensors"
     try:
@@ -188,11 +188,11 @@ def indexed(path: Path) -> dict[str, Tensor]:
     except FileNotFoundError:
         pass
     except (OSError, SafetensorError, ValueError) as error:
-        logger.warning("the index in %s is unusable (%s): made again", kept, error)
+        logger.warning("the cached index %s is damaged (%s); indexing the shard again", kept, error)
     table = tar_index.index(path)
     try:
         with atomic_write(kept) as file:
             file.write(save(table))
     except OSError as error:
-        logger.warning("the index of %s is not cached: %s", path, error)
+        logger.warning("the index of %s could not be cached: %s", path, error)
     return table

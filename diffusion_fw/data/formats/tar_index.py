@@ -1,4 +1,4 @@
-"""Where the examples of a shard lie: a tar in the layout of WebDataset, read header by header."""
+"""The positions of the examples in a tar of WebDataset's layout, read header by header."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from typing import BinaryIO, NamedTuple
 import torch
 from torch import Tensor
 
-from diffusion_fw.data.dataset import uniform_hash
 from diffusion_fw.data.formats.image_files import LARGEST_MEMBER, SUFFIXES
+from diffusion_fw.data.split import uniform_hash
 from diffusion_fw.registry import ConfigError
 
 BLOCK = 512
 LONGEST_NAME = 1 << 16
-"""Bytes of a header that holds a long name."""
+"""In bytes, of a header that holds a long name."""
 LARGEST_LABEL = 1 << 20
-"""Bytes of a .cls or .json."""
+"""In bytes, of a .cls or .json."""
 MOST_CLASSES = 1 << 16
 NO_LABEL, BAD_LABEL = -1, -2
 NOT_REGULAR = -1
@@ -27,7 +27,7 @@ FILES = (tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.CONTTYPE)
 
 
 class Member(NamedTuple):
-    """A member of a tar; size is NOT_REGULAR for a link, a sparse file and whatever else has no bytes of its own."""
+    """A member of a tar; size is NOT_REGULAR for links, sparse files and other members without content of their own."""
 
     name: str
     start: int
@@ -35,10 +35,10 @@ class Member(NamedTuple):
 
 
 def members(file: BinaryIO) -> Iterator[Member]:
-    """The members of an uncompressed tar (ustar, GNU, pax), by reading the headers alone.
+    """The members of an uncompressed tar (ustar, GNU, pax); only the headers are read.
 
-    The standard library's own loop ends in silence where a tar is cut between two members, and trusts sizes; so the
-    headers are followed here, and it checks and reads each. ValueError where there is none, or the end is missing.
+    The standard library's own loop trusts sizes and ends silently if a tar is cut between two members. This one walks
+    the headers itself and uses the library to parse each. Raises ValueError for a bad header or a missing end.
     """
     length = file.seek(0, 2)
     position, name, size, sparse = 0, "", None, False
@@ -48,7 +48,7 @@ def members(file: BinaryIO) -> Iterator[Member]:
         if block == bytes(BLOCK):
             return
         if len(block) < BLOCK and position:
-            raise ValueError(f"it ends after {length:,} bytes without the mark of the end, so it is cut off")
+            raise ValueError(f"it ends after {length:,} bytes without an end mark, so it is cut off")
         try:
             header = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
         except tarfile.HeaderError as error:
@@ -61,7 +61,7 @@ def members(file: BinaryIO) -> Iterator[Member]:
         has_content = not hollow or header.type in (tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK)
         position = start + (-(-stated // BLOCK) * BLOCK if has_content else 0)
         if position > length:
-            raise ValueError(f"it ends after {length:,} bytes inside of {header.name[:100]!r}, so it is cut off")
+            raise ValueError(f"it ends after {length:,} bytes inside {header.name[:100]!r}, so it is cut off")
         if header.type in (tarfile.GNUTYPE_LONGNAME, tarfile.XHDTYPE, tarfile.SOLARIS_XHDTYPE):
             if stated > LONGEST_NAME:
                 raise ValueError(f"a name's header takes {stated:,} bytes, more than {LONGEST_NAME:,}")
@@ -94,14 +94,14 @@ def pax_records(content: bytes) -> dict[str, str]:
 
 
 def parts(name: str) -> tuple[str, str]:
-    """The key of an example and the suffix: what stands before and after the first dot of the last part."""
+    """The key and the suffix of a member: its name is split at the first dot of its last part."""
     folder, slash, base = name.rpartition("/")
     stem, dot, suffix = base.partition(".")
     return (folder + slash + stem, dot + suffix.lower()) if stem else ("", "")
 
 
 def read_label(content: bytes, suffix: str) -> int:
-    """A class's number from a .cls, or "label" in a .json, which may lack it; BAD_LABEL for the rest."""
+    """The class number in a .cls or under "label" in a .json; NO_LABEL if the .json has none, else BAD_LABEL."""
     try:
         value = int(content.decode()) if suffix == ".cls" else json.loads(content).get("label")
     except (ValueError, AttributeError, RecursionError):
@@ -112,9 +112,9 @@ def read_label(content: bytes, suffix: str) -> int:
 
 
 def index(path: Path) -> dict[str, Tensor]:
-    """Every image of one shard, in the order of the tar: offset int64, size and label int32, hash float64, each (n,).
+    """All images of one shard in the order of the tar: offset int64, size and label int32, hash float64, each (n,).
 
-    The hash depends on the shard's own name and the example's key. Raises ConfigError for what is no whole tar.
+    The hash depends on the name of the shard and the key of the example. Raises ConfigError for a damaged tar.
     """
     images: dict[str, tuple[int, int]] = {}
     labels: dict[str, int] = {}
@@ -124,7 +124,7 @@ def index(path: Path) -> dict[str, Tensor]:
                 key, suffix = parts(name)
                 if suffix in SUFFIXES:
                     if key in images:
-                        raise ValueError(f"two images of the key {key[:100]!r}")
+                        raise ValueError(f"two images have the key {key[:100]!r}")
                     images[key] = start, min(size, LARGEST_MEMBER + 1)
                 elif suffix in (".cls", ".json") and (suffix == ".cls" or key not in labels):
                     file.seek(start)

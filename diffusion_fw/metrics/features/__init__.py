@@ -1,1 +1,1 @@
-"""Feature extractors: one file each."""
+"""Feature extractors, on which distances between samples and data are measured."""

@@ -45,8 +45,8 @@ class Digits(FeatureExtractor):
     """The last hidden layer of a classifier trained on the training split of ``data=digits``: 64 features.
 
     Its accuracy on the 359 held-out digits is 98.9% (scripts/train_digits_features.py makes the weights).
-    Grayscale images of another size are area-averaged to 8x8 first. Raises ConfigError for data that are not images
-    of one channel.
+    Images of another size are first area-averaged to 8x8. Raises ConfigError for data that are not images of one
+    channel.
     """
 
     name: ClassVar[str] = "digits"
@@ -61,7 +61,7 @@ class Digits(FeatureExtractor):
         self.freeze()
 
     def input(self, images: Tensor) -> Tensor:
-        """uint8 images (B, 1, H, W) as the classifier takes them: (B, 1, 8, 8) in [-1, 1]."""
+        """Images (B, 1, H, W) as input of the classifier: (B, 1, 8, 8) in [-1, 1]."""
         return interpolate(to_model(images), size=(SIZE, SIZE), mode="area")
 
     def forward(self, examples: Tensor) -> Tensor:

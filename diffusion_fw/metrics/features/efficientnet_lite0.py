@@ -1,4 +1,4 @@
-"""An ImageNet network whose weights come in a Python package: features of natural images without a download."""
+"""Features of natural images from an ImageNet network whose weights come as a Python package."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ BLOCKS = 11
 class EfficientNetLite0(FeatureExtractor):
     """EfficientNet-Lite0 (Tan and Le 2019) up to block 10, averaged over positions: 112 features.
 
-    The middle of the network: its last layers, made for telling ImageNet's classes apart, hardly see small noise.
-    Images are resized to 64x64 in [-1, 1], one channel repeated to three. The extra ``efficientnet`` holds code and
-    weights, which are read as tensors only. Raises ConfigError where it is not installed, or for data that are not
-    images of one or three channels.
+    The middle of the network is used, as its last layers, which separate ImageNet's classes, hardly react to small
+    noise. Images are resized to 64x64 in [-1, 1]; a single channel is repeated to three. The extra ``efficientnet``
+    installs code and weights, of which only tensors are read. Raises ConfigError if it is not installed, and for data
+    that are not images of one or three channels.
     """
 
     name: ClassVar[str] = "efficientnet_lite0"

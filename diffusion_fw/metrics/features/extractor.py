@@ -1,4 +1,4 @@
-"""What features are: a frozen map from examples, as the data set holds them, to vectors."""
+"""The base of all features: a frozen map from examples, as the data set holds them, to vectors."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from diffusion_fw.registry import ConfigError
 
 
 class FeatureExtractor(nn.Module, ABC):
-    """phi: uint8 images (B, C, H, W) or float points (B, D) to float32 features (B, num_features).
+    """phi: examples (B, *shape), uint8 pixels or floats, to float32 features (B, num_features).
 
-    It never trains: it stays in evaluation mode whatever contains it, and none of its weights takes a gradient.
+    It never trains: it stays in evaluation mode, whatever module contains it, and its weights take no gradients.
     """
 
     name: ClassVar[str]
-    """Part of the name of every number measured on these features."""
+    """Part of the name of every value that is measured on these features."""
     num_features: int
     settings: str = ""
-    """What decides the features besides the weights, such as the size that images are brought to."""
+    """What the features depend on besides the weights, such as the size to which images are resized."""
 
     def freeze(self) -> None:
-        """Called at the end of a subclass's constructor."""
+        """Fix all weights; to be called at the end of a subclass's constructor."""
         self.requires_grad_(False)
         self.eval()
 
@@ -37,7 +37,7 @@ class FeatureExtractor(nn.Module, ABC):
         """float32 (B, num_features)."""
 
     def fingerprint(self) -> str:
-        """A hash of name, settings and weights, under which statistics of the features are cached."""
+        """A hash of name, settings and weights; statistics of the features are cached under it."""
         content = hashlib.sha256(repr((self.name, self.num_features, self.settings)).encode())
         for key, weight in sorted(self.state_dict().items()):
             content.update(repr((key, tuple(weight.shape), weight.dtype)).encode())
@@ -46,14 +46,14 @@ class FeatureExtractor(nn.Module, ABC):
 
 
 def require_images(features: str, shape: tuple[int, ...], channels: tuple[int, ...] | None = None) -> None:
-    """ConfigError unless ``shape`` is that of images, with one of the numbers of channels."""
+    """Raise ConfigError unless ``shape`` is that of images with one of the allowed numbers of channels."""
     if len(shape) != 3:
         raise ConfigError(
-            f"these features are of images (C, H, W), but one example of data=... has the shape {tuple(shape)}; "
+            f"these features need images (C, H, W), but an example of data=... has the shape {tuple(shape)}; "
             f"choose features=identity instead of features={features}"
         )
     if channels is not None and shape[0] not in channels:
         raise ConfigError(
-            f"these features are of images with {' or '.join(map(str, channels))} channels, but those of data=... have "
+            f"these features need images of {' or '.join(map(str, channels))} channels, but those of data=... have "
             f"{shape[0]}; choose features=pixels or features=efficientnet_lite0 instead of features={features}"
         )

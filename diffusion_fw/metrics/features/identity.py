@@ -1,4 +1,4 @@
-"""Points as they are."""
+"""The examples themselves."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from diffusion_fw.registry import ConfigError, Runtime, register
 
 @register("features", "identity")
 class Identity(FeatureExtractor):
-    """phi(x) = x: the distance is then the 2-Wasserstein distance of the two Gaussians fitted to the points.
+    """phi(x) = x: the Fréchet distance is the squared 2-Wasserstein distance of two Gaussians fitted to the points.
 
     Raises ConfigError for data that are not points (D,).
     """
@@ -23,7 +23,7 @@ class Identity(FeatureExtractor):
         super().__init__()
         if len(shape) != 1:
             raise ConfigError(
-                f"these features are of points (D,), but one example of data=... has the shape {tuple(shape)}; "
+                f"these features need points (D,), but an example of data=... has the shape {tuple(shape)}; "
                 "choose features=pixels instead of features=identity"
             )
         self.num_features = shape[0]

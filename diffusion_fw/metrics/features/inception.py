@@ -17,11 +17,11 @@ WEIGHTS_URL = (
 
 
 def weights_file(weights: str | None) -> Path:
-    """The file given, or the one that torch-fidelity keeps in torch's hub folder; ConfigError where there is none."""
+    """The given file, or that of torch-fidelity in torch's hub folder. Raises ConfigError if it does not exist."""
     path = Path(weights or Path(torch.hub.get_dir(), "checkpoints", WEIGHTS_URL.rpartition("/")[2]))
     if not path.is_file():
         raise ConfigError(
-            f"no weights at {path}; nothing is downloaded during a run: get {WEIGHTS_URL} and put it there, "
+            f"no weights at {path}, and a run downloads nothing; get {WEIGHTS_URL} and put it there, "
             "give features.weights=<path>, or choose features=pixels"
         )
     return path
@@ -31,11 +31,11 @@ def weights_file(weights: str | None) -> Path:
 class Inception(FeatureExtractor):
     """The 2048 pooled features of the Inception-v3 of Heusel et al. 2017, by torch-fidelity's port.
 
-    Images are resized to 299x299 as TensorFlow 1 did, one channel repeated to three. ``weights`` is the path of
-    torch-fidelity's weights file (None: where torch-fidelity keeps it), read as tensors only. The extra ``inception``
-    holds the code. Published numbers use 50,000 samples and the training images as the reference. The project's own
-    tests cover the errors only, since the weights are not shipped: compare with a published value before you print one.
-    Raises ConfigError where the extra or the weights are missing, or for data that are not images of one or three
+    Images are resized to 299x299 as in TensorFlow 1; a single channel is repeated to three. ``weights`` is the path of
+    torch-fidelity's weights file (None: where torch-fidelity keeps it), of which only tensors are read. The extra
+    ``inception`` installs the code. Published values use 50,000 samples and the training images as the reference. The
+    weights are not shipped and the tests cover only the errors: reproduce a published value before you report one.
+    Raises ConfigError if the extra or the weights are missing, and for data that are not uint8 images of one or three
     channels.
     """
 
@@ -61,4 +61,8 @@ class Inception(FeatureExtractor):
         self.freeze()
 
     def forward(self, examples: Tensor) -> Tensor:
+        if examples.dtype != torch.uint8:
+            raise ConfigError(
+                "features=inception needs uint8 pixels, but data=... holds floats; choose features=pixels"
+            )
         return self.network(examples.expand(-1, 3, -1, -1))[0]

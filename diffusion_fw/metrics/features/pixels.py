@@ -1,4 +1,4 @@
-"""Coarse pixels: no weights, any images."""
+"""Coarse pixels: for any images, without weights."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from diffusion_fw.registry import Runtime, register
 class Pixels(FeatureExtractor):
     """The image area-averaged to at most 8x8, in [-1, 1], flattened: C min(H, 8) min(W, 8) features.
 
-    They see layout, colour and contrast, not texture: where trained features fit the data, those tell more. Raises
+    They measure layout, colour and contrast, but not texture; trained features that fit the data measure more. Raises
     ConfigError for data that are not images.
     """
 

@@ -1,4 +1,4 @@
-"""Looking at a model while it trains: samples of the averaged weights, their distance to held-out data, pictures."""
+"""Evaluation during training: samples, their distance to the data, the held-out loss, pictures."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from diffusion_fw.data.dataset import Data, to_model, to_pixels
+from diffusion_fw.data.dataset import Data, from_model, to_model
 from diffusion_fw.denoiser import Denoiser
+from diffusion_fw.metrics.metric import TrackedMetric
 from diffusion_fw.noise import batch_noise, generator
 from diffusion_fw.pictures.view import view_for
 from diffusion_fw.process.level import NoiseLevel
@@ -29,9 +30,9 @@ HELDOUT_STREAM = 7
 
 
 class Evaluation(StepCallback):
-    """Every ``every`` steps and at the end: samples with their distance, a grid, the held-out loss by log-SNR.
+    """Every ``every`` steps and at the end: draws samples, measures their distance and the held-out loss by log-SNR.
 
-    Each process draws its share of the ``metric.num_samples`` samples; sample i is the same for any number of them.
+    Each process draws its share of ``metric.num_samples`` samples; sample i does not depend on the number of processes.
     """
 
     def __init__(
@@ -41,7 +42,7 @@ class Evaluation(StepCallback):
         data: Data,
         sampler: Sampler,
         wrap: Callable[[Denoiser], Denoiser],
-        metric: Any,
+        metric: TrackedMetric,
         folder: Path,
         every: int,
         batch_size: int | str,
@@ -49,13 +50,14 @@ class Evaluation(StepCallback):
         seed: int,
     ) -> None:
         self.history, self.data, self.sampler, self.wrap, self.metric = history, data, sampler, wrap, metric
-        self.folder, self.every, self.asked = folder, every, batch_size
-        # Of a chunk of samples, known when there is the first to draw.
+        self.folder, self.every = folder, every
+        self.configured_batch_size = batch_size
+        # Set before the first sample is drawn, when the free memory is known.
         self.batch_size = 0
-        # A grid shows few images, a plane shows every point.
+        # A grid shows a few images, but the plane shows every point.
         self.shown = grid_images if len(data.shape) > 1 else metric.num_samples
         self.seed = seed
-        self.view = view_for(data.shape)
+        self.view = view_for(data.shape, data.bounds)
         self.last_samples: Tensor | None = None
         self.irreducible: list[float] | None = None
         self.curve: tuple[list[float], list[float]] = ([], [])
@@ -69,9 +71,9 @@ class Evaluation(StepCallback):
                 module.averaged.train(training)
 
     def evaluate(self, trainer: lightning.Trainer, module: Any, step: int) -> None:
-        """One evaluation: recorded in the history, sent to the loggers, drawn in the folder."""
+        """One evaluation: its results go to the history and the loggers, its pictures into the folder."""
         first = self._samples(trainer, module)
-        distance = float(self.metric.compute())
+        distance = self.metric.compute()
         name = self.metric.name(module.weights_name)
         self.history.distances.append([step, distance])
         module.log(name, distance, logger=False)
@@ -86,7 +88,7 @@ class Evaluation(StepCallback):
         self.last_samples = first
         if not trainer.is_global_zero:
             return
-        with log_os_errors(f"drawing into {self.folder}", "training goes on, and the next evaluation draws again"):
+        with log_os_errors(f"drawing into {self.folder}", "training continues and the next evaluation draws again"):
             path = self.view.samples(self.folder / f"step_{step:07d}.png", first)
             self._log_picture(trainer, "samples", path, step)
             if step == trainer.max_steps:
@@ -94,13 +96,13 @@ class Evaluation(StepCallback):
                 self._log_picture(trainer, "trajectory", path, step)
 
     def _samples(self, trainer: lightning.Trainer, module: Any) -> Tensor:
-        """Update the metric with this process's samples; returns the first of them as the data holds them."""
+        """Update the metric with this process's samples; returns the first of them as the data hold them."""
         self.metric.reset()
         self.metric.to(module.device)
         denoiser, classes = self.wrap(module.averaged), module.num_classes if module.conditional else 0
         if not self.batch_size:
             measured = functools.partial(measure_chunk, self.sampler, denoiser, self.data.shape, classes, module.device)
-            self.batch_size = chunk_size(self.asked, measured, module.device)
+            self.batch_size = chunk_size(self.configured_batch_size, measured, module.device)
         indices = range(trainer.global_rank, self.metric.num_samples, trainer.world_size)
         chunks = draw(
             self.sampler,
@@ -115,7 +117,7 @@ class Evaluation(StepCallback):
         kept: list[Tensor] = []
         with tqdm(total=len(indices), desc="sampling", leave=False, disable=not trainer.is_global_zero) as bar:
             for chunk, x in chunks:
-                values = as_data(self.data, x)
+                values = from_model(x, self.data.pixels)
                 self.metric.update(values)
                 kept.append(values[: self.shown].cpu())
                 bar.update(len(chunk))
@@ -123,7 +125,7 @@ class Evaluation(StepCallback):
 
     @torch.no_grad()
     def _heldout(self, module: Any) -> float:
-        """The averaged weights' loss on up to 1,000 held-out examples, with the same times and noise each time."""
+        """The loss of the averaged weights on up to 1,000 held-out examples, always with the same times and noise."""
         denoiser, schedule = module.averaged, module.denoiser.schedule
         count = min(1000, len(self.data.test))
         values, labels = self.data.test.__getitems__(range(count))
@@ -150,7 +152,7 @@ class Evaluation(StepCallback):
         return float(loss.mean())
 
     def _irreducible(self, module: Any, x0: Tensor, level: NoiseLevel, eps: Tensor) -> Tensor | None:
-        """The least loss on the same draws, where the data's distribution is known and no label is given."""
+        """The smallest possible loss on the same draws, if the data's distribution is known and no labels are given."""
         if self.data.oracle is None or module.conditional:
             return None
         exact = self.data.oracle.denoiser(module.denoiser.schedule)
@@ -167,14 +169,10 @@ class Evaluation(StepCallback):
             num_classes=classes,
             device=module.device,
         )
-        return self.view.trajectory(self.folder / "trajectory.png", as_data(self.data, states.cpu()), times)
+        shown = from_model(states.cpu(), self.data.pixels)
+        return self.view.trajectory(self.folder / "trajectory.png", shown, times)
 
     def _log_picture(self, trainer: lightning.Trainer, name: str, path: Path, step: int) -> None:
         for logger in trainer.loggers:
             if hasattr(logger, "log_picture"):
                 logger.log_picture(name, path, step)
-
-
-def as_data(data: Data, x: Tensor) -> Tensor:
-    """Model values as the data holds them: pixels for images, unchanged for values without bounds."""
-    return x if data.value_range is None else to_pixels(x)
