@@ -13,7 +13,7 @@ from diffusion_fw.runs import provenance
 from diffusion_fw.runs import record as run_record
 from diffusion_fw.runs.record import Result, choices_of, read_record, recorded
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 WORDS = ["schedule=linear", "seed=3"]
 
 

@@ -19,7 +19,7 @@ from diffusion_fw.runs.record import read_record
 pytest.importorskip("submitit")
 pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 PLUGIN = """
 import os, signal
 from pathlib import Path

@@ -17,7 +17,7 @@ from diffusion_fw.config import sweep_overrides
 from diffusion_fw.config.compose import check_command_line, choices, store_components
 from diffusion_fw.registry import ConfigError
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 TINY = [
     "data=moons",
     "network=mlp",

@@ -25,7 +25,7 @@ from diffusion_fw.runs.record import Result, recorded
 from diffusion_fw.sweeps import jobs
 from diffusion_fw.sweeps.jobs import sweep
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 WORDS = ["schedule=linear,cosine", "seed=0,1", "batch_size=8"]
 
 
