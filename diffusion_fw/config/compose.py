@@ -17,7 +17,7 @@ from omegaconf import OmegaConf
 
 import diffusion_fw
 from diffusion_fw import registry
-from diffusion_fw.config.sweep_overrides import check_sweep_overrides
+from diffusion_fw.config.sweep_overrides import check_sweep_words
 from diffusion_fw.registry import ConfigError
 
 STACKED = ("guidance", "logger", "callbacks")
@@ -89,7 +89,7 @@ def check_command_line(program: str, arguments: Sequence[str]) -> list[dict[str,
     known = groups()
     for override in overrides:
         _check_choice(override, known)
-    check_sweep_overrides(overrides, multirun=len(words) < len(arguments))
+    check_sweep_words(overrides, multirun=len(words) < len(arguments))
     own = [override for override in overrides if not override.get_key_element().lstrip("+~").startswith("hydra")]
     return [_compose(program, job) for job in itertools.islice(_jobs(own), MAX_CHECKED_JOBS)]
 

@@ -1,4 +1,4 @@
-"""Checks of the overrides of a sweep before anything runs: installed packages, `-m`, and intervals."""
+"""What the words of a sweep need, checked before anything runs: packages, `-m`, intervals that can be drawn from."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ REQUIRED = {
     ("launcher", "submitit_slurm"): ("hydra_plugins.hydra_submitit_launcher", "slurm"),
     ("launcher", "ray"): ("hydra_plugins.hydra_ray_launcher", "ray"),
 }
-"""The module that a choice requires, and the extra of this package that installs it."""
+"""The module that a choice cannot do without, and the extra of this package that installs it."""
 
 
-def check_sweep_overrides(overrides: Sequence[Override], *, multirun: bool) -> None:
-    """Raise ConfigError for a sweep or launcher that cannot start and for an interval that cannot be drawn from."""
+def check_sweep_words(overrides: Sequence[Override], *, multirun: bool) -> None:
+    """ConfigError for a choice of sweep or launcher that cannot start, and for an interval that nothing draws from."""
     for override in overrides:
         if override.key_or_group in ("sweep", "launcher"):
             _check_choice(override, multirun)
@@ -37,30 +37,30 @@ def check_sweep_overrides(overrides: Sequence[Override], *, multirun: bool) -> N
 
 
 def _check_choice(override: Override, multirun: bool) -> None:
-    given = override.input_line
+    word = override.input_line
     if override.is_sweep_override():
-        raise ConfigError(f"{given}: a sweep has one {override.key_or_group}; give a single value")
+        raise ConfigError(f"{word}: a sweep has one {override.key_or_group}; give one of the values")
     choice = (override.key_or_group, str(override.value()))
     module, extra = REQUIRED.get(choice, ("diffusion_fw", ""))
     if not _installed(module):
-        raise ConfigError(f"{given} needs a package that is not installed: pip install 'diffusion-fw[{extra}]'")
+        raise ConfigError(f"{word} needs a package that is not installed: pip install 'diffusion-fw[{extra}]'")
     if not multirun and choice in REQUIRED:
-        raise ConfigError(f"{given} is for sweeps; add -m, or leave it out for a single run")
+        raise ConfigError(f"{word} is for sweeps; add -m, or leave it out to run once, here")
 
 
 def _installed(module: str) -> bool:
     try:
         return importlib.util.find_spec(module) is not None
     except ModuleNotFoundError:
-        # Its parent package is missing.
+        # The package above it is missing.
         return False
 
 
 def _check_interval(override: Override, interval: IntervalSweep, searched: bool) -> None:
-    given, start, end = override.input_line, interval.start, interval.end
+    word, start, end = override.input_line, interval.start, interval.end
     if not searched:
-        raise ConfigError(f"{given}: only sweep=optuna draws from an interval; add it, or list values: a,b,c")
+        raise ConfigError(f"{word}: an interval is drawn from by sweep=optuna; add it, or list values: a,b,c")
     if start is None or end is None or not start < end:
-        raise ConfigError(f"{given}: the interval's start must be below its end")
+        raise ConfigError(f"{word}: the interval's start must be below its end")
     if "log" in interval.tags and start <= 0:
-        raise ConfigError(f"{given}: a logarithmic interval must start above 0")
+        raise ConfigError(f"{word}: a logarithmic interval must start above 0")

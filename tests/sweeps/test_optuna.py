@@ -215,7 +215,7 @@ def test_a_run_worse_than_the_median_at_its_step_is_stopped_and_reported_as_prun
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["-m", "optimizer.lr=interval(1e-4,1e-2)"], "only sweep=optuna draws from an interval"),
+        (["-m", "optimizer.lr=interval(1e-4,1e-2)"], "add it, or list values"),
         (["-m", "sweep=optuna", "optimizer.lr=interval(1,1)"], "start must be below"),
         (["-m", "sweep=optuna", "optimizer.lr=tag(log,interval(0,1))"], "above 0"),
         (["-m", "sweep=optuna", "optimizer.lr=interval(-1,1)"], "optimizer.lr"),
