@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import json
 import math
 import os
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import filelock
 
-from diffusion_fw.files import atomic_write
+from diffusion_fw.files import atomic_write, guarded
 from diffusion_fw.registry import ConfigError
 from diffusion_fw.runs.provenance import provenance
 from diffusion_fw.training.outages import log_os_errors, warn_once
@@ -62,7 +62,9 @@ def read_record(folder: Path) -> dict[str, Any] | None:
     """The record of the run in ``folder``, or None if there is none or it is damaged."""
     path = folder / NAME
     try:
-        record = json.loads(path.read_text(encoding="utf-8")) if path.stat().st_size <= LARGEST else None
+        # Reading a pipe would wait for ever.
+        readable = path.is_file() and path.stat().st_size <= LARGEST
+        record = json.loads(path.read_text(encoding="utf-8")) if readable else None
     except (OSError, ValueError, RecursionError):
         return None
     return record if _is_record(record) else None
@@ -89,7 +91,7 @@ def _all(items: Any, kind: type) -> bool:
     return isinstance(items, list) and all(isinstance(item, kind) for item in items)
 
 
-@contextmanager
+@contextlib.contextmanager
 def recorded(
     folder: Path, program: str, overrides: Sequence[str], *, number: int | None, seed: int
 ) -> Iterator[Outcome]:
@@ -105,9 +107,13 @@ def recorded(
         yield from _keep_record(folder, program, overrides, number, seed)
 
 
-@contextmanager
+@contextlib.contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """Lock the folder until the process ends, in whatever way; not on a file system without locks."""
+    """Lock the folder until the process ends, in whatever way; not on a file system without locks.
+
+    If the folder is removed and another run starts in a new one of its name, that run holds the lock of the new one,
+    and this run's writes into it fail.
+    """
     lock = filelock.FileLock(folder / LOCK, timeout=0)
     try:
         lock.acquire()
@@ -119,7 +125,8 @@ def _locked(folder: Path) -> Iterator[None]:
     except (OSError, NotImplementedError) as error:
         warn_once(f"locking {folder}", error, "the run continues, and nothing keeps another run out of its folder")
     try:
-        yield
+        with guarded(folder / LOCK) if lock.is_locked else contextlib.nullcontext():
+            yield
     finally:
         lock.release()
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from diffusion_fw.files import atomic_write
 from diffusion_fw.runs import provenance
 from diffusion_fw.runs import record as run_record
 from diffusion_fw.runs.record import Result, choices_of, read_record, recorded
@@ -109,6 +112,54 @@ with recorded(Path({str(tmp_path)!r}), "train", [], number=None, seed=0):
     with run_in(tmp_path):
         pass
     assert len(read_record(tmp_path)["attempts"]) == 2
+
+
+def run_to_its_end(folder, *overrides):
+    """Another process that runs in a folder, and writes a checkpoint there."""
+    code = f"""
+from pathlib import Path
+from diffusion_fw.files import atomic_write
+from diffusion_fw.runs.record import recorded
+folder = Path({str(folder)!r})
+folder.mkdir(exist_ok=True)
+with recorded(folder, "train", {list(overrides)!r}, number=None, seed=0), atomic_write(folder / "last.ckpt") as file:
+    file.write(b"second")
+"""
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, timeout=100)
+
+
+def test_a_run_whose_folder_was_removed_writes_nothing_into_another_run_s(tmp_path, caplog):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    with run_in(folder):
+        shutil.rmtree(folder)
+        run_to_its_end(folder, "seed=7")
+        theirs = {path.name: path.read_bytes() for path in folder.iterdir()}
+        for path in (folder / "last.ckpt", folder / "checkpoints" / "last.ckpt"):
+            with pytest.raises(OSError, match="another run uses the new one"), atomic_write(path) as file:
+                file.write(b"first")
+        with atomic_write(tmp_path / "elsewhere") as file:
+            file.write(b"first")
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == theirs
+    assert read_record(folder)["overrides"] == ["seed=7"]
+    assert "another run uses the new one" in caplog.text
+    with run_in(folder):
+        pass
+    assert read_record(folder)["overrides"] == OVERRIDES
+
+
+def test_a_run_whose_folder_was_removed_makes_it_again(tmp_path):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    with run_in(folder):
+        shutil.rmtree(folder)
+    assert read_record(folder)["status"] == "finished"
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no pipes with names")
+def test_a_pipe_in_place_of_a_record_is_none(tmp_path):
+    os.mkfifo(tmp_path / "run.json")
+    assert read_record(tmp_path) is None
 
 
 SOUND = {"overrides": ["seed=1"], "result": 0.5, "attempts": [{"seconds": 1.0, "repositories": [{"commit": None}]}]}
