@@ -3,12 +3,37 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
 UNFINISHED = ".part"
+
+_locks: dict[Path, os.stat_result] = {}
+"""The lock files that this process holds."""
+
+
+@contextlib.contextmanager
+def guarded(lock: Path) -> Iterator[None]:
+    """While the block runs, atomic_write below the folder of ``lock`` raises OSError if that file was replaced.
+
+    A lock holds a file, not its name: if the folder is removed and another run starts in a new one of the same name,
+    the lock on the old file doesn't cover the new folder.
+    """
+    lock = lock.absolute()
+    _locks[lock] = lock.stat()
+    try:
+        yield
+    finally:
+        del _locks[lock]
+
+
+def _check_locks(path: Path) -> None:
+    for lock, own in _locks.items():
+        if lock.parent in path.absolute().parents and lock.exists() and not os.path.samestat(lock.stat(), own):
+            raise OSError(errno.EBUSY, "the folder was removed, and another run uses the new one", str(lock.parent))
 
 
 @contextlib.contextmanager
@@ -17,6 +42,7 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
 
     Where the block raises, what stood there stays. Processes may replace the same file at once.
     """
+    _check_locks(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}{UNFINISHED}")
     try:

@@ -1,7 +1,7 @@
-"""Where Hydra looks for sweepers: those of `sweep=basic` and `sweep=optuna`, which are in diffusion_fw.app.
+"""The sweepers that Hydra finds: those of `sweep=basic` and `sweep=optuna`, which call diffusion_fw.sweeps.
 
-No __init__.py beside this file: the packages of Hydra's plugins share the name. No postponed annotations in it: Hydra
-runs it before it is in sys.modules, where dataclasses would look them up.
+No __init__.py stands beside this file, because all of Hydra's plugin packages share the name hydra_plugins. The file
+does not postpone its annotations: Hydra runs it before it is in sys.modules, where dataclasses would look them up.
 """
 
 from dataclasses import dataclass
@@ -16,30 +16,30 @@ from omegaconf import DictConfig
 
 @dataclass
 class GridSweeperConf:
-    """What `hydra.sweeper.*` may say of a sweep over listed values."""
+    """The settings `hydra.sweeper.*` of a sweep over listed values."""
 
     _target_: str = "hydra_plugins.diffusion_fw_sweepers.GridSweeper"
-    # Set for each job by the sweeper: its number, which names its folder.
+    # The job's number, which names its folder; the sweeper sets it for each job.
     job: Optional[int] = None  # noqa: UP045
 
 
 @dataclass
 class OptunaSweeperConf:
-    """What `hydra.sweeper.*` may say of a search."""
+    """The settings `hydra.sweeper.*` of a search."""
 
     _target_: str = "hydra_plugins.diffusion_fw_sweepers.OptunaSweeper"
-    # How many trials the study has in the end, those that are there already counted.
+    # The trials that the study has at the end, existing ones included.
     n_trials: int = 20
     # tpe or random; see diffusion_fw.sweeps.optuna_search.SAMPLERS.
     sampler: str = "tpe"
     # median, halving or none; see diffusion_fw.sweeps.optuna_search.PRUNERS.
     pruner: str = "median"
     seed: int = 0
-    # The trials that are drawn together and launched side by side.
+    # How many trials are drawn together and run side by side.
     parallel: int = "${oc.select:hydra.launcher.n_jobs,1}"  # type: ignore[assignment]
-    # An SQLAlchemy URL; study.db in the sweep's folder unless given.
+    # An SQLAlchemy URL; by default study.db in the sweep's folder.
     storage: Optional[str] = None  # noqa: UP045
-    # Set for each job by the sweeper: the number of the trial that the job is.
+    # The number of the job's trial; the sweeper sets it for each job.
     trial: Optional[int] = None  # noqa: UP045
 
 
@@ -48,7 +48,7 @@ for name, conf in (("diffusion_fw_grid", GridSweeperConf), ("diffusion_fw_optuna
 
 
 class LaunchingSweeper(Sweeper):
-    """A sweeper with the launcher that was chosen."""
+    """A sweeper that holds the chosen launcher."""
 
     def __init__(self, **settings: Any) -> None:
         self.config: DictConfig
@@ -65,10 +65,10 @@ class LaunchingSweeper(Sweeper):
 
 
 class GridSweeper(LaunchingSweeper):
-    """Every combination of the listed values."""
+    """Runs every combination of the listed values."""
 
     def sweep(self, arguments: list[str]) -> Any:
-        from diffusion_fw.sweeps.jobs import sweep
+        from diffusion_fw.sweeps.grid_sweep import sweep
         from diffusion_fw.training.interruption import signals_raise
 
         with signals_raise():
@@ -76,7 +76,7 @@ class GridSweeper(LaunchingSweeper):
 
 
 class OptunaSweeper(LaunchingSweeper):
-    """The search for the smallest distance that a run returns."""
+    """Searches for the smallest distance that a run returns."""
 
     def sweep(self, arguments: list[str]) -> Any:
         from diffusion_fw.sweeps.optuna_search import search

@@ -24,7 +24,7 @@ def train(config: dict[str, Any], folder: Path) -> Result:
     import torch
 
     from diffusion_fw.app.report import Report
-    from diffusion_fw.checkpoints.load import checkpoint_of, read
+    from diffusion_fw.checkpoints.read import checkpoint_of, read
     from diffusion_fw.checkpoints.warm_start import warm_start
     from diffusion_fw.composition.experiment import build_experiment
     from diffusion_fw.composition.parts import assemble, build_data, build_tracked_metric

@@ -1,8 +1,9 @@
-"""How large a model may become that a file describes: never larger than what the file holds."""
+"""A limit on the model that a file describes: it may hold no more than the file."""
 
 from __future__ import annotations
 
 import contextlib
+import weakref
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,16 +13,18 @@ from diffusion_fw.registry import ConfigError
 
 SPARE_TENSORS = 1000
 SPARE_VALUES = 1 << 24
-"""What a model may have beyond the weights in its file: buffers that are computed, modules without weights."""
+"""Allowed beyond the weights in the file, for computed buffers and modules without weights."""
 
 
 @contextlib.contextmanager
 def limit_model_size(tensors: int, values: int) -> Iterator[None]:
-    """ConfigError as soon as the modules built inside exceed what the file holds.
+    """Raise ConfigError as soon as the modules that the block builds exceed what the file holds.
 
-    That is: more than ``tensors`` parameters and buffers or ``values`` numbers in them, each with the spare above, or
-    more modules than 100 times the tensors. Counted as they are registered, so that no endless loop is run to its end.
+    The file holds ``tensors`` tensors with ``values`` numbers in all. The limits are twice the tensors and once the
+    values, each plus the allowance above, and 100 modules for each tensor. Tensors are counted when they are
+    registered, so that building stops at the limit; one that several modules share counts once.
     """
+    known: dict[int, weakref.ref[Any]] = {}
     counted = {"tensors": 0, "values": 0, "modules": 0}
     limits = {"tensors": 2 * tensors + SPARE_TENSORS, "values": values + SPARE_VALUES, "modules": 0}
     limits["modules"] = 100 * limits["tensors"]
@@ -35,8 +38,11 @@ def limit_model_size(tensors: int, values: int) -> Iterator[None]:
             )
 
     def of_tensor(_module: Any, _name: str, tensor: Any) -> None:
+        if tensor is None or (id(tensor) in known and known[id(tensor)]() is tensor):
+            return
+        known[id(tensor)] = weakref.ref(tensor)
         count("tensors", 1)
-        count("values", 0 if tensor is None else tensor.numel())
+        count("values", tensor.numel())
 
     def of_module(_module: Any, _name: str, _child: Any) -> None:
         count("modules", 1)

@@ -1,4 +1,4 @@
-"""Starting from the weights of another run."""
+"""Start training from the weights of another run."""
 
 from __future__ import annotations
 
@@ -7,19 +7,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from diffusion_fw.checkpoints.load import checkpoint_of, read
+from diffusion_fw.checkpoints.read import checkpoint_of, read
 from diffusion_fw.checkpoints.weights import choose
 from diffusion_fw.registry import ConfigError
 from diffusion_fw.training.module import RECORD_KEY
 
-SHOWN = 8
+MAX_NAMES = 8
 
 
 def warm_start(module: Any, source: str, *, raw_weights: bool = False) -> str:
     """Copy the tensors of ``source`` that have the same name and shape into the model and its averages.
 
-    The first averaged weights, unless the raw ones are asked for or there is no average. Returns what to tell: how
-    many matched, which differ in shape, which are missing, which were left over. Raises ConfigError where none matches.
+    They are the first averaged weights, or the raw ones if ``raw_weights`` or if there is no average. Returns a report
+    for the user: how many were copied, and which differ in shape, are missing or were not used. Raises ConfigError if
+    none matches.
     """
     path = checkpoint_of(source)
     content = read(path)
@@ -45,13 +46,13 @@ def warm_start(module: Any, source: str, *, raw_weights: bool = False) -> str:
         f"init_from={source}: {len(same)} of {len(own)} tensors copied "
         f"({values:,} of {sum(value.numel() for value in own.values()):,} values, "
         f"{chosen.name} weights)",
-        *_listed("of another shape, left at random", other),
-        *_listed("missing there, left at random", [key for key in own if key not in given]),
+        *_listed("of another shape, kept at their initial values", other),
+        *_listed("missing there, kept at their initial values", [key for key in own if key not in given]),
         *_listed("not used by this model", [key for key in given if key not in own]),
     ]
     return "\n".join(lines)
 
 
 def _listed(title: str, items: list[str]) -> list[str]:
-    more = f", ... ({len(items)} in all)" if len(items) > SHOWN else ""
-    return [f"  {title}: {', '.join(items[:SHOWN])}{more}"] if items else []
+    more = f", ... ({len(items)} in all)" if len(items) > MAX_NAMES else ""
+    return [f"  {title}: {', '.join(items[:MAX_NAMES])}{more}"] if items else []

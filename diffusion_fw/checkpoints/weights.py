@@ -1,4 +1,4 @@
-"""Which of a checkpoint's weights to use: trained, averaged over some length, or of a length made after training."""
+"""Which of a checkpoint's weights to use: the trained ones, an average, or one reconstructed after training."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from diffusion_fw.training.power_profile import LONGEST, Fit, Profile, fit
 
 SHORTEST = 1e-3
 POINTS = 2000
-"""Of a picture of a profile."""
+"""Points at which a profile is drawn."""
 FIRST = "averaged."
 
 
 @dataclass(frozen=True)
 class Choice:
-    """Weights, what a metric's name calls them, and how they were made of others if they were."""
+    """Weights, their name in a metric's name, and the fit by which they were reconstructed, if they were."""
 
     name: str
     weights: dict[str, Tensor] = field(repr=False)
@@ -30,7 +30,7 @@ class Choice:
 
     @property
     def record(self) -> dict[str, Any]:
-        """For a file of results."""
+        """The entries of a file of results."""
         if self.fit is None:
             return {"weights": self.name}
         made = {"averages": len(self.fit.profiles), "residual": self.fit.residual}
@@ -38,14 +38,14 @@ class Choice:
 
     @property
     def rows(self) -> dict[str, str]:
-        """For a table that is printed."""
+        """The rows of a printed table."""
         if self.fit is None:
             return {}
         count, residual = len(self.fit.profiles), self.fit.residual
-        return {"weights": f"{self.name}, made of {count} averages; its profile is off by {residual:.2%}"}
+        return {"weights": f"{self.name}, made of {count} averages; the profile's error is {residual:.2%}"}
 
     def pictures(self, folder: Path) -> list[Path]:
-        """The profile asked for and the one reached, where weights were made of others."""
+        """The wanted profile and the one that was reached, if the weights were reconstructed."""
         if self.fit is None:
             return []
         from diffusion_fw.pictures.ema_profiles import profiles
@@ -60,16 +60,16 @@ class Choice:
                 time * target.density(steps),
                 time * self.fit.density(steps),
                 time * torch.stack(parts),
-                f"Average of std={target.std:g} at step {time:g}: its profile is off by {self.fit.residual:.2%}",
+                f"Average of std={target.std:g} at step {time:g}: the profile's error is {self.fit.residual:.2%}",
             )
         ]
 
 
 def choose(content: dict[str, Any], path: Path, *, raw_weights: bool, rate: float | None, std: float | None) -> Choice:
-    """The weights of a checkpoint's content that the options name; the first average if they name none.
+    """The weights of a checkpoint's content that the options name; by default the first average.
 
-    Raises ConfigError for options that exclude each other and for an average that is not there and cannot be made,
-    with those that are.
+    Raises ConfigError for options that exclude each other, and for an average that the checkpoint neither holds nor
+    can give; the message lists those that it holds.
     """
     given = {key: value for key, value in (("rate", rate), ("std", std)) if value is not None}
     if len(given) + raw_weights > 1:
@@ -84,21 +84,21 @@ def choose(content: dict[str, Any], path: Path, *, raw_weights: bool, rate: floa
     for prefix, length in held.items():
         if length == given:
             return Choice(f"ema({key}={value:g})", _part(content, prefix))
-    there = ", ".join(f"ema.{key}={value:g}" for length in held.values() for key, value in length.items())
-    there = there or "no average whose length is known"
-    there = f"checkpoint={path} holds {there}, and the trained weights (raw_weights=true)"
+    available = ", ".join(f"ema.{key}={value:g}" for length in held.values() for key, value in length.items())
+    available = available or "no average whose length is known"
+    available = f"checkpoint={path} holds {available}, and the trained weights (raw_weights=true)"
     stds = {prefix: length["std"] for prefix, length in held.items() if set(length) == {"std"}}
     if key != "std" or not stds or content[RECORD_KEY]["config"].get("ema", {}).get("name") != "post_hoc":
-        raise ConfigError(f"ema.{key}={value:g}: {there}; any ema.std can be had after training with ema=post_hoc")
+        raise ConfigError(f"ema.{key}={value:g}: {available}; training with ema=post_hoc makes any ema.std available")
     if not SHORTEST <= value <= LONGEST:
         raise ConfigError(
-            f"ema.std={value:g} must be between {SHORTEST:g} and {LONGEST:.3f}, where all steps count alike"
+            f"ema.std={value:g} must be between {SHORTEST:g} and {LONGEST:.3f}, the average of all steps alike"
         )
-    return _made(content, path, value, stds)
+    return _reconstruct(content, path, value, stds)
 
 
 def _held(content: dict[str, Any], path: Path) -> dict[str, dict[str, float]]:
-    """The averages in a checkpoint: where they are and their lengths, which one of version 0.1.0 doesn't tell."""
+    """The averages of a checkpoint, by their place in it, with their lengths, which version 0.1.0 did not record."""
     held = content[RECORD_KEY].get("averages", {FIRST: {}})
     right = isinstance(held, dict) and all(
         isinstance(prefix, str)
@@ -108,7 +108,7 @@ def _held(content: dict[str, Any], path: Path) -> dict[str, dict[str, float]]:
         for prefix, length in held.items()
     )
     if not right:
-        raise ConfigError(f"checkpoint={path} was not loaded: what it says of its averages is not a list of lengths")
+        raise ConfigError(f"checkpoint={path} was not loaded: its record of the averages holds no lengths")
     return held
 
 
@@ -117,8 +117,8 @@ def _part(content: dict[str, Any], prefix: str) -> dict[str, Tensor]:
     return {key.removeprefix(prefix): value for key, value in weights if key.startswith(prefix)}
 
 
-def _made(content: dict[str, Any], path: Path, std: float, stds: dict[str, float]) -> Choice:
-    """The average of length ``std`` at the checkpoint's step, made of the run's snapshots and the checkpoint's own."""
+def _reconstruct(content: dict[str, Any], path: Path, std: float, stds: dict[str, float]) -> Choice:
+    """The average of length ``std`` at the checkpoint's step, from the run's snapshots and the checkpoint."""
     step = content.get("global_step")
     if not isinstance(step, int) or step < 1:
         raise ConfigError(f"ema.std={std:g}: checkpoint={path} was written before the first step")
@@ -138,7 +138,7 @@ def _made(content: dict[str, Any], path: Path, std: float, stds: dict[str, float
         for key, value in parameters:
             if value.is_floating_point():
                 total[key] = total.get(key, torch.zeros(value.shape, dtype=torch.float64)).add_(value, alpha=x)
-    # A buffer is not averaged: the checkpoint's stands for all.
+    # Buffers are not averaged: the checkpoint's are taken.
     made = {key for snapshot in snapshots[:1] for key, _ in snapshot.parameters(0, like)}
     weights = {key: total[key].to(value.dtype) if key in made else value for key, value in like.items()}
     return Choice(f"ema(std={std:g}, reconstructed)", weights, found)

@@ -1,1 +1,1 @@
-"""One run: its record, what produced it, and resuming it."""
+"""One run: its record, its provenance, and how it is resumed."""

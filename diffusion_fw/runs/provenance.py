@@ -1,4 +1,4 @@
-"""What produced a run's numbers: the code with its changes, the plugins, the packages, the machine."""
+"""The provenance of a run: its code with uncommitted changes, its plugins, its packages and its machine."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from diffusion_fw.files import atomic_write
 from diffusion_fw.registry import discovery
 
 GIT = ("git", "-c", "core.fsmonitor=false", "-c", "core.quotePath=false")
-"""A repository's own config may name programs that git would start; none is: see also _filters."""
+"""A repository's config may name programs that git would start. None of them is started; see also _filters."""
 GIT_SECONDS = 20
 LARGEST_DIFF = 16 << 20
-"""Bytes: what is longer is no change of code, and only its hash is kept."""
+"""Bytes; of a longer diff, which is hardly one of code, only the hash is kept."""
 MOST_UNTRACKED = 200
 
 
 def provenance(folder: Path) -> dict[str, Any]:
-    """The state of everything that a run in ``folder`` depends on beside its config; changes of code go to git-*.diff.
+    """What a run in ``folder`` depends on besides its config; uncommitted changes are written to git-*.diff there.
 
-    ``repositories``: for each git repository that this package, the working directory or a plugin is in, the commit,
-    the file with its uncommitted changes, and the files that git does not know. Environment variables are not read:
-    they hold secrets.
+    ``repositories`` has, for each git repository that contains this package, the working directory or a plugin, the
+    commit, the name of the file with the uncommitted changes, and the untracked files. Environment variables are left
+    out, because they hold secrets.
     """
     found, diffs = _of_process()
     for name, content in diffs.items():
@@ -40,7 +40,7 @@ def provenance(folder: Path) -> dict[str, Any]:
 
 @functools.cache
 def _of_process() -> tuple[dict[str, Any], dict[str, bytes]]:
-    """At the first run of this process: its modules stay what they were then, whatever becomes of their files."""
+    """The provenance at the first run of this process, whose modules stay as loaded when their files change."""
     places = [Path(__file__).parent, Path.cwd(), *map(Path, discovery.plugin_folders())]
     states, diffs = repositories(places)
     found = {
@@ -55,20 +55,20 @@ def _of_process() -> tuple[dict[str, Any], dict[str, bytes]]:
 
 
 def installed() -> dict[str, str]:
-    """The version of every installed package; of one that is there twice, the one that is imported."""
-    # A folder that pip left half removed has neither name nor version.
+    """The version of every installed package; of a package that is installed twice, the one that is imported."""
+    # A package that pip removed only in part has neither name nor version.
     pairs = [(item.name, item.version) for item in importlib.metadata.distributions()]
     return dict(sorted({name: version for name, version in reversed(pairs) if name and version}.items()))
 
 
 def repositories(places: Iterable[Path]) -> tuple[list[dict[str, Any]], dict[str, bytes]]:
-    """The state of each git repository that one of ``places`` is in, and their diffs by name; empty without git."""
-    said = (_git(place, "rev-parse", "--show-toplevel") for place in places)
+    """The state of each git repository that contains one of ``places``, and the diffs by name; empty without git."""
+    tops = (_git(place, "rev-parse", "--show-toplevel") for place in places)
     states, diffs = [], {}
-    for top in dict.fromkeys(Path(line.strip()) for line in said if line):
+    for top in dict.fromkeys(Path(line.strip()) for line in tops if line):
         commit = _git(top, "rev-parse", "HEAD")
-        plainly = ("--no-ext-diff", "--no-textconv", "--no-color", "--ignore-submodules=dirty")
-        changes = _git(top, "diff", *plainly, "HEAD", settings=_filters(top))
+        no_programs = ("--no-ext-diff", "--no-textconv", "--no-color", "--ignore-submodules=dirty")
+        changes = _git(top, "diff", *no_programs, "HEAD", settings=_filters(top))
         untracked = (_git(top, "ls-files", "--others", "--exclude-standard") or "").splitlines()
         diff = None
         if changes:
@@ -82,24 +82,23 @@ def repositories(places: Iterable[Path]) -> tuple[list[dict[str, Any]], dict[str
 
 
 def _filters(top: Path) -> dict[str, str]:
-    """The settings under which no filter that the repository's config names is run on a file that is compared."""
-    named = (_git(top, "config", "--name-only", "--get-regexp", r"^filter\..*\.(clean|process|smudge)$") or "").split(
-        "\n"
-    )
+    """The settings under which git runs none of the filters that the repository's config names."""
+    pattern = r"^filter\..*\.(clean|process|smudge)$"
+    named = (_git(top, "config", "--name-only", "--get-regexp", pattern) or "").split("\n")
     required = {f"{name.rpartition('.')[0]}.required": "false" for name in named if name}
     return {**{name: "" for name in named if name}, **required}
 
 
-def _git(place: Path, *words: str, settings: Mapping[str, str] = {}) -> str | None:
-    """What git says in ``place``; None where it cannot say, as there is no git, or no repository."""
-    stated = {"GIT_CONFIG_COUNT": str(len(settings))}
+def _git(place: Path, *arguments: str, settings: Mapping[str, str] = {}) -> str | None:
+    """The output of git in ``place``; None if it fails, for want of git or of a repository."""
+    passed = {"GIT_CONFIG_COUNT": str(len(settings))}
     for index, (key, value) in enumerate(settings.items()):
-        stated |= {f"GIT_CONFIG_KEY_{index}": key, f"GIT_CONFIG_VALUE_{index}": value}
+        passed |= {f"GIT_CONFIG_KEY_{index}": key, f"GIT_CONFIG_VALUE_{index}": value}
     try:
         done = subprocess.run(
-            [*GIT, *words],
+            [*GIT, *arguments],
             cwd=place,
-            env={**os.environ, "GIT_OPTIONAL_LOCKS": "0", **stated},
+            env={**os.environ, "GIT_OPTIONAL_LOCKS": "0", **passed},
             capture_output=True,
             timeout=GIT_SECONDS,
             check=True,

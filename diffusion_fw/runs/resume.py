@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from diffusion_fw.checkpoints.load import checkpoint_of, read
+from diffusion_fw.checkpoints.read import checkpoint_of, read
 from diffusion_fw.composition.experiment import plain
 from diffusion_fw.config.compose import STACKED, check_command_line, checked
 from diffusion_fw.registry import ConfigError

@@ -1,1 +1,1 @@
-"""Many runs: the grid of `sweep=basic`, the search of `sweep=optuna`, jobs on a cluster."""
+"""Many runs: the grid of `sweep=basic`, the search of `sweep=optuna`, and jobs on a cluster."""

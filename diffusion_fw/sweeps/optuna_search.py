@@ -1,4 +1,4 @@
-"""The search of `sweep=optuna`: draws the swept values of each run, and looks for the smallest distance returned."""
+"""The search of `sweep=optuna`: it draws the swept values of each run and looks for the smallest distance."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ from rich.text import Text
 
 from diffusion_fw.pictures.search_trials import trials_picture
 from diffusion_fw.registry import nearest
-from diffusion_fw.sweeps.jobs import Launch, print_errors, write_csv
+from diffusion_fw.sweeps.jobs import Launch
+from diffusion_fw.sweeps.tables import print_errors, write_csv
 from diffusion_fw.sweeps.trial import PRUNED_AT, PRUNERS, STUDY, storage_url
 from diffusion_fw.training.callbacks.health import NumericalError
 
@@ -32,17 +33,17 @@ SAMPLERS: dict[str, Callable[[int, bool], optuna.samplers.BaseSampler]] = {
 }
 """Tree-structured Parzen estimators (Bergstra et al. 2011), and independent draws."""
 
-SHOWN = 20
+MAX_ROWS = 20
 OUTCOME, ERROR = "outcome", "error"
 INTERRUPTED = "interrupted"
 
 
 def search(config: DictConfig, arguments: list[str], config_loader: Any, launch: Launch) -> float:
-    """Run trials until the study has n_trials of them; the smallest distance.
+    """Run trials until the study has n_trials of them; returns the smallest distance.
 
-    A study that is in the sweep's folder already goes on: its trials count, and those that were interrupted are
-    repeated. A run that diverged has the distance inf, so that the sampler keeps away from it; one that raised an
-    error has none, and the search goes on.
+    An existing study in the sweep's folder is continued: its trials count, and interrupted ones are repeated. A run
+    that diverges has the distance inf, so that the sampler avoids its region; a run that raises an error has none, and
+    the search continues. Raises CompactHydraException for settings that don't work and if no distance is finite.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     settings, folder = config.hydra.sweeper, Path(config.hydra.sweep.dir)
@@ -62,26 +63,26 @@ def search(config: DictConfig, arguments: list[str], config_loader: Any, launch:
         study_name=STUDY, storage=storage_url(config.hydra), direction="minimize", load_if_exists=True
     )
     _check_space(study, space, folder)
-    # A sampler that began with the same seed again would repeat its first draws.
+    # A sampler started with the same seed again would repeat its first draws.
     seed = settings.seed + len(study.trials)
     study.sampler = SAMPLERS[settings.sampler](seed, settings.parallel > 1)
     repeat_interrupted(study)
     console = Console()
     while (missing := settings.n_trials - len(ended(study))) > 0:
         write_results(study, list(space), folder)
-        asked = [study.ask(fixed_distributions=space) for _ in range(min(missing, settings.parallel))]
+        drawn = [study.ask(fixed_distributions=space) for _ in range(min(missing, settings.parallel))]
         jobs = [
             [*fixed, *(f"{key}={trial.params[key]}" for key in space), f"hydra.sweeper.trial={trial.number}"]
-            for trial in asked
+            for trial in drawn
         ]
-        for trial, result in zip(asked, launch(jobs, asked[0].number), strict=True):
-            tell(study, trial, result)
-            _print_line(console, study, trial.number, settings.n_trials)
+        for trial, result in zip(drawn, launch(jobs, drawn[0].number), strict=True):
+            close_trial(study, trial, result)
+            _print_progress(console, study, trial.number, settings.n_trials)
     write_results(study, list(space), folder)
-    print_study(console, study, list(space), fixed, folder)
+    print_table(console, study, list(space), fixed, folder)
     best = best_trial(study)
     if best is None:
-        raise _stop(f"none of {len(ended(study))} trials ended with a finite distance; their errors are in the table")
+        raise _stop(f"none of {len(ended(study))} trials ended with a finite distance; the table shows their errors")
     return float(best.value or 0.0)
 
 
@@ -90,10 +91,10 @@ def _stop(message: str) -> CompactHydraException:
 
 
 def distribution(override: Override) -> BaseDistribution:
-    """What the values of a swept override are drawn from.
+    """The distribution that the values of a swept override are drawn from.
 
-    ``interval(a, b)`` is a continuous range, ``int(interval(a, b))`` and ``range(a, b, step)`` are discrete ones, on a
-    logarithmic scale with ``tag(log, ...)``; any other list is a choice.
+    ``interval(a, b)`` is a continuous range, ``int(interval(a, b))`` and ``range(a, b, step)`` are discrete ranges, on
+    a logarithmic scale with ``tag(log, ...)``; any other list is a choice.
     """
     value = override.value()
     if isinstance(value, IntervalSweep):
@@ -114,26 +115,26 @@ def distribution(override: Override) -> BaseDistribution:
 
 
 def _check_space(study: optuna.Study, space: Mapping[str, BaseDistribution], folder: Path) -> None:
-    """ConfigError where a study that goes on has drawn a key from other choices."""
+    """Refuse to continue a study that drew a key from another distribution."""
     for trial in study.trials:
         for key, drawn in trial.distributions.items():
             try:
                 optuna.distributions.check_distribution_compatibility(drawn, space.get(key, drawn))
             except ValueError:
                 raise _stop(
-                    f"{key}: the study in {folder} drew it from {_in_words(drawn)}, now it is {_in_words(space[key])}; "
-                    "sweep over the same, or choose another hydra.sweep.dir"
+                    f"{key}: the study in {folder} drew it from {_described(drawn)}, this search would draw it from "
+                    f"{_described(space[key])}; sweep over the same values, or choose another hydra.sweep.dir"
                 ) from None
 
 
-def _in_words(drawn: BaseDistribution) -> str:
+def _described(drawn: BaseDistribution) -> str:
     if isinstance(drawn, CategoricalDistribution):
         return "|".join(map(str, drawn.choices))
     return str(drawn)
 
 
 def repeat_interrupted(study: optuna.Study) -> None:
-    """Close the trials that a killed sweep left open, and put their values first in the queue."""
+    """Close the trials that a killed sweep left open, and queue their values to be run first."""
     for trial in study.get_trials(states=(TrialState.RUNNING,)):
         _set(study, trial, OUTCOME, INTERRUPTED)
         study.tell(trial.number, state=TrialState.FAIL)
@@ -141,13 +142,13 @@ def repeat_interrupted(study: optuna.Study) -> None:
 
 
 def ended(study: optuna.Study) -> list[FrozenTrial]:
-    """The trials that count: those that ran to an end, good or bad."""
+    """The trials that count: all that ran to their end, whatever the outcome."""
     states = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
     return [trial for trial in study.get_trials(states=states) if trial.user_attrs.get(OUTCOME) != INTERRUPTED]
 
 
-def tell(study: optuna.Study, trial: optuna.Trial, result: JobReturn) -> None:
-    """Close a trial with what its run returned or raised."""
+def close_trial(study: optuna.Study, trial: optuna.Trial, result: JobReturn) -> None:
+    """Report to the study what the trial's run returned or raised."""
     try:
         distance = float(result.return_value)
     except NumericalError as error:
@@ -173,23 +174,23 @@ def _set(study: optuna.Study, trial: FrozenTrial, key: str, value: str) -> None:
 
 
 def best_trial(study: optuna.Study) -> FrozenTrial | None:
-    """The complete trial of the smallest distance, if any is finite."""
+    """The complete trial with the smallest finite distance, if there is one."""
     finite = [trial for trial in study.get_trials(states=(TrialState.COMPLETE,)) if math.isfinite(_distance(trial))]
     return min(finite, key=_distance, default=None)
 
 
 def _distance(trial: FrozenTrial) -> float:
-    """What a trial reached; NaN where it reached nothing."""
+    """The distance that a trial reached, or NaN."""
     return math.nan if trial.value is None else float(trial.value)
 
 
 # --------------------------------------------------------------------------------------------------------------------
-# What a search leaves
+# Results
 # --------------------------------------------------------------------------------------------------------------------
 
 
 def write_results(study: optuna.Study, keys: Sequence[str], folder: Path) -> None:
-    """Write trials.csv and trials.png into the sweep's folder, whole at any moment."""
+    """Write trials.csv and trials.png into the sweep's folder; each is whole at any moment."""
     trials = [trial for trial in study.trials if trial.state.is_finished()]
     rows = (
         [trial.number, _outcome(trial), _distance(trial), *_values(trial, keys), trial.user_attrs.get(ERROR, "")]
@@ -207,34 +208,35 @@ def _outcome(trial: FrozenTrial) -> str:
     return str(trial.user_attrs.get(OUTCOME, trial.state.name.lower()))
 
 
-def _print_line(console: Console, study: optuna.Study, number: int, count: int) -> None:
+def _print_progress(console: Console, study: optuna.Study, number: int, count: int) -> None:
     trial, best = study.trials[number], best_trial(study)
     reached = "" if math.isnan(_distance(trial)) else f", distance {_distance(trial):.4g}"
-    lead = "" if best is None else f"; best {_distance(best):.4g} of trial {best.number}"
-    console.print(f"trial {number}: {_outcome(trial)}{reached}{lead}; {len(ended(study))} of {count}", highlight=False)
+    leader = "" if best is None else f"; best: {_distance(best):.4g} (trial {best.number})"
+    done = f"{len(ended(study))} of {count} done"
+    console.print(f"trial {number}: {_outcome(trial)}{reached}{leader}; {done}", highlight=False)
 
 
-def print_study(console: Console, study: optuna.Study, keys: Sequence[str], fixed: Sequence[str], folder: Path) -> None:
-    """Print the trials, the best first, and how to run the best again."""
+def print_table(console: Console, study: optuna.Study, keys: Sequence[str], fixed: Sequence[str], folder: Path) -> None:
+    """Print the trials, best first, and the overrides that repeat the best one."""
     trials = sorted(
         ended(study),
         key=lambda trial: (math.isnan(_distance(trial)), _outcome(trial) != "complete", _distance(trial), trial.number),
     )
-    title = f"{len(trials)} trials" if len(trials) <= SHOWN else f"the best {SHOWN} of {len(trials)} trials"
+    title = f"{len(trials)} trials" if len(trials) <= MAX_ROWS else f"the best {MAX_ROWS} of {len(trials)} trials"
     table = Table("trial", "distance", "outcome", *keys, title=title)
-    for trial in trials[:SHOWN]:
+    for trial in trials[:MAX_ROWS]:
         reached = "" if math.isnan(_distance(trial)) else f"{_distance(trial):.4g}"
         values = map(_short, _values(trial, keys))
         table.add_row(str(trial.number), reached, _outcome(trial), *values)
     console.print(table)
     print_errors(console, "trial", {item.number: item.user_attrs[ERROR] for item in trials if ERROR in item.user_attrs})
     if best := best_trial(study):
-        own = [word for word in fixed if not word.startswith(("sweep=", "launcher=", "hydra"))]
-        words = [*own, *(f"{key}={value}" for key, value in best.params.items())]
-        words = [f"'{word}'" if set(word) & set("[]{}(), ") else word for word in words]
-        console.print(f"best: trial {best.number}:  {' '.join(words)}", markup=False, highlight=False, soft_wrap=True)
+        own = [override for override in fixed if not override.startswith(("sweep=", "launcher=", "hydra"))]
+        overrides = [*own, *(f"{key}={value}" for key, value in best.params.items())]
+        quoted = [f"'{override}'" if set(override) & set("[]{}(), ") else override for override in overrides]
+        console.print(f"best: trial {best.number}:  {' '.join(quoted)}", markup=False, highlight=False, soft_wrap=True)
     place = f"[bold]{escape(str(folder))}[/bold]"
-    console.print(f"everything is in {place}: trials.png, trials.csv, study.db", soft_wrap=True)
+    console.print(f"results in {place}: trials.png, trials.csv, study.db", soft_wrap=True)
 
 
 def _short(value: Any) -> Text:

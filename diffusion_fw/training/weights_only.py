@@ -2,24 +2,16 @@
 
 from __future__ import annotations
 
-import pickle
 from typing import Any
 
-import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
-from diffusion_fw.registry import ConfigError
+from diffusion_fw.training.archive import read_archive
 
 
 class WeightsOnlyIO(TorchCheckpointIO):
-    """Weights, numbers and text alone, whatever the version of Lightning would read: a stranger's file runs nothing."""
+    """Reads tensors and plain values alone, whatever a version of Lightning would read: a file runs no code."""
 
     def load_checkpoint(self, path: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        try:
-            content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-        except pickle.UnpicklingError as error:
-            raise ConfigError(
-                f"checkpoint={path} is damaged or holds more than weights and settings, and was not loaded: "
-                f"{str(error).splitlines()[0]}"
-            ) from None
+        content: dict[str, Any] = read_archive(path)
         return content

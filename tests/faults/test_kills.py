@@ -1,4 +1,4 @@
-"""SIGKILL at any moment: never a corrupt file, never a lost checkpoint, and the resumed run is the undisturbed one."""
+"""SIGKILL at any moment: no file is corrupt, no checkpoint is lost, and the resumed run equals the undisturbed one."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ import pytest
 import torch
 from examples import plain_state
 
+from diffusion_fw.training.module import RECORD_KEY
+
 HERE = Path(__file__).parent
 WORDS = (
     "data=moons",
@@ -32,7 +34,7 @@ WORDS = (
     "callbacks.evaluation.every=40",
     "callbacks.checkpoints.every=10",
 )
-"""A run that spends its time on training, checkpoints and evaluations alike."""
+"""A run that spends its time evenly on training, checkpoints and evaluations."""
 
 
 def start(folder, *words):
@@ -89,7 +91,7 @@ def result(folder):
             for name, content in files.items()
             for key in ("global_step", "state_dict", "optimizer_states", "lr_schedulers", "callbacks")
         },
-        **{name: plain_state(content["diffusion_fw"]["time_sampler"]) for name, content in files.items()},
+        **{name: plain_state(content[RECORD_KEY]["time_sampler"]) for name, content in files.items()},
     }
 
 

@@ -1,4 +1,4 @@
-"""A checkpoint from a stranger: it runs nothing, takes no more memory than its size, and is refused in one message."""
+"""A stranger's checkpoint: it runs no code, takes no more memory than its size, and is refused in one message."""
 
 from __future__ import annotations
 
@@ -14,26 +14,28 @@ import torch
 import diffusion_fw as dfw
 from diffusion_fw import registry
 from diffusion_fw.app.trained_model import open_trained
-from diffusion_fw.checkpoints.load import load_with_record
+from diffusion_fw.checkpoints import size_limit
+from diffusion_fw.checkpoints.load import load_chosen
 from diffusion_fw.composition.experiment import build_experiment
 from diffusion_fw.composition.parts import build_data
 from diffusion_fw.config.compose import check_command_line
 from diffusion_fw.registry import ConfigError, Runtime
+from diffusion_fw.training.module import RECORD_KEY
 
 ROOT = Path(__file__).parents[2]
 CALLS = ["os.system", "os.mkdir", "builtins.exec", "builtins.eval"]
 
 
 def network(**changes):
-    return lambda content: content["diffusion_fw"]["config"]["network"].update(changes)
+    return lambda content: content[RECORD_KEY]["config"]["network"].update(changes)
 
 
 def config(**changes):
-    return lambda content: content["diffusion_fw"]["config"].update(changes)
+    return lambda content: content[RECORD_KEY]["config"].update(changes)
 
 
 def facts(**changes):
-    return lambda content: content["diffusion_fw"]["facts"].update(changes)
+    return lambda content: content[RECORD_KEY]["facts"].update(changes)
 
 
 def conditional(**changes):
@@ -49,7 +51,7 @@ def test_what_is_forged_loads_before_it_is_changed(forged):
 
 
 @pytest.mark.parametrize("call", CALLS)
-@pytest.mark.parametrize("place", ["state_dict", "diffusion_fw", "optimizer_states", "extra"])
+@pytest.mark.parametrize("place", ["state_dict", RECORD_KEY, "optimizer_states", "extra"])
 def test_a_pickled_call_is_not_made(forged, trap, call, place):
     path, calls = trap
     with pytest.raises(ConfigError, match=r"forged\.ckpt .*was not loaded"):
@@ -116,12 +118,12 @@ def test_a_model_that_only_guides_another_is_not_run_either(forged, trap, tmp_pa
         (network(**{"\x1b[2J": 1}), "was not written by diffusion_fw"),
         (config(network={"name": "\x1b]0;title\x07"}), "was not written by diffusion_fw"),
         (config(network={"name": "x" * 10**7}), "was not written by diffusion_fw"),
-        (lambda content: content["diffusion_fw"]["plugins"].update({"\x1b[2J": "0"}), "was not written"),
+        (lambda content: content[RECORD_KEY]["plugins"].update({"\x1b[2J": "0"}), "was not written"),
         (facts(shape="${oc.env:HOME}"), "facts of its data"),
         (facts(shape=[1, -8, 8]), "facts of its data"),
         (facts(num_classes="10"), "facts of its data"),
         (facts(_target_="os.system"), "facts of its data"),
-        (lambda content: content["diffusion_fw"].update(facts={}), "facts of its data"),
+        (lambda content: content[RECORD_KEY].update(facts={}), "facts of its data"),
     ],
 )
 def test_a_config_that_asks_for_more_than_values_is_refused(forged, change, message):
@@ -191,7 +193,7 @@ def test_a_plugin_s_network_that_cannot_be_built_without_memory_still_loads(tiny
     path = tmp_path / "checkpoints" / "last.ckpt"
     assert dfw.load(path).network.first == 1
     content = torch.load(path, weights_only=True)
-    content["diffusion_fw"]["config"]["network"]["width"] = 1 << 25
+    content[RECORD_KEY]["config"]["network"]["width"] = 1 << 25
     torch.save(content, path)
     with pytest.raises(ConfigError, match="has more than"):
         dfw.load(path)
@@ -243,6 +245,108 @@ def test_records_that_overlap_are_refused(forged, tmp_path):
         dfw.load(tmp_path / "overlap.ckpt")
 
 
+def call(function, *arguments):
+    """A pickle of protocol 2 that calls ``module.name``."""
+    module, _, name = function.rpartition(".")
+    return b"\x80\x02c" + f"{module}\n{name}\n".encode() + pickle.dumps(arguments, 2)[2:-1] + b"R."
+
+
+def nested_calls(function, depth):
+    """A pickle that calls a function of one argument on its own result, ``depth`` times."""
+    module, _, name = function.rpartition(".")
+    return b"\x80\x02" + f"c{module}\n{name}\n".encode() * depth + b"]" + b"\x85R" * depth + b"."
+
+
+PICKLES = {
+    "a byte array by call": (call("__builtin__.bytearray", 2 << 30), r"asks for '__builtin__\.bytearray'"),
+    "a byte array by opcode": (b"\x80\x02\x96" + (2 << 30).to_bytes(8, "little") + b"x.", "opcode 0x96"),
+    "an encoding": (call("_codecs.encode", "x" * 1000, "hex"), r"asks for '_codecs\.encode'"),
+    "a set": (call("__builtin__.set", [1]), r"asks for '__builtin__\.set'"),
+    "a copy in a copy": (nested_calls("collections.Counter", 100), r"asks for 'collections\.Counter'"),
+    "a copy of a dictionary": (call("collections.OrderedDict", [(1, 2)]), "takes 0 positional arguments"),
+    "a size": (call("torch.Size", [1 << 60]), r"asks for 'torch\.Size'"),
+    "escape codes": (call("os.\x1b[2J"), r"asks for 'os\.\\x1b\[2J'"),
+    "an import from the stack": (b"\x80\x02X\x05\0\0\0torchX\x05\0\0\0zeros\x93.", "opcode 0x93"),
+    "an extension": (b"\x80\x02\x82\x01.", "opcode 0x82"),
+    "an instance": (b"(i__builtin__\nbytearray\n.", "opcode 0x69"),
+    "a class by NEWOBJ": (b"\x80\x02c__builtin__\nbytearray\n)\x81.", r"asks for '__builtin__\.bytearray'"),
+    "the attributes of a dict": (b"\x80\x02}}b.", "sets the attributes of an object"),
+    "the attributes of an OrderedDict": (
+        b"\x80\x02ccollections\nOrderedDict\n)R}X\x05\0\0\0itemsK\x01sb.",
+        "sets the attributes of an object",
+    ),
+    "a string of gigabytes": (b"\x80\x02X\xff\xff\xff\xffx.", "damaged"),
+    "a memo of gigabytes": (b"\x80\x02]r\xff\xff\xff\x7f.", "was not written by diffusion_fw"),
+    "nothing": (b"", "damaged"),
+    "an empty stack": (b"\x80\x02.", "damaged"),
+}
+"""Each with the reason for which it is refused."""
+
+
+@pytest.mark.parametrize("kind", PICKLES)
+def test_a_pickle_that_asks_for_more_than_values_is_refused_before_it_takes_memory(tmp_path, kind, limited):
+    path = tmp_path / "forged.ckpt"
+    content, reason = PICKLES[kind]
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("archive/data.pkl", content)
+    with limited(1 << 28), pytest.raises(ConfigError, match=rf"forged\.ckpt .*{reason}") as error:
+        dfw.load(path)
+    assert str(error.value).isprintable()
+    assert len(str(error.value)) < 1000
+
+
+def test_an_assignment_to_a_tensor_is_refused(forged, tmp_path):
+    """SETITEM with a tensor on the stack would be tensor[key] = value."""
+    torch.save(torch.zeros(4), tmp_path / "tensor.ckpt")
+    with zipfile.ZipFile(tmp_path / "tensor.ckpt") as archive:
+        records = {name: archive.read(name) for name in archive.namelist()}
+    (name,) = [name for name in records if name.endswith("data.pkl")]
+    for ending in (b"K\x01K\x01s.", b"(K\x01K\x01u."):
+        with zipfile.ZipFile(tmp_path / "forged.ckpt", "w") as archive:
+            for key, content in {**records, name: records[name][:-1] + ending}.items():
+                archive.writestr(key, content)
+        with pytest.raises(ConfigError, match="assigns to the values of a tensor"):
+            dfw.load(tmp_path / "forged.ckpt")
+
+
+@pytest.mark.parametrize("change", [-1, 1, 1 << 40])
+def test_a_storage_that_claims_another_size_than_its_record_is_refused(forged, tmp_path, change):
+    path = forged(lambda content: content.update(extra=torch.zeros(321)))
+    with zipfile.ZipFile(path) as archive:
+        records = {name: archive.read(name) for name in archive.namelist()}
+    (name,) = [name for name in records if name.endswith("data.pkl")]
+    count = b"M" + (321).to_bytes(2, "little") + b"t"  # the last entry of the reference to a storage
+    assert records[name].count(count) == 1
+    claimed = pickle.dumps(321 + change, 2)[2:-1] + b"t"
+    with zipfile.ZipFile(tmp_path / "claims.ckpt", "w") as archive:
+        for key, content in {**records, name: records[name].replace(count, claimed)}.items():
+            archive.writestr(key, content)
+    with pytest.raises(ConfigError, match=r"claims\.ckpt was not loaded: a storage claims another size"):
+        dfw.load(tmp_path / "claims.ckpt")
+
+
+def test_values_of_a_storage_that_many_tensors_share_count_once(forged, limited):
+    """A thousand tensors of four million values each, in a file of 16 MB."""
+    values = torch.zeros(1 << 22)
+
+    def change(content):
+        content["state_dict"].update({f"averaged.network.{number}": values for number in range(1000)})
+        network(channels=1000)(content)
+
+    path = forged(change)
+    with limited(1 << 30), pytest.raises(ConfigError, match="has more than"):
+        dfw.load(path)
+
+
+def test_a_network_that_uses_a_weight_twice_is_as_large_as_its_file(monkeypatch):
+    monkeypatch.setattr(size_limit, "SPARE_VALUES", 0)
+    with size_limit.limit_model_size(1, 100 * 100):
+        first, second = torch.nn.Linear(100, 100, bias=False), torch.nn.Linear(0, 0, bias=False)
+        second.weight = first.weight
+    with pytest.raises(ConfigError, match="has more than"), size_limit.limit_model_size(1, 100 * 100):
+        _ = torch.nn.Linear(100, 100, bias=False), torch.nn.Linear(100, 100, bias=False)
+
+
 @pytest.mark.parametrize("name", ["../../escaped", "/tmp/escaped"])
 def test_a_record_named_like_a_path_writes_no_file(forged, tmp_path, name):
     path = forged()
@@ -266,8 +370,8 @@ def test_plugins_that_a_checkpoint_names_are_not_loaded(forged, trap, tmp_path, 
     monkeypatch.chdir(tmp_path)
 
     def change(content):
-        content["diffusion_fw"]["plugins"] = {"lender": "0" * 64, str(tmp_path / "lender.py"): "0" * 64}
-        content["diffusion_fw"]["config"]["network"] = {"name": "lender"}
+        content[RECORD_KEY]["plugins"] = {"lender": "0" * 64, str(tmp_path / "lender.py"): "0" * 64}
+        content[RECORD_KEY]["config"]["network"] = {"name": "lender"}
 
     with pytest.raises(ConfigError, match="network=lender, which is not registered here"):
         dfw.load(forged(change))
@@ -276,7 +380,7 @@ def test_plugins_that_a_checkpoint_names_are_not_loaded(forged, trap, tmp_path, 
 
 @pytest.mark.parametrize("data", [{"_target_": "os.system"}, {"name": "os.system"}, "digits", None])
 def test_evaluation_builds_only_registered_data(forged, data):
-    _, record = load_with_record(forged(config(data=data)))
+    _, record, _ = load_chosen(forged(config(data=data)))
     with pytest.raises(ConfigError, match=r"^data"):
         build_data(record["config"])
 
@@ -291,5 +395,5 @@ def test_a_program_ends_with_one_message(forged, tmp_path):
 
 
 def test_the_record_that_programs_read_is_the_checked_one(forged):
-    _, record = load_with_record(forged())
+    _, record, _ = load_chosen(forged())
     assert record["config"]["network"]["name"] == "unet"

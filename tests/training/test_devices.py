@@ -8,7 +8,7 @@ import lightning
 import pytest
 import torch
 
-from diffusion_fw.checkpoints.load import load_with_record
+from diffusion_fw.checkpoints.load import load
 from diffusion_fw.composition.experiment import build_experiment
 from diffusion_fw.config.compose import check_command_line
 from diffusion_fw.registry import ConfigError
@@ -142,4 +142,4 @@ def test_a_compiled_run_is_that_of_the_plain_network_and_its_checkpoint_loads_as
     assert len(compiled) == 1
     assert curve == pytest.approx(plain, rel=1e-5)
     assert other["state_dict"].keys() == file["state_dict"].keys()
-    load_with_record(tmp_path / "compiled" / "checkpoints" / "last.ckpt")
+    load(tmp_path / "compiled" / "checkpoints" / "last.ckpt")

@@ -1,4 +1,4 @@
-"""sweep=optuna: what is drawn, what a study does with good, hopeless and failed trials, and that it goes on."""
+"""sweep=optuna: what is drawn, what a study does with good, pruned and failed trials, and how it is continued."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from diffusion_fw.sweeps.trial import STUDY, TrialReports  # noqa: E402
 from diffusion_fw.training.callbacks.health import NumericalError  # noqa: E402
 from diffusion_fw.training.callbacks.history import History  # noqa: E402
 
-WORDS = ["optimizer.lr=tag(log,interval(1e-4,1e-2))", "schedule=linear,cosine", "seed=3"]
+OVERRIDES = ["optimizer.lr=tag(log,interval(1e-4,1e-2))", "schedule=linear,cosine", "seed=3"]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -35,11 +35,11 @@ def components():
 
 
 def values_of(job):
-    return dict(word.split("=", 1) for word in job)
+    return dict(override.split("=", 1) for override in job)
 
 
 class Runs:
-    """A launcher whose runs only say what they would return, or raise it."""
+    """A launcher whose runs return or raise what ``answer`` gives."""
 
     def __init__(self, answer):
         self.answer, self.jobs = answer, []
@@ -55,12 +55,12 @@ class Runs:
         return results
 
 
-def searched(folder, answer, *, words=WORDS, **settings):
+def searched(folder, answer, *, overrides=OVERRIDES, **settings):
     given = {"n_trials": 6, "sampler": "tpe", "pruner": "median", "seed": 0, "parallel": 1, "storage": None}
     config = OmegaConf.create({"hydra": {"sweep": {"dir": str(folder)}, "sweeper": {**given, **settings}}})
     runs = Runs(answer)
     loader = ConfigLoaderImpl(config_search_path=create_config_search_path(None))
-    return search(config, list(words), loader, runs), runs.jobs
+    return search(config, list(overrides), loader, runs), runs.jobs
 
 
 def study_in(folder):
@@ -68,7 +68,7 @@ def study_in(folder):
 
 
 @pytest.mark.parametrize(
-    ("word", "drawn_from"),
+    ("override", "drawn_from"),
     [
         ("a=interval(0,1)", FloatDistribution(0, 1)),
         ("a=tag(log,interval(1e-4,1e-2))", FloatDistribution(1e-4, 1e-2, log=True)),
@@ -79,8 +79,8 @@ def study_in(folder):
         ("a=choice(1,true)", CategoricalDistribution(["1", "True"])),
     ],
 )
-def test_each_kind_of_sweep_is_drawn_from_its_distribution(word, drawn_from):
-    assert distribution(OverridesParser.create().parse_override(word)) == drawn_from
+def test_each_kind_of_sweep_is_drawn_from_its_distribution(override, drawn_from):
+    assert distribution(OverridesParser.create().parse_override(override)) == drawn_from
 
 
 def test_a_search_returns_the_smallest_distance_and_varies_only_what_is_swept(tmp_path):
@@ -105,7 +105,7 @@ def test_a_search_finds_smaller_distances_than_independent_draws(tmp_path, monke
     assert late("tpe") < 0.5 * late("random")
 
 
-def test_a_study_goes_on_with_other_draws_and_counts_what_is_there(tmp_path):
+def test_a_continued_study_draws_other_values_and_counts_its_existing_trials(tmp_path):
     _, first = searched(tmp_path, lambda job: 1.0, n_trials=3)
     _, second = searched(tmp_path, lambda job: 1.0, n_trials=5)
     assert (len(first), len(second)) == (3, 2)
@@ -151,15 +151,15 @@ def test_diverged_and_failed_trials_do_not_end_a_search(tmp_path, parallel, caps
         picture.load()
 
 
-def test_a_search_without_one_finite_distance_says_so(tmp_path):
+def test_a_search_without_a_finite_distance_is_an_error(tmp_path):
     with pytest.raises(CompactHydraException, match="none of 2 trials"):
         searched(tmp_path, lambda job: math.inf, n_trials=2)
 
 
-def test_a_study_of_other_choices_is_not_mixed_in(tmp_path):
+def test_a_study_of_other_choices_is_not_continued(tmp_path):
     searched(tmp_path, lambda job: 1.0, n_trials=1)
     with pytest.raises(CompactHydraException, match=r"linear\|cosine.*hydra.sweep.dir"):
-        searched(tmp_path, lambda job: 1.0, words=["schedule=vp,cosine"])
+        searched(tmp_path, lambda job: 1.0, overrides=["schedule=vp,cosine"])
 
 
 @pytest.mark.parametrize(
@@ -177,7 +177,7 @@ def test_settings_that_cannot_work_are_refused(tmp_path, setting, message):
 
 
 class OneProcess:
-    """What TrialReports asks of a trainer."""
+    """What TrialReports needs of a trainer."""
 
     is_global_zero, max_steps, should_stop = True, 30, False
 
@@ -190,7 +190,7 @@ class OneProcess:
 
 
 @pytest.mark.parametrize(("distance", "stopped"), [(9.0, True), (0.5, False)])
-def test_a_run_worse_than_the_median_at_its_step_is_stopped_and_told_as_pruned(tmp_path, distance, stopped):
+def test_a_run_worse_than_the_median_at_its_step_is_stopped_and_reported_as_pruned(tmp_path, distance, stopped):
     ends = []
 
     def run(job):
@@ -213,9 +213,9 @@ def test_a_run_worse_than_the_median_at_its_step_is_stopped_and_told_as_pruned(t
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("overrides", "message"),
     [
-        (["-m", "optimizer.lr=interval(1e-4,1e-2)"], "drawn from by sweep=optuna"),
+        (["-m", "optimizer.lr=interval(1e-4,1e-2)"], "add it, or list values"),
         (["-m", "sweep=optuna", "optimizer.lr=interval(1,1)"], "start must be below"),
         (["-m", "sweep=optuna", "optimizer.lr=tag(log,interval(0,1))"], "above 0"),
         (["-m", "sweep=optuna", "optimizer.lr=interval(-1,1)"], "optimizer.lr"),
@@ -225,13 +225,13 @@ def test_a_run_worse_than_the_median_at_its_step_is_stopped_and_told_as_pruned(t
         (["-m", "sweep=optun"], "did you mean 'optuna'"),
     ],
 )
-def test_what_cannot_be_searched_is_said_before_anything_runs(words, message):
+def test_what_cannot_be_searched_is_refused_before_anything_runs(overrides, message):
     with pytest.raises(ConfigError, match=message):
-        check_command_line("train", words)
+        check_command_line("train", overrides)
 
 
 def test_both_ends_of_an_interval_are_checked_with_every_choice():
-    words = ["-m", "sweep=optuna", "optimizer.lr=tag(log,interval(1e-4,1e-2))", "schedule=linear,cosine"]
-    configs = check_command_line("train", words)
+    overrides = ["-m", "sweep=optuna", "optimizer.lr=tag(log,interval(1e-4,1e-2))", "schedule=linear,cosine"]
+    configs = check_command_line("train", overrides)
     found = {(config["optimizer"]["lr"], config["schedule"]["name"]) for config in configs}
     assert found == {(1e-4, "linear"), (1e-4, "cosine"), (1e-2, "linear"), (1e-2, "cosine")}

@@ -1,4 +1,4 @@
-"""launcher=submitit_slurm on a stand-in of Slurm: requeued jobs go on from their checkpoint, killed ones hide none."""
+"""launcher=submitit_slurm on a stand-in for Slurm: requeued jobs resume, and a killed job hides no other."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from diffusion_fw.runs.record import read_record
 pytest.importorskip("submitit")
 pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 PLUGIN = """
 import os, signal
 from pathlib import Path
@@ -52,9 +52,9 @@ def fate(folder: str = ""):
 TINY = [*TINY_WORDS, "callbacks=[evaluation,checkpoints,fate]", "hydra.sweep.dir=sweep"]
 
 
-def sweep(folder, slurm, *words):
+def sweep(folder, slurm, *arguments):
     own = {"PYTHONPATH": str(ROOT), "DIFFUSION_FW_PLUGINS": str(folder / "mine"), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, str(ROOT / "train.py"), "-m", "launcher=submitit_slurm", *words, *TINY]
+    command = [sys.executable, str(ROOT / "train.py"), "-m", "launcher=submitit_slurm", *arguments, *TINY]
     command.append(f"callbacks.fate.folder={folder / 'fate'}")
     environment = {**os.environ, **own, **slurm}
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=200)
@@ -73,7 +73,7 @@ def slurm(tmp_path):
     return slurm_stand_in.install(tmp_path / "slurm")
 
 
-def test_a_warned_job_is_sent_again_and_goes_on_and_a_killed_one_hides_none(tmp_path, slurm):
+def test_a_warned_job_is_requeued_and_resumed_and_a_killed_one_hides_none(tmp_path, slurm):
     """Jobs: 9 steps, killed at the sixth; 8 steps, warned by SIGUSR2 in the sixth; 7 steps, undisturbed."""
     first = sweep(tmp_path, slurm, "trainer.max_steps=9,8,7")
     assert first.returncode == 1, first.stdout + first.stderr
@@ -95,7 +95,7 @@ def test_a_warned_job_is_sent_again_and_goes_on_and_a_killed_one_hides_none(tmp_
     assert again.returncode == 0, again.stdout + again.stderr
     assert outcomes(tmp_path) == {"9": "finished", "8": "finished"}
     assert (tmp_path / "fate" / "starts-9").read_text().split() == ["0", "4"]
-    # A job of as many steps that nothing disturbed ends in the same weights.
+    # An undisturbed job of as many steps ends with the same weights.
     quiet = {"PYTHONPATH": str(ROOT), "DIFFUSION_FW_PLUGINS": str(tmp_path / "mine"), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, str(ROOT / "train.py"), *TINY[:-1], "trainer.max_steps=8", "hydra.run.dir=quiet"]
     command.append(f"callbacks.fate.folder={tmp_path / 'fate'}")
@@ -107,9 +107,9 @@ def test_a_warned_job_is_sent_again_and_goes_on_and_a_killed_one_hides_none(tmp_
     assert all(torch.equal(ours[key], undisturbed[key]) for key in undisturbed)
 
 
-def test_a_job_of_several_tasks_is_one_run_that_is_sent_again_and_goes_on(tmp_path, slurm):
-    words = ["trainer.devices=2", "trainer.strategy=ddp", "hydra.launcher.tasks_per_node=2", "trainer.max_steps=20"]
-    done = sweep(tmp_path, slurm, *words)
+def test_a_job_of_several_tasks_is_one_run_that_is_requeued_and_resumed(tmp_path, slurm):
+    arguments = ["trainer.devices=2", "trainer.strategy=ddp", "hydra.launcher.tasks_per_node=2", "trainer.max_steps=20"]
+    done = sweep(tmp_path, slurm, *arguments)
     logs = "".join(path.read_text() for path in sorted((tmp_path / "sweep" / ".submitit").glob("*.err")))
     assert done.returncode == 0, done.stdout + done.stderr + logs
     record = read_record(tmp_path / "sweep" / "0")

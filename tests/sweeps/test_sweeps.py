@@ -1,4 +1,4 @@
-"""sweep=basic: no job hinders another, none is hidden, and a sweep started again runs only what is missing."""
+"""sweep=basic: a failed job neither stops nor hides another, and a repeated sweep runs only the unfinished jobs."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from PIL import Image
 
 from diffusion_fw.runs import record
 from diffusion_fw.runs.record import Result, recorded
-from diffusion_fw.sweeps import jobs
-from diffusion_fw.sweeps.jobs import sweep
+from diffusion_fw.sweeps import tables
+from diffusion_fw.sweeps.grid_sweep import sweep
 
-ROOT = Path(__file__).parents[1]
-WORDS = ["schedule=linear,cosine", "seed=0,1", "batch_size=8"]
+ROOT = Path(__file__).parents[2]
+OVERRIDES = ["schedule=linear,cosine", "seed=0,1", "batch_size=8"]
 
 
 @pytest.fixture(autouse=True)
@@ -35,21 +35,21 @@ def quick(monkeypatch):
 
 
 class Jobs:
-    """A launcher whose jobs leave their record and only say what they would return, or raise it."""
+    """A launcher whose jobs write a record, and return or raise what ``answer`` gives."""
 
     def __init__(self, folder, answer, metric=lambda job: "fid"):
         self.folder, self.answer, self.metric, self.ran = folder, answer, metric, []
 
     def __call__(self, jobs, first):
-        return [self.run(dict(word.split("=", 1) for word in words), words) for words in jobs]
+        return [self.run(dict(override.split("=", 1) for override in overrides), overrides) for overrides in jobs]
 
-    def run(self, values, words):
+    def run(self, values, overrides):
         number = int(values.pop("hydra.sweeper.job"))
         self.ran.append((number, values))
         folder = self.folder / str(number)
         folder.mkdir(exist_ok=True)
-        result = JobReturn(words, status=JobStatus.COMPLETED)
-        own = [word for word in words if not word.startswith("hydra")]
+        result = JobReturn(overrides, status=JobStatus.COMPLETED)
+        own = [override for override in overrides if not override.startswith("hydra")]
         try:
             with recorded(folder, "train", own, number=number, seed=0) as job:
                 answer = self.answer(values)
@@ -61,12 +61,12 @@ class Jobs:
         return result
 
 
-def swept(folder, answer, words=WORDS, **how):
+def swept(folder, answer, overrides=OVERRIDES, **how):
     """(results, what ran) of a sweep, and the error that ended it, if any."""
     config = OmegaConf.create({"hydra": {"sweep": {"dir": str(folder)}, "sweeper": {}}})
     loader, jobs = ConfigLoaderImpl(config_search_path=create_config_search_path(None)), Jobs(folder, answer, **how)
     try:
-        return sweep(config, list(words), loader, jobs), jobs.ran, None
+        return sweep(config, list(overrides), loader, jobs), jobs.ran, None
     except CompactHydraException as error:
         return None, jobs.ran, str(error)
 
@@ -80,8 +80,8 @@ def distance(job):
     return int(job["seed"]) + (1.0 if job["schedule"] == "linear" else 3.0)
 
 
-def test_every_combination_runs_once_with_what_is_fixed(tmp_path):
-    results, ran, error = swept(tmp_path, distance, [*WORDS, "seed=0,1,0"])
+def test_every_combination_runs_once_with_the_fixed_values(tmp_path):
+    results, ran, error = swept(tmp_path, distance, [*OVERRIDES, "seed=0,1,0"])
     assert error is None
     assert results == [1.0, 2.0, 3.0, 4.0]
     assert [number for number, _ in ran] == [0, 1, 2, 3]
@@ -106,20 +106,20 @@ def test_a_failed_job_neither_stops_nor_hides_among_the_others(tmp_path, capsys)
         assert picture.width == 900
 
 
-def test_values_with_brackets_are_shown_and_known_again(tmp_path, capsys):
-    words = ["guidance=[clip],[classifier_free,clip]", "+own='a, [/b]'"]
-    _, ran, error = swept(tmp_path, lambda job: 1.0, words)
+def test_values_with_brackets_are_shown_and_recognised(tmp_path, capsys):
+    overrides = ["guidance=[clip],[classifier_free,clip]", "+own='a, [/b]'"]
+    _, ran, error = swept(tmp_path, lambda job: 1.0, overrides)
     assert error is None
     assert [values["guidance"] for _, values in ran] == ["[clip]", "[classifier_free,clip]"]
     said = capsys.readouterr().out
     assert "│ [clip] " in said
     assert "[classifier_free,clip]" in said
-    assert swept(tmp_path, lambda job: 1.0, words)[1] == []
+    assert swept(tmp_path, lambda job: 1.0, overrides)[1] == []
 
 
-def test_a_sweep_started_again_runs_only_what_is_missing(tmp_path):
+def test_a_repeated_sweep_runs_only_the_unfinished_jobs(tmp_path):
     swept(tmp_path, lambda job: ValueError("no") if job["seed"] == "1" else distance(job))
-    results, ran, error = swept(tmp_path, distance, reversed(WORDS))
+    results, ran, error = swept(tmp_path, distance, reversed(OVERRIDES))
     assert error is None
     assert sorted(results) == [1.0, 2.0, 3.0, 4.0]
     assert sorted(number for number, _ in ran) == [1, 3]
@@ -135,14 +135,14 @@ def test_an_enlarged_sweep_keeps_its_jobs_and_numbers(tmp_path):
     assert results == [1.0, 2.0, 3.0, 4.0, 3.0, 4.0]
 
 
-def test_jobs_of_other_fixed_words_are_others(tmp_path):
+def test_jobs_with_other_fixed_values_are_others(tmp_path):
     swept(tmp_path, distance)
     _, ran, _ = swept(tmp_path, distance, ["schedule=linear,cosine", "seed=0,1", "batch_size=16"])
     assert [number for number, _ in ran] == [4, 5, 6, 7]
     assert len(rows(tmp_path)) == 4
 
 
-def test_a_killed_sweep_leaves_its_table_and_goes_on(tmp_path):
+def test_a_killed_sweep_leaves_its_table_and_can_be_continued(tmp_path):
     def killed(job):
         return KeyboardInterrupt() if (job["schedule"], job["seed"]) == ("cosine", "0") else distance(job)
 
@@ -158,7 +158,7 @@ def test_a_table_that_cannot_be_written_hides_no_result(tmp_path, monkeypatch, c
     def full(path, rows):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(jobs, "write_csv", full)
+    monkeypatch.setattr(tables, "write_csv", full)
     results, _, error = swept(tmp_path, distance)
     assert error is None
     assert results == [1.0, 2.0, 3.0, 4.0]
@@ -177,17 +177,17 @@ def test_a_launcher_that_breaks_hides_no_job_that_finished(tmp_path):
     config = OmegaConf.create({"hydra": {"sweep": {"dir": str(tmp_path)}, "sweeper": {}}})
     loader = ConfigLoaderImpl(config_search_path=create_config_search_path(None))
     with pytest.raises(CompactHydraException, match="2 of 4 jobs did not finish: 2, 3"):
-        sweep(config, list(WORDS), loader, Worker())
+        sweep(config, list(OVERRIDES), loader, Worker())
     assert [row["outcome"] for row in rows(tmp_path)] == ["finished", "finished", "failed", "failed"]
     assert "the worker was killed" in rows(tmp_path)[2]["error"]
 
 
-def test_a_job_that_another_process_runs_is_told_and_left_to_it(tmp_path):
-    words = ["seed=0,1", "schedule=linear"]
+def test_a_job_that_another_process_runs_is_reported_and_left_to_it(tmp_path):
+    overrides = ["seed=0,1", "schedule=linear"]
     (tmp_path / "0").mkdir()
     with recorded(tmp_path / "0", "train", ["seed=0", "schedule=linear"], number=0, seed=0):
         other = (tmp_path / "0" / "run.json").read_bytes()
-        _, _, error = swept(tmp_path, distance, words)
+        _, _, error = swept(tmp_path, distance, overrides)
         assert "1 of 2 jobs did not finish: 0" in error
         assert [row["outcome"] for row in rows(tmp_path)] == ["in use", "finished"]
         assert "is in use" in rows(tmp_path)[0]["error"]
@@ -203,37 +203,37 @@ def test_the_table_over_seeds_gives_mean_and_standard_deviation(tmp_path, capsys
     assert f"{statistics.stdev(found.values()):.4g}" in line
 
 
-def test_jobs_of_different_code_are_told_apart(tmp_path, monkeypatch, capsys):
-    for commit, words in (("a" * 40, ["seed=0,1"]), ("b" * 40, ["seed=0,1,2"])):
+def test_jobs_of_different_code_are_reported(tmp_path, monkeypatch, capsys):
+    for commit, overrides in (("a" * 40, ["seed=0,1"]), ("b" * 40, ["seed=0,1,2"])):
         state = {"repositories": [{"commit": commit, "diff": None}], "packages": {"torch": "2"}}
         monkeypatch.setattr(record, "provenance", lambda folder, state=state: state)
-        swept(tmp_path, lambda job: 1.0, words)
+        swept(tmp_path, lambda job: 1.0, overrides)
     said = capsys.readouterr().out
-    assert "code of jobs 0, 1: aaaaaaaaaa; jobs 2: bbbbbbbbbb" in said
-    assert "packages of" not in said
+    assert "the jobs differ in code; jobs 0, 1: aaaaaaaaaa; job 2: bbbbbbbbbb" in said
+    assert "packages" not in said
 
 
-def test_a_job_that_went_on_with_other_code_is_told(tmp_path, monkeypatch, capsys):
+def test_a_job_that_resumed_with_other_code_is_reported(tmp_path, monkeypatch, capsys):
     for commit, answer in (("a" * 40, RuntimeError("a bug")), ("b" * 40, 1.0)):
         state = {"repositories": [{"commit": commit, "diff": None}]}
         monkeypatch.setattr(record, "provenance", lambda folder, state=state: state)
         swept(tmp_path, lambda job, answer=answer: answer if job["seed"] == "1" else 1.0, ["seed=0,1"])
-    assert "code of job 1, which went on with other code than it began with" in capsys.readouterr().out
+    assert "job 1 resumed with other code than at the start" in capsys.readouterr().out
 
 
-def test_numbers_of_different_metrics_are_told_apart(tmp_path, capsys):
+def test_results_of_different_metrics_are_reported(tmp_path, capsys):
     swept(tmp_path / "two", distance, metric=lambda job: f"fid/digits@{job['seed']}/ema")
-    assert "metric of jobs 0, 2: fid/digits@0; jobs 1, 3: fid/digits@1" in capsys.readouterr().out
+    assert "the jobs differ in metric; jobs 0, 2: fid/digits@0; jobs 1, 3: fid/digits@1" in capsys.readouterr().out
     assert [row["metric"] for row in rows(tmp_path / "two")][:2] == ["fid/digits@0/ema", "fid/digits@1/ema"]
     swept(tmp_path / "weights", distance, metric=lambda job: f"fid/digits@8/{job['seed']}")
-    assert "not alike" not in capsys.readouterr().out
+    assert "the jobs differ" not in capsys.readouterr().out
 
 
 def test_results_over_a_swept_number_are_drawn_over_it(tmp_path, monkeypatch):
     drawn = {}
-    monkeypatch.setattr(jobs, "jobs_over", lambda path, key, lines, name: drawn.update({key: lines}))
-    words = ["steps=10,2,5", "schedule=linear,cosine", "seed=0,1"]
-    swept(tmp_path, lambda job: float(job["steps"]) + int(job["seed"]), words)
+    monkeypatch.setattr(tables, "jobs_over", lambda path, key, lines, name: drawn.update({key: lines}))
+    overrides = ["steps=10,2,5", "schedule=linear,cosine", "seed=0,1"]
+    swept(tmp_path, lambda job: float(job["steps"]) + int(job["seed"]), overrides)
     line = {2.0: [2.0, 3.0], 5.0: [5.0, 6.0], 10.0: [10.0, 11.0]}
     assert drawn == {"steps": {"schedule=linear": line, "schedule=cosine": line}}
 
@@ -279,16 +279,16 @@ def train(folder, flag, *arguments):
 
 def test_a_killed_and_partly_failed_sweep_ends_as_an_undisturbed_one(tmp_path):
     """Jobs: 8 steps, finished before the kill; 9 steps, killed at the sixth; a batch that cannot be divided."""
-    words = ["trainer.max_steps=8,9", "hydra.sweep.dir=sweep"]
+    overrides = ["trainer.max_steps=8,9", "hydra.sweep.dir=sweep"]
     flag = tmp_path / "flag"
-    assert train(tmp_path, flag, *words).returncode == -9
+    assert train(tmp_path, flag, *overrides).returncode == -9
     statuses = [record.read_record(tmp_path / "sweep" / job)["status"] for job in "01"]
     assert statuses == ["finished", "running"]
-    words[0] += " trainer.accumulate_grad_batches=1,3"
-    again = train(tmp_path, flag, *words[0].split(), words[1])
+    overrides[0] += " trainer.accumulate_grad_batches=1,3"
+    again = train(tmp_path, flag, *overrides[0].split(), overrides[1])
     assert again.returncode == 1
     assert "batch_size=8 is that of" in again.stdout
-    # Other words, other jobs: those with accumulate_grad_batches=1 are 2 and 4, and train anew.
+    # Other overrides make other jobs: those with accumulate_grad_batches=1 train from the start.
     outcomes = {
         row["trainer.max_steps"] + row["trainer.accumulate_grad_batches"]: row for row in rows(tmp_path / "sweep")
     }
@@ -298,9 +298,9 @@ def test_a_killed_and_partly_failed_sweep_ends_as_an_undisturbed_one(tmp_path):
         "91": "finished",
         "93": "failed",
     }
-    third = train(tmp_path, flag, "trainer.max_steps=8,9", words[1])
+    third = train(tmp_path, flag, "trainer.max_steps=8,9", overrides[1])
     assert third.returncode == 0, third.stdout + third.stderr
-    assert "1 of 2 jobs have finished before" in third.stdout
+    assert "1 of 2 jobs had already finished" in third.stdout
     starts = Path(f"{flag}.starts").read_text().split()
     assert starts[-1] == "4", "the last checkpoint before the kill"
     assert set(starts[:-1]) == {"0"}

@@ -1,18 +1,25 @@
-"""A model from its checkpoint alone: the right weights, and no harm from a wrong file."""
+"""A model from its checkpoint alone: the right weights, and one error for any wrong file."""
 
 from __future__ import annotations
 
 import pickle
+import struct
+import zipfile
 from dataclasses import dataclass
 
 import pytest
 import torch
+from examples import plain_state
 
 import diffusion_fw as dfw
 from diffusion_fw import registry
+from diffusion_fw.checkpoints.read import read
 from diffusion_fw.composition.experiment import build_experiment
 from diffusion_fw.process.schedules.tables import Linear
 from diffusion_fw.registry import ConfigError, discovery
+from diffusion_fw.training.archive import DTYPES, read_archive
+from diffusion_fw.training.durable import DurableIO
+from diffusion_fw.training.module import RECORD_KEY
 
 
 def fit(config, folder):
@@ -76,19 +83,77 @@ def test_a_truncated_file_is_an_error_that_names_it(trained, tmp_path, part):
         dfw.load(path)
 
 
+def assert_refused_or_unchanged(path, whole):
+    """A damaged copy either loads the same weights, where the damage is in unused bytes, or is refused by name."""
+    try:
+        found = dfw.load(path).state_dict()
+    except ConfigError as error:
+        assert path.name in str(error)  # noqa: PT017
+        return
+    assert all(torch.equal(found[key], value) for key, value in dfw.load(whole).state_dict().items())
+
+
 @pytest.mark.parametrize("seed", range(20))
-def test_a_corrupt_file_is_an_error_or_loads(trained, tmp_path, seed):
-    """64 bytes at a random place, in the pickled structure or in a tensor, are others."""
+def test_a_file_with_64_other_bytes_is_an_error_or_loads_the_same_weights(trained, tmp_path, seed):
     content = bytearray(trained[1].read_bytes())
     random = torch.Generator().manual_seed(seed)
     start = int(torch.randint(len(content) - 64, (1,), generator=random))
     content[start : start + 64] = bytes(torch.randint(256, (64,), generator=random).tolist())
     path = tmp_path / "corrupt.ckpt"
     path.write_bytes(content)
-    try:
-        dfw.load(path)
-    except ConfigError as error:
-        assert "corrupt.ckpt" in str(error)  # noqa: PT017
+    assert_refused_or_unchanged(path, trained[1])
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_file_with_one_flipped_bit_is_an_error_or_loads_the_same_weights(trained, tmp_path, seed):
+    content = bytearray(trained[1].read_bytes())
+    place = int(torch.randint(8 * len(content), (1,), generator=torch.Generator().manual_seed(seed)))
+    content[place // 8] ^= 1 << place % 8
+    path = tmp_path / "flipped.ckpt"
+    path.write_bytes(content)
+    assert_refused_or_unchanged(path, trained[1])
+
+
+def test_a_flipped_bit_in_any_tensor_is_refused_in_every_program_and_by_resume(trained, tmp_path):
+    """One bit of a float's exponent makes a weight of 1e38; the archive's own checksums tell."""
+    whole, path = trained[1].read_bytes(), tmp_path / "flipped.ckpt"
+    with zipfile.ZipFile(trained[1]) as archive:
+        records = [record for record in archive.infolist() if "/data/" in record.filename and record.file_size]
+    for record in records:
+        name_length, extra_length = struct.unpack_from("<HH", whole, record.header_offset + 26)
+        start = record.header_offset + 30 + name_length + extra_length
+        content = bytearray(whole)
+        content[start + record.file_size - 1] ^= 1 << 6
+        path.write_bytes(content)
+        for reader in (read, DurableIO().load_checkpoint):
+            with pytest.raises(ConfigError, match=r"flipped\.ckpt is damaged.*CRC"):
+                reader(path)
+    assert len(records) > 10
+
+
+def test_what_is_read_is_what_was_saved(tmp_path):
+    """Every type of tensor, views of one storage, the versions of modules, numbers and containers."""
+    network = torch.nn.Sequential(torch.nn.BatchNorm1d(3), torch.nn.Linear(3, 2))
+    shared = torch.arange(12.0)
+    saved = {
+        "state_dict": network.state_dict(),
+        "types": {str(dtype): torch.tensor([0, 1, 3]).to(dtype) for dtype in DTYPES.values()},
+        "views": [shared, shared[2:], shared.view(3, 4).T, shared[::5], torch.empty(0, 3)],
+        "parameter": torch.nn.Parameter(torch.ones(2)),
+        "numbers": (1, -1, 70_000, 2**40, -(2**70), 0.1, float("inf"), True, None, "größer"),
+        "empty": ([], {}, ()),
+        3: [{"a": (1,)}],
+    }
+    torch.save(saved, tmp_path / "saved.ckpt")
+    found = read_archive(tmp_path / "saved.ckpt")
+    expected = torch.load(tmp_path / "saved.ckpt", weights_only=True)
+    assert plain_state(found) == plain_state(expected)
+    assert found["state_dict"]._metadata == network.state_dict()._metadata
+    assert [value.dtype for value in found["types"].values()] == list(DTYPES.values())
+    assert [view.stride() for view in found["views"]] == [view.stride() for view in saved["views"]]
+    found["views"][0][2] = 99
+    assert found["views"][1][0] == 99
+    assert found["parameter"].requires_grad
 
 
 FOREIGN = {
@@ -112,10 +177,10 @@ def test_a_file_of_another_kind_is_an_error_that_names_it(tmp_path, kind):
     [
         [1, 2],
         {"state_dict": {}},
-        {"state_dict": {}, "diffusion_fw": 3},
-        {"state_dict": {}, "diffusion_fw": {}},
-        {"state_dict": {}, "diffusion_fw": {"config": {}, "facts": {}, "plugins": {}}},
-        {"state_dict": 3, "diffusion_fw": {"config": {}, "facts": {}, "plugins": {}}},
+        {"state_dict": {}, RECORD_KEY: 3},
+        {"state_dict": {}, RECORD_KEY: {}},
+        {"state_dict": {}, RECORD_KEY: {"config": {}, "facts": {}, "plugins": {}}},
+        {"state_dict": 3, RECORD_KEY: {"config": {}, "facts": {}, "plugins": {}}},
     ],
 )
 def test_another_program_s_checkpoint_is_an_error_that_names_it(tmp_path, content):
@@ -153,13 +218,13 @@ def changed(trained, tmp_path, change):
 
 
 def test_weights_of_another_architecture_are_an_error_that_names_them(trained, tmp_path):
-    path = changed(trained, tmp_path, lambda content: content["diffusion_fw"]["config"]["network"].update(channels=8))
+    path = changed(trained, tmp_path, lambda content: content[RECORD_KEY]["config"]["network"].update(channels=8))
     with pytest.raises(ConfigError, match=r"changed\.ckpt holds the weights of another architecture.*size mismatch"):
         dfw.load(path)
 
 
 def test_a_setting_out_of_range_is_an_error(trained, tmp_path):
-    path = changed(trained, tmp_path, lambda content: content["diffusion_fw"]["config"]["network"].update(channels=-8))
+    path = changed(trained, tmp_path, lambda content: content[RECORD_KEY]["config"]["network"].update(channels=-8))
     with pytest.raises(ConfigError, match=r"network\.channels=-8"):
         dfw.load(path)
 

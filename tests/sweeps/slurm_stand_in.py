@@ -1,6 +1,6 @@
-"""Enough of Slurm for submitit on one machine: sbatch, srun, sacct and scontrol requeue, by the name it is called by.
+"""As much of Slurm as submitit needs, on one machine: sbatch, srun, sacct and scontrol requeue.
 
-Jobs of an array run one after the other. What is known of them is in the folder SLURM_STAND_IN.
+The jobs of an array run one after the other. Their state is kept in the folder SLURM_STAND_IN.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ def sbatch(place: Path, script: str) -> None:
     (place / f"script-{job}").write_text(text)
     array = re.search(r"--array=0-(\d+)", text)
     tasks = [f"{job}_{task}" for task in range(int(array.group(1)) + 1)] if array else [job]
-    # Whoever called sbatch waits until nothing holds its output open.
+    # The caller of sbatch waits until no process holds its output open.
     quiet = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.DEVNULL)
     subprocess.Popen([sys.executable, __file__, "controller", script, *tasks], start_new_session=True, **quiet)
     print(f"Submitted batch job {job}")
@@ -44,7 +44,7 @@ def controller(place: Path, script: str, *jobs: str) -> None:
 
 
 def srun(place: Path, *words: str) -> None:
-    """The tasks of a job, side by side; the signs in the names of their log files are filled in."""
+    """Run the tasks of a job side by side, with the patterns in the names of their log files filled in."""
     signs = {"%A": "SLURM_ARRAY_JOB_ID", "%a": "SLURM_ARRAY_TASK_ID", "%j": "SLURM_JOB_ID"}
     command, logs = list(words), {}
     while command[0].startswith("--"):
@@ -62,7 +62,7 @@ def srun(place: Path, *words: str) -> None:
             tasks.append(subprocess.Popen(command, env={**os.environ, **own}, stdout=out, stderr=err))
     while all(task.poll() in (None, 0) for task in tasks) and any(task.poll() is None for task in tasks):
         time.sleep(0.1)
-    # A job that is sent again, and one of which a task has failed, is ended whole.
+    # When a job is requeued or one of its tasks fails, all its tasks end.
     for task in tasks:
         task.kill()
     sys.exit(max(abs(task.wait()) for task in tasks))
@@ -80,7 +80,7 @@ def scontrol(place: Path, action: str, job: str) -> None:
 
 
 def install(folder: Path) -> dict[str, str]:
-    """Commands of these names in ``folder``/bin; the environment that finds them."""
+    """Write the commands into ``folder``/bin; returns the environment that finds them."""
     (folder / "bin").mkdir(parents=True)
     (folder / "state").mkdir()
     for name in ("sbatch", "srun", "sacct", "scontrol"):

@@ -15,7 +15,7 @@ from diffusion_fw import registry
 from diffusion_fw.config.compose import STACKED, check_command_line, checked, choices, groups, store_components
 from diffusion_fw.registry import ConfigError
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module", autouse=True)

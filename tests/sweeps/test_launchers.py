@@ -1,4 +1,4 @@
-"""Launchers: jobs run in fresh processes with the user's plugins, and a missing package is said in one message."""
+"""Launchers: jobs run in fresh processes with the user's plugins, and a missing package is reported in one message."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from diffusion_fw.config import sweep_overrides
 from diffusion_fw.config.compose import check_command_line, choices, store_components
 from diffusion_fw.registry import ConfigError
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 TINY = [
     "data=moons",
     "network=mlp",
@@ -60,9 +60,9 @@ class Witness(lightning.Callback):
 """
 
 
-def train(folder, *arguments, plugins=""):
+def train(folder, *given, plugins=""):
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "DIFFUSION_FW_PLUGINS": str(plugins), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, str(ROOT / "train.py"), *arguments, *TINY, f"hydra.sweep.dir={folder / 'sweep'}"]
+    command = [sys.executable, str(ROOT / "train.py"), *given, *TINY, f"hydra.sweep.dir={folder / 'sweep'}"]
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=120)
 
 
@@ -78,8 +78,8 @@ def test_a_plugin_is_a_choice_in_every_worker(tmp_path, launcher, package):
         pytest.skip(f"{package} is not installed")
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "own.py").write_text(PLUGIN)
-    words = ["-m", f"launcher={launcher}", "schedule=from_a_plugin", "schedule.high=7,9"]
-    done = train(tmp_path, *words, plugins=tmp_path / "mine")
+    given = ["-m", f"launcher={launcher}", "schedule=from_a_plugin", "schedule.high=7,9"]
+    done = train(tmp_path, *given, plugins=tmp_path / "mine")
     assert done.returncode == 0, done.stdout + done.stderr
     configs = [yaml.safe_load((tmp_path / "sweep" / job / "config.yaml").read_text()) for job in "01"]
     assert [config["schedule"]["name"] for config in configs] == ["from_a_plugin"] * 2
@@ -98,16 +98,16 @@ def alive(pid):
     return True
 
 
-def test_jobs_of_two_processes_train_with_two_tell_their_value_and_leave_none(tmp_path):
+def test_jobs_of_two_processes_train_with_two_report_a_value_and_leave_none_running(tmp_path):
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "witness.py").write_text(WITNESS)
     values = []
-    words = ["seed=0,1", "trainer.devices=2", "trainer.strategy=ddp_fork", "+callbacks.witness.name=witness"]
+    given = ["seed=0,1", "trainer.devices=2", "trainer.strategy=ddp_fork", "+callbacks.witness.name=witness"]
     for launcher in ("basic", "joblib"):
         folder = tmp_path / launcher
         folder.mkdir()
-        done = train(folder, "-m", f"launcher={launcher}", *words, plugins=tmp_path / "mine")
+        done = train(folder, "-m", f"launcher={launcher}", *given, plugins=tmp_path / "mine")
         assert done.returncode == 0, done.stdout + done.stderr
         for job in "01":
             said = [path.read_text().split(maxsplit=1) for path in sorted((folder / "sweep" / job).glob("rank*"))]
@@ -123,8 +123,14 @@ def test_jobs_of_two_processes_train_with_two_tell_their_value_and_leave_none(tm
 def test_a_search_with_workers_leaves_a_folder_for_each_trial(tmp_path):
     pytest.importorskip("optuna")
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
-    words = ["-m", "sweep=optuna", "launcher=joblib", "optimizer.lr=interval(0.001,0.01)", "hydra.sweeper.n_trials=2"]
-    done = train(tmp_path, *words)
+    given = [
+        "-m",
+        "sweep=optuna",
+        "launcher=joblib",
+        "optimizer.lr=interval(0.001,0.01)",
+        "hydra.sweeper.n_trials=2",
+    ]
+    done = train(tmp_path, *given)
     assert done.returncode == 0, done.stdout + done.stderr
     assert all((tmp_path / "sweep" / number / "samples.png").exists() for number in "01")
     rows = (tmp_path / "sweep" / "trials.csv").read_text().splitlines()

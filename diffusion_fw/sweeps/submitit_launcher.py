@@ -1,4 +1,4 @@
-"""The jobs of a sweep through submitit, on a cluster or as on one."""
+"""Launch the jobs of a sweep with submitit, on Slurm or in local processes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SHARED = (
     "nodes",
     "stderr_to_stdout",
 )
-"""What submitit calls alike for every executor; any other setting has the executor's name before its own."""
+"""The settings that submitit names alike for every executor; the others are prefixed by the executor's name."""
 
 FOLDER, TIMEOUTS = "submitit_folder", "max_num_timeout"
 
@@ -34,10 +34,10 @@ def submit(
     jobs: Sequence[Sequence[str]],
     first: int,
 ) -> list[JobReturn]:
-    """Submit all jobs at once and wait for each; one that was killed is a failed result, as one that raised is.
+    """Submit all jobs at once and wait for each; a killed job gives a failed result, as one that raised an error does.
 
-    ``run(words, folder key, number, id, singletons)`` is submitit's callable for one job. Raises ConfigError where
-    there is no such cluster.
+    ``run(overrides, folder key, number, id, singletons)`` is the callable of Hydra's submitit launcher for one job.
+    Raises ConfigError if the executor is not available here.
     """
     own = {f"{executor}_{TIMEOUTS}": settings[TIMEOUTS]} if TIMEOUTS in settings else {}
     try:
@@ -51,13 +51,13 @@ def submit(
     keys, states = ["hydra.sweep.dir"] * len(jobs), [state] * len(jobs)
     handles = queue.map_array(run, list(map(list, jobs)), keys, list(numbers), ids, states)
     Console().print(f"submitted: {', '.join(handle.job_id for handle in handles)}; logs in {settings[FOLDER]}")
-    return [_result(handle, words) for handle, words in zip(handles, jobs, strict=True)]
+    return [_result(handle, overrides) for handle, overrides in zip(handles, jobs, strict=True)]
 
 
-def _result(handle: Any, words: Sequence[str]) -> JobReturn:
+def _result(handle: Any, overrides: Sequence[str]) -> JobReturn:
     try:
         return handle.results()[0]
     except (submitit.core.utils.UncompletedJobError, submitit.core.utils.FailedJobError) as error:
-        result = JobReturn(overrides=list(words), status=JobStatus.FAILED)
+        result = JobReturn(overrides=list(overrides), status=JobStatus.FAILED)
         result.return_value = error
         return result

@@ -1,20 +1,23 @@
-"""run.json: it says what was asked and how it ended at any moment, and git is asked without running anything else."""
+"""run.json: it states a run's overrides and state at any moment, and reading git's state runs no other program."""
 
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from diffusion_fw.files import atomic_write
 from diffusion_fw.runs import provenance
 from diffusion_fw.runs import record as run_record
 from diffusion_fw.runs.record import Result, choices_of, read_record, recorded
 
-ROOT = Path(__file__).parents[1]
-WORDS = ["schedule=linear", "seed=3"]
+ROOT = Path(__file__).parents[2]
+OVERRIDES = ["schedule=linear", "seed=3"]
 
 
 @pytest.fixture(autouse=True)
@@ -25,8 +28,8 @@ def quick(monkeypatch):
         monkeypatch.delenv(name, raising=False)
 
 
-def run_in(folder, words=WORDS, number=4):
-    return recorded(folder, "train", words, number=number, seed=3)
+def run_in(folder, overrides=OVERRIDES, number=4):
+    return recorded(folder, "train", overrides, number=number, seed=3)
 
 
 def test_a_record_says_running_until_the_run_has_ended(tmp_path):
@@ -35,7 +38,7 @@ def test_a_record_says_running_until_the_run_has_ended(tmp_path):
         job.result = Result("fid", 0.25)
     record = read_record(tmp_path)
     assert (record["status"], record["result"], record["metric"]) == ("finished", 0.25, "fid")
-    assert (record["overrides"], record["seed"], record["job"]) == (WORDS, 3, 4)
+    assert (record["overrides"], record["seed"], record["job"]) == (OVERRIDES, 3, 4)
     assert record["attempts"][0]["python"] == "3"
 
 
@@ -55,26 +58,26 @@ def test_a_record_says_how_a_run_ended(tmp_path, raised, status, said):
     assert said in record["error"]
 
 
-def test_each_time_a_run_goes_on_is_one_more_attempt_under_its_first_words(tmp_path):
+def test_a_resumed_run_is_one_more_attempt_under_its_first_overrides(tmp_path):
     with pytest.raises(SystemExit), run_in(tmp_path):
         raise SystemExit(143)
     with run_in(tmp_path, ["resume=there", "trainer.max_steps=9"], number=None) as job:
         job.result = Result("fid", 1.0)
     record = read_record(tmp_path)
     assert [attempt["status"] for attempt in record["attempts"]] == ["interrupted", "finished"]
-    assert (record["overrides"], record["job"], record["error"]) == (WORDS, 4, None)
+    assert (record["overrides"], record["job"], record["error"]) == (OVERRIDES, 4, None)
 
 
-def test_another_run_in_the_same_folder_begins_a_record_of_its_own(tmp_path):
-    for words in (WORDS, ["schedule=cosine"]):
-        with run_in(tmp_path, words):
+def test_another_run_in_the_same_folder_starts_its_own_record(tmp_path):
+    for overrides in (OVERRIDES, ["schedule=cosine"]):
+        with run_in(tmp_path, overrides):
             pass
     assert read_record(tmp_path)["overrides"] == ["schedule=cosine"]
     assert len(read_record(tmp_path)["attempts"]) == 1
 
 
 @pytest.mark.parametrize("result", [float("inf"), float("nan")])
-def test_a_result_that_is_no_number_is_null(tmp_path, result):
+def test_a_result_that_is_not_finite_is_null(tmp_path, result):
     with run_in(tmp_path) as job:
         job.result = Result("fid", result)
     assert json.loads((tmp_path / "run.json").read_text())["result"] is None
@@ -104,11 +107,59 @@ with recorded(Path({str(tmp_path)!r}), "train", [], number=None, seed=0):
     pass
 """
         done = subprocess.run([sys.executable, "-c", other], capture_output=True, text=True, cwd=ROOT)
-        assert "is in use by a run that goes on" in done.stderr
-        assert read_record(tmp_path)["overrides"] == WORDS
+        assert "is in use by another run" in done.stderr
+        assert read_record(tmp_path)["overrides"] == OVERRIDES
     with run_in(tmp_path):
         pass
     assert len(read_record(tmp_path)["attempts"]) == 2
+
+
+def run_to_its_end(folder, *overrides):
+    """Another process that runs in a folder, and writes a checkpoint there."""
+    code = f"""
+from pathlib import Path
+from diffusion_fw.files import atomic_write
+from diffusion_fw.runs.record import recorded
+folder = Path({str(folder)!r})
+folder.mkdir(exist_ok=True)
+with recorded(folder, "train", {list(overrides)!r}, number=None, seed=0), atomic_write(folder / "last.ckpt") as file:
+    file.write(b"second")
+"""
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, timeout=100)
+
+
+def test_a_run_whose_folder_was_removed_writes_nothing_into_another_run_s(tmp_path, caplog):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    with run_in(folder):
+        shutil.rmtree(folder)
+        run_to_its_end(folder, "seed=7")
+        theirs = {path.name: path.read_bytes() for path in folder.iterdir()}
+        for path in (folder / "last.ckpt", folder / "checkpoints" / "last.ckpt"):
+            with pytest.raises(OSError, match="another run uses the new one"), atomic_write(path) as file:
+                file.write(b"first")
+        with atomic_write(tmp_path / "elsewhere") as file:
+            file.write(b"first")
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == theirs
+    assert read_record(folder)["overrides"] == ["seed=7"]
+    assert "another run uses the new one" in caplog.text
+    with run_in(folder):
+        pass
+    assert read_record(folder)["overrides"] == OVERRIDES
+
+
+def test_a_run_whose_folder_was_removed_makes_it_again(tmp_path):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    with run_in(folder):
+        shutil.rmtree(folder)
+    assert read_record(folder)["status"] == "finished"
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no pipes with names")
+def test_a_pipe_in_place_of_a_record_is_none(tmp_path):
+    os.mkfifo(tmp_path / "run.json")
+    assert read_record(tmp_path) is None
 
 
 SOUND = {"overrides": ["seed=1"], "result": 0.5, "attempts": [{"seconds": 1.0, "repositories": [{"commit": None}]}]}
@@ -145,7 +196,7 @@ def test_a_damaged_record_is_none(tmp_path, content):
     assert read_record(tmp_path) is None
 
 
-def test_two_runs_are_the_same_whatever_the_order_of_their_words_and_where_they_run():
+def test_two_runs_are_the_same_in_any_order_of_their_overrides_and_on_any_launcher():
     own = choices_of(["seed=1", "schedule=linear", "+trainer.x=1"])
     assert own == choices_of(
         ["launcher=joblib", "schedule=linear", "+trainer.x=1", "seed=1", "hydra.sweeper.job=3", "sweep=basic"]
@@ -158,8 +209,8 @@ def test_two_runs_are_the_same_whatever_the_order_of_their_words_and_where_they_
 # --------------------------------------------------------------------------------------------------------------------
 
 
-def git(folder, *words):
-    own = ["git", "-c", "user.name=a", "-c", "user.email=a@b", "-c", "commit.gpgsign=false", *words]
+def git(folder, *overrides):
+    own = ["git", "-c", "user.name=a", "-c", "user.email=a@b", "-c", "commit.gpgsign=false", *overrides]
     return subprocess.run(own, cwd=folder, check=True, capture_output=True, text=True).stdout.strip()
 
 
@@ -218,7 +269,7 @@ def test_places_without_git_and_commits_have_none(tmp_path, monkeypatch):
         ("filter.own.process", "*.py filter=own"),
     ],
 )
-def test_programs_that_a_repository_names_for_git_are_not_started(repository, tmp_path, key, attribute):
+def test_programs_that_a_repository_s_config_names_are_not_started(repository, tmp_path, key, attribute):
     marker, program = tmp_path / "started", tmp_path / "program"
     program.write_text(f'#!/bin/sh\ntouch {marker}\ncat "$1" 2>/dev/null || cat\n')
     program.chmod(0o755)

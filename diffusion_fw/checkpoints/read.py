@@ -1,0 +1,71 @@
+"""Find a run's checkpoint and read it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from diffusion_fw import registry
+from diffusion_fw.registry import ConfigError
+from diffusion_fw.training.archive import read_archive
+from diffusion_fw.training.module import RECORD_KEY
+
+RECORD_PARTS = ("config", "facts", "plugins")
+MODEL_GROUPS = ("schedule", "parameterization", "network")
+"""The groups that a model is built from. Loading it needs no plugin of another group, such as a sampler."""
+
+
+def checkpoint_of(run: str | os.PathLike[str]) -> Path:
+    """The newest checkpoint of a run's folder, or ``run`` itself if it is a file; ConfigError if there is none."""
+    path = Path(run)
+    if not path.is_dir():
+        return path
+    # Lightning writes hpc_ckpt_* when SLURM is about to stop a job.
+    found = [path / "checkpoints" / "last.ckpt", *path.glob("hpc_ckpt_*.ckpt")]
+    found = [item for item in found if item.is_file()]
+    if not found:
+        raise ConfigError(
+            f"resume={run}: no checkpoints/last.ckpt in this folder; the run saved none, or it is not a run's folder"
+        )
+    return max(found, key=lambda item: item.stat().st_mtime)
+
+
+def read(checkpoint: str | os.PathLike[str]) -> dict[str, Any]:
+    """The content of a checkpoint; its checksums are verified, and a stranger's file runs no code.
+
+    Raises ConfigError if there is no such file, it is damaged, or it is not a checkpoint of this framework.
+    """
+    path = Path(checkpoint)
+    if not path.is_file():
+        near = sorted(path.parent.glob("*.ckpt")) if path.parent.is_dir() else []
+        hint = f"; there are: {', '.join(map(str, near))}" if near else ""
+        raise ConfigError(f"checkpoint={path}: no such file{hint}")
+    content = read_archive(path)
+    if not _is_ours(content):
+        raise ConfigError(f"checkpoint={path} was not written by diffusion_fw")
+    for name, value in content["state_dict"].items():
+        if not isinstance(name, str) or not isinstance(value, Tensor):
+            raise ConfigError(f"checkpoint={path} was not loaded: its weights hold a {type(value).__name__}")
+    return content
+
+
+def _is_ours(content: Any) -> bool:
+    if not isinstance(content, dict) or not isinstance(content.get("state_dict"), dict):
+        return False
+    record = content.get(RECORD_KEY)
+    if not isinstance(record, dict) or not all(isinstance(record.get(part), dict) for part in RECORD_PARTS):
+        return False
+    sections = [record["config"].get(group) for group in MODEL_GROUPS]
+    if not all(isinstance(section, dict) and _is_name(section.get("name")) for section in sections):
+        return False
+    return all(
+        map(_is_name, (*record["config"], *record["plugins"], *(key for section in sections for key in section)))
+    )
+
+
+def _is_name(value: Any) -> bool:
+    """Whether a value is short and printable, fit for a message on a terminal."""
+    return isinstance(value, str) and len(value) <= registry.LONGEST_NAME and value.isprintable()

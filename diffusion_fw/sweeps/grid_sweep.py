@@ -1,0 +1,47 @@
+"""The sweep of `sweep=basic`: it runs every combination of the listed values, whichever of them fail."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import CompactHydraException
+from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
+
+from diffusion_fw.runs.record import FINISHED
+from diffusion_fw.sweeps.jobs import Launch, launch_jobs, plan_jobs, read_results
+from diffusion_fw.sweeps.tables import print_table, write_results
+from diffusion_fw.training.outages import log_os_errors
+
+
+def sweep(config: DictConfig, arguments: list[str], config_loader: Any, launch: Launch) -> list[float]:
+    """Run every job that has not yet finished in the sweep's folder; returns the results in the jobs' order.
+
+    A job that fails leaves its error in its record and in the table, and the others run. A job of an earlier sweep
+    into the same folder is recognised by its overrides. Raises CompactHydraException at the end if a job did not
+    finish.
+    """
+    folder = Path(config.hydra.sweep.dir)
+    overrides = OverridesParser.create(config_loader=config_loader).parse_overrides(arguments)
+    folder.mkdir(parents=True, exist_ok=True)
+    OmegaConf.save(config, folder / "multirun.yaml")
+    jobs = plan_jobs(overrides, folder)
+    missing = [job for job in jobs if not job.finished_earlier]
+    console = Console()
+    if len(missing) < len(jobs):
+        console.print(f"{len(jobs) - len(missing)} of {len(jobs)} jobs had already finished", highlight=False)
+    try:
+        if missing:
+            launch_jobs(missing, launch)
+    finally:
+        # Also when a signal ends the sweep.
+        read_results(jobs, folder)
+        print_table(console, jobs, folder)
+        with log_os_errors(f"writing into {folder}", "each job's folder still holds its record"):
+            write_results(jobs, folder)
+    if unfinished := [job for job in jobs if job.outcome != FINISHED]:
+        numbers = ", ".join(str(job.number) for job in unfinished)
+        raise CompactHydraException(f"{len(unfinished)} of {len(jobs)} jobs did not finish: {numbers}")
+    return [job.result for job in jobs]
