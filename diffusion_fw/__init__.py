@@ -26,20 +26,21 @@ if TYPE_CHECKING:
     from diffusion_fw.checkpoints.load import load
     from diffusion_fw.data.dataset import Batch, Data, Examples, InMemory, to_model, to_pixels
     from diffusion_fw.denoiser import Denoiser, NetworkDenoiser, Noise, prior
-    from diffusion_fw.guidance.guidance import Guidance
+    from diffusion_fw.guidance.guidance import Guidance, with_x0
     from diffusion_fw.guidance.operators import LinearOperator
     from diffusion_fw.metrics.features.extractor import FeatureExtractor
-    from diffusion_fw.metrics.metric import Measurement, Metric, TrackedMetric
+    from diffusion_fw.metrics.metric import Measurement, Metric, Subject
     from diffusion_fw.objectives.objective import Objective
-    from diffusion_fw.objectives.time_sampler import TimeSampler
-    from diffusion_fw.objectives.weighting import Weighting
-    from diffusion_fw.process.level import NoiseLevel
+    from diffusion_fw.objectives.time_sampler import InverseTimeSampler, TimeSampler
+    from diffusion_fw.objectives.weighting import Weighting, output_weight
+    from diffusion_fw.process.level import NoiseLevel, noised
     from diffusion_fw.process.parameterization import Parameterization, Prediction
     from diffusion_fw.process.schedule import BetaSchedule, DiscreteSchedule, LogSNRSchedule, Schedule
     from diffusion_fw.process.transition import Transition, posterior
-    from diffusion_fw.process.variance import Variance
+    from diffusion_fw.process.variance import LogVariances, Variance
     from diffusion_fw.samplers.grid import Grid
     from diffusion_fw.samplers.sampler import Sampler, Step
+    from diffusion_fw.training.callbacks.step_callback import StepCallback
     from diffusion_fw.training.ema import Average, Averages
 
 __version__ = "0.1.0"
@@ -60,18 +61,30 @@ _PUBLIC = {
         "Noise",
         "prior",
     ),
-    "diffusion_fw.guidance.guidance": ("Guidance",),
+    "diffusion_fw.guidance.guidance": (
+        "Guidance",
+        "with_x0",
+    ),
     "diffusion_fw.guidance.operators": ("LinearOperator",),
     "diffusion_fw.metrics.features.extractor": ("FeatureExtractor",),
     "diffusion_fw.metrics.metric": (
         "Measurement",
         "Metric",
-        "TrackedMetric",
+        "Subject",
     ),
     "diffusion_fw.objectives.objective": ("Objective",),
-    "diffusion_fw.objectives.time_sampler": ("TimeSampler",),
-    "diffusion_fw.objectives.weighting": ("Weighting",),
-    "diffusion_fw.process.level": ("NoiseLevel",),
+    "diffusion_fw.objectives.time_sampler": (
+        "InverseTimeSampler",
+        "TimeSampler",
+    ),
+    "diffusion_fw.objectives.weighting": (
+        "Weighting",
+        "output_weight",
+    ),
+    "diffusion_fw.process.level": (
+        "NoiseLevel",
+        "noised",
+    ),
     "diffusion_fw.process.parameterization": (
         "Parameterization",
         "Prediction",
@@ -86,12 +99,16 @@ _PUBLIC = {
         "Transition",
         "posterior",
     ),
-    "diffusion_fw.process.variance": ("Variance",),
+    "diffusion_fw.process.variance": (
+        "LogVariances",
+        "Variance",
+    ),
     "diffusion_fw.samplers.grid": ("Grid",),
     "diffusion_fw.samplers.sampler": (
         "Sampler",
         "Step",
     ),
+    "diffusion_fw.training.callbacks.step_callback": ("StepCallback",),
     "diffusion_fw.training.ema": (
         "Average",
         "Averages",
@@ -115,8 +132,10 @@ __all__ = [
     "Grid",
     "Guidance",
     "InMemory",
+    "InverseTimeSampler",
     "LinearOperator",
     "LogSNRSchedule",
+    "LogVariances",
     "Measurement",
     "Metric",
     "Network",
@@ -136,6 +155,8 @@ __all__ = [
     "Sampler",
     "Schedule",
     "Step",
+    "StepCallback",
+    "Subject",
     "TimeSampler",
     "TrackedMetric",
     "Transition",
@@ -147,12 +168,15 @@ __all__ = [
     "load",
     "load_plugins",
     "names",
+    "noised",
     "oracles",
+    "output_weight",
     "posterior",
     "prior",
     "register",
     "to_model",
     "to_pixels",
+    "with_x0",
 ]
 
 

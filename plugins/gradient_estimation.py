@@ -9,9 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from diffusion_fw import register
-from diffusion_fw.denoiser import Denoiser, Noise
-from diffusion_fw.samplers.sampler import Sampler, Step
+from diffusion_fw import Denoiser, Noise, Sampler, Step, register
 
 
 @register("sampler", "gradient_estimation")

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from diffusion_fw import register
-from diffusion_fw.process.schedule import DiscreteSchedule
+from diffusion_fw import DiscreteSchedule, register
 
 
 @register("schedule", "log_linear")
