@@ -29,7 +29,8 @@ if TYPE_CHECKING:
     from diffusion_fw.guidance.guidance import Guidance, with_x0
     from diffusion_fw.guidance.operators import LinearOperator
     from diffusion_fw.metrics.features.extractor import FeatureExtractor
-    from diffusion_fw.metrics.metric import Measurement, Metric, Subject
+    from diffusion_fw.metrics.metric import Measurement, Metric, Subject, TrackedMetric
+    from diffusion_fw.networks.network import Network
     from diffusion_fw.objectives.objective import Objective
     from diffusion_fw.objectives.time_sampler import InverseTimeSampler, TimeSampler
     from diffusion_fw.objectives.weighting import Weighting, output_weight
@@ -71,7 +72,9 @@ _PUBLIC = {
         "Measurement",
         "Metric",
         "Subject",
+        "TrackedMetric",
     ),
+    "diffusion_fw.networks.network": ("Network",),
     "diffusion_fw.objectives.objective": ("Objective",),
     "diffusion_fw.objectives.time_sampler": (
         "InverseTimeSampler",

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from diffusion_fw import registry
-from diffusion_fw.checking.findings import Row
-from diffusion_fw.checking.subject import Check, Subject, verdict
+from diffusion_fw.checking.findings import Row, at_least, at_most, verdict
+from diffusion_fw.checking.subject import Check, Subject
 from diffusion_fw.data.dataset import Data, InMemory, from_model
 from diffusion_fw.metrics.metric import Measurement, Metric, TrackedMetric
 from diffusion_fw.metrics.metric import Subject as Model
@@ -66,9 +66,9 @@ def _samples(data: Data, count: int, std: float = STD) -> Tensor:
 
 
 def _build(subject: Subject, data: Data, **overrides: Any) -> Metric:
-    knobs = registry.entry(subject.group, subject.name).knobs
-    chosen = {"num_samples": COUNT, **overrides} if "num_samples" in knobs else overrides
-    changed = Subject(subject.group, subject.name, {**subject.knobs, **chosen})
+    known = registry.entry(subject.group, subject.name).parameters
+    chosen = {"num_samples": COUNT, **overrides} if "num_samples" in known else overrides
+    changed = Subject(subject.group, subject.name, {**subject.parameters, **chosen})
     metric: Metric = changed.assemble(
         features=registry.build("features", data.default_features, shape=data.shape),
         train=data.train,
@@ -138,29 +138,29 @@ def evaluation(subject: Subject) -> Iterator[Row]:
             again, other = (_measure(metric, data, weights, 24, folder) for weights in ("ema", "raw"))
         yield verdict("value", where, None if math.isfinite(first.value) else str(first.value), "finite")
         gap = _apart(first.value, again.value)
-        yield Row("value in other batches", where, f"{gap:.0e} apart", f"at most {TOLERANCE:g} apart", gap <= TOLERANCE)
-        told = None if first.name == again.name != other.name else f"{first.name}, {again.name} and {other.name}"
-        yield verdict("names with weights ema, ema and raw", where, told, "equal, equal and another")
+        yield at_most("value in other batches", where, gap, TOLERANCE, "apart")
+        wrong = None if first.name == again.name != other.name else f"{first.name}, {again.name} and {other.name}"
+        yield verdict("names with weights ema, ema and raw", where, wrong, "equal, equal and another")
         wrong = None
         try:
             json.dumps(first.record)
         except TypeError as error:
             wrong = str(error)
         yield verdict("record", where, wrong, "as JSON")
-    yield Row("kinds of data that it takes", "", str(accepted), "at least 1", accepted > 0)
+    yield at_least("kinds of data that it takes", "", accepted, 1)
 
 
 def name(subject: Subject) -> Iterator[Row]:
     """The name of a tracked metric states what it depends on: the weights, num_samples, the features."""
-    parameters = registry.entry(subject.group, subject.name).parameters
+    arguments = registry.entry(subject.group, subject.name).arguments
     for where, data, metric in _tracked(subject):
         names = [metric.name("ema"), metric.name("raw")]
-        if "num_samples" in parameters:
+        if "num_samples" in arguments:
             other = _build(subject, data, num_samples=COUNT // 2)
             names += [item.name("ema") for item in (other,) if isinstance(item, TrackedMetric)]
         wrong = None if len(set(names)) == len(names) else ", ".join(names)
         yield verdict("names with other weights and num_samples", where, wrong, "different")
-        if "features" in parameters:
+        if "features" in arguments:
             wrong = None if data.default_features in names[0] else names[0]
             yield verdict("name", where, wrong, f"states the features, {data.default_features}")
 
@@ -177,7 +177,7 @@ def batches(subject: Subject) -> Iterator[Row]:
             ("value after other samples and a reset", _value(metric, samples)),
         ):
             gap = _apart(whole, value)
-            yield Row(what, where, f"{gap:.0e} apart", f"at most {TOLERANCE:g} apart", gap <= TOLERANCE)
+            yield at_most(what, where, gap, TOLERANCE, "apart")
 
 
 def floor(subject: Subject) -> Iterator[Row]:
@@ -188,8 +188,7 @@ def floor(subject: Subject) -> Iterator[Row]:
         yield verdict("floor again", where, None if metric.floor() == found else "another", "the same")
         if metric.floor_samples == metric.num_samples == COUNT:
             gap = _apart(found, _value(metric, data.train.__getitems__(range(len(data.train)))[0]))
-            wanted = f"at most {TOLERANCE:g} apart"
-            yield Row("floor and value of all training examples", where, f"{gap:.0e} apart", wanted, gap <= TOLERANCE)
+            yield at_most("floor and value of all training examples", where, gap, TOLERANCE, "apart")
 
 
 def order(subject: Subject) -> Iterator[Row]:

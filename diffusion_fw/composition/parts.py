@@ -14,6 +14,7 @@ from diffusion_fw.composition.facts import Config, Facts
 from diffusion_fw.data.dataset import Data
 from diffusion_fw.denoiser import Denoiser, NetworkDenoiser
 from diffusion_fw.metrics.metric import Metric, TrackedMetric
+from diffusion_fw.networks.network import is_class_conditional
 from diffusion_fw.process.compatibility import check_parameterization
 from diffusion_fw.process.schedule import Schedule
 from diffusion_fw.process.variance import Variance

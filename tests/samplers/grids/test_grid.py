@@ -8,7 +8,6 @@ import pytest
 import torch
 
 import diffusion_fw as dfw
-from diffusion_fw.checking.subject import schedules
 
 NAMES = dfw.names("grid")
 PATHS = ["linear", "cosine", "ncsn", "vp", "ve", "edm", "flow", "cosine_continuous"]
