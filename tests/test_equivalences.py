@@ -148,7 +148,7 @@ def test_ddpm_with_the_large_variance_is_equation_4_of_score_sde():
 @pytest.mark.parametrize("path", SCHEDULES)
 @pytest.mark.parametrize("singlestep", [False, True])
 def test_deterministic_ddim_is_the_exponential_euler_method_of_the_flow(path, singlestep):
-    """Lu et al. 2022 (DPM-Solver), section 4.1: DDIM is DPM-Solver-1, and so is DPM-Solver++-1."""
+    """Lu et al. 2022a, section 4.1: DDIM is DPM-Solver-1, and so is DPM-Solver++-1."""
     denoiser, x, grid = fifteen_steps(path)
     found = states("dpm_solver_pp", denoiser, x, grid, 15, order=1, singlestep=singlestep)
     assert_equal(found, states("ddim", denoiser, x, grid, 15))
@@ -156,7 +156,7 @@ def test_deterministic_ddim_is_the_exponential_euler_method_of_the_flow(path, si
 
 @pytest.mark.parametrize("path", SCHEDULES)
 def test_deterministic_ddim_is_eulers_method_in_rho(path):
-    """Song et al. 2020 (DDIM), equation 14: Euler on d(x / alpha) = eps d(sigma / alpha)."""
+    """Song et al. 2020, equation 14: Euler on d(x / alpha) = eps d(sigma / alpha)."""
     denoiser, x, grid = fifteen_steps(path)
     levels = denoiser.schedule(grid(15, denoiser.schedule))
     rho = torch.exp(-levels.log_snr / 2)

@@ -18,12 +18,12 @@ from diffusion_fw.registry import ConfigError, NonNegative, Runtime, register
 @register("guidance", "classifier")
 @dataclass(frozen=True)
 class Classifier(Guidance):
-    """eps' = eps - scale sigma grad log p(cond | x_t), and x_0 with it.
+    """For Python only: eps' = eps - scale sigma grad log p(cond | x_t), and x_0 with it.
 
     Dhariwal & Nichol 2021, equation 14. classifier(x, level) -> logits (B, K) of the classes of cond int64 (B,). The
-    wrapped denoiser is asked without the condition, so that scale = 1 with the exact classifier is the conditional
-    distribution (Bayes) and scale = 0 the unconditional; conditional=true gives it the condition as well (their
-    guided conditional models, where scale = 0 is unguided).
+    wrapped denoiser is evaluated without the condition: with the exact classifier scale = 1 is the conditional
+    distribution (Bayes) and scale = 0 the unconditional. conditional=true gives it the condition as well (their guided
+    conditional models, where scale = 0 is unguided).
 
     Raises ConfigError when called without cond.
     """
@@ -36,7 +36,7 @@ class Classifier(Guidance):
         if cond is None:
             raise ConfigError(
                 "guidance=classifier was called without cond, the class to guide to; "
-                "give labels, or take classifier out of guidance"
+                "pass labels, or remove classifier from guidance"
             )
 
         def log_probability(x: Tensor) -> Tensor:

@@ -19,14 +19,14 @@ from diffusion_fw.registry import ConfigError, Fraction, NonNegative, Runtime, r
 class ClassifierFree(Guidance):
     """D = D_null + scale (D_cond - D_null): scale = 1 is unguided, Ho & Salimans' w is scale - 1.
 
-    Ho & Salimans 2022, equation 6, for a model trained with its labels cond (B,) dropped to num_classes at times. Both
+    Ho & Salimans 2022, equation 6, for a model trained with some of its labels cond (B,) replaced by num_classes. Both
     predictions come from one evaluation of 2 B examples.
 
-    interval: where to guide, low < position <= high, the position being t, the ratio sigma / alpha ("sigma") or its
-    "log_snr"; elsewhere scale = 1 and only B examples are evaluated (Kynkäänniemi et al. 2024).
+    interval: guide where low < position <= high; the position is t, the ratio sigma / alpha ("sigma") or "log_snr".
+    Elsewhere scale = 1 and only B examples are evaluated (Kynkäänniemi et al. 2024).
 
-    rescale: phi of Lin et al. 2024, equations 14-16: how far the guided x_0 is brought back to the standard deviation,
-    over an example, of the conditional x_0.
+    rescale: phi of Lin et al. 2024, equations 14-16: 1 gives the guided x_0 the standard deviation, over an example, of
+    the conditional x_0; 0 leaves it unchanged.
 
     Raises ConfigError for a model without classes, and when called without cond.
     """
@@ -42,8 +42,8 @@ class ClassifierFree(Guidance):
     def __post_init__(self) -> None:
         if self.num_classes == 0:
             raise ConfigError(
-                "guidance=classifier_free needs a model of labels, and this one has no classes; choose data=... with "
-                "classes and network.class_conditional=true, or take classifier_free out of guidance"
+                "guidance=classifier_free needs a class-conditional model, and this one has no classes; choose data=..."
+                " with classes and network.class_conditional=true, or remove classifier_free from guidance"
             )
         if self.interval is not None and not self.interval[0] < self.interval[1]:
             raise ConfigError(
@@ -61,8 +61,8 @@ class ClassifierFree(Guidance):
     def __call__(self, x: Tensor, level: NoiseLevel, cond: Any = None) -> Prediction:
         if cond is None:
             raise ConfigError(
-                "guidance=classifier_free was called without cond: it needs a model of labels "
-                "(network.class_conditional=true); give labels, or take classifier_free out of guidance"
+                "guidance=classifier_free was called without cond: it needs a class-conditional model "
+                "(network.class_conditional=true); pass labels, or remove classifier_free from guidance"
             )
         scale = self._scale(level)
         if bool((scale == 1).all()):

@@ -1,4 +1,4 @@
-"""x_0 kept within the data's bounds."""
+"""x_0 clamped to the data's bounds."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from diffusion_fw.registry import Runtime, register
 @register("guidance", "clip")
 @dataclass(frozen=True)
 class Clip(Guidance):
-    """x_0 clamped to the bounds of the data, and eps with it; data without bounds (None) are left as they are.
+    """x_0 clamped to the bounds of the data, and eps with it; unchanged for data without bounds (None).
 
-    Ho et al. 2020 clamp x_0 in their samplers: the mean of data within bounds lies within them.
+    Ho et al. 2020 clamp x_0 in their samplers: the posterior mean of bounded data lies within the bounds.
     """
 
     data_range: Runtime[tuple[float, float] | None] = (-1.0, 1.0)

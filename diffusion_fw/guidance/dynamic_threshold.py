@@ -1,4 +1,4 @@
-"""x_0 kept within the data's bounds by scaling, not by saturating."""
+"""x_0 scaled into the data's bounds, so that few values saturate."""
 
 from __future__ import annotations
 
@@ -19,9 +19,8 @@ from diffusion_fw.registry import Fraction, Runtime, register
 class DynamicThreshold(Guidance):
     """x_0' = clamp(x_0, -s, s) / s, s = max(1, the given percentile of |x_0| within an example), and eps with it.
 
-    Saharia et al. 2022 (Imagen), section 2.3, for data in [-1, 1]; other bounds are mapped to [-1, 1] and back, and
-    data without bounds (None) are left as they are. ``percentile`` is a fraction of the example's values; at 1 nothing
-    is clamped, only scaled.
+    Saharia et al. 2022 (Imagen), section 2.3, for data in [-1, 1]. Other bounds are mapped to [-1, 1] and back; without
+    bounds (None) x_0 is unchanged. ``percentile`` is a fraction of the example's values; at 1 x_0 is scaled only.
     """
 
     data_range: Runtime[tuple[float, float] | None] = (-1.0, 1.0)
@@ -34,7 +33,7 @@ class DynamicThreshold(Guidance):
         low, high = self.data_range
         center, radius = (low + high) / 2, (high - low) / 2
         relative = (prediction.x0 - center) / radius
-        # torch.quantile knows float32 and float64 only.
+        # torch.quantile supports float32 and float64 only.
         magnitude = relative.abs().flatten(1).to(torch.promote_types(relative.dtype, torch.float32))
         threshold = magnitude.quantile(self.percentile, dim=1).clamp(min=1).to(relative.dtype)
         threshold = per_example(threshold, x)

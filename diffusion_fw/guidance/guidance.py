@@ -1,4 +1,4 @@
-"""What guidance is: a denoiser that wraps a denoiser."""
+"""The base of every guidance, a denoiser that wraps a denoiser, and how to change a prediction consistently."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from diffusion_fw.registry import Runtime
 
 @dataclass(frozen=True)
 class Guidance(ABC):
-    """A denoiser on the schedule of the one it wraps; several wrap each other, the first of a config innermost."""
+    """A denoiser on the schedule of the one it wraps. Several are nested, the first of a config innermost."""
 
     denoiser: Runtime[Denoiser]
 
     asks_without_label: ClassVar[bool] = False
-    """Whether it asks a model of labels for its prediction without one, which training must have practised."""
+    """Whether it evaluates a class-conditional model without a label, which needs training with label dropout."""
 
     @property
     def schedule(self) -> Schedule:
@@ -33,13 +33,13 @@ class Guidance(ABC):
 
     @abstractmethod
     def __call__(self, x: Tensor, level: NoiseLevel, cond: Any = None) -> Prediction:
-        """x (B, ...), level = schedule(t) with t scalar or (B,), cond what the wrapped denoiser takes."""
+        """x (B, ...), level = schedule(t) with t scalar or (B,), and cond for the wrapped denoiser."""
 
 
 def with_x0(prediction: Prediction, level: NoiseLevel, x0: Tensor) -> Prediction:
     """The prediction moved to another x_0 at the same x_t: eps' = eps - (alpha / sigma)(x_0' - x_0).
 
-    So x_t = alpha x_0' + sigma eps' still holds, and where x_0 stays, eps stays to the bit. At sigma = 0 any eps fits.
+    So x_t = alpha x_0' + sigma eps' holds. Where x_0 is unchanged, so is eps, to the bit. At sigma = 0 any eps fits.
     """
     ratio = torch.exp(level.log_snr / 2).nan_to_num(posinf=0.0)
     eps = prediction.eps - expand(ratio, x0) * (x0 - prediction.x0)
@@ -49,8 +49,8 @@ def with_x0(prediction: Prediction, level: NoiseLevel, x0: Tensor) -> Prediction
 def with_gradient(prediction: Prediction, level: NoiseLevel, gradient: Tensor) -> Prediction:
     """The prediction with a gradient of a log-density of x_t added to the score -eps / sigma.
 
-    eps' = eps - sigma gradient and x_0' = x_0 + (sigma^2 / alpha) gradient. At alpha = 0 the density does not
-    depend on x_t, its gradient cannot say where x_0 moves, and the prediction is left as it is.
+    eps' = eps - sigma gradient and x_0' = x_0 + (sigma^2 / alpha) gradient. At alpha = 0, where the density does not
+    depend on x_t, the prediction is unchanged.
     """
     c_eps = torch.where(level.alpha > 0, level.sigma, 0.0)
     c_x0 = torch.where(level.alpha > 0, level.sigma * torch.exp(-level.log_snr / 2), 0.0)
@@ -62,10 +62,9 @@ def with_gradient(prediction: Prediction, level: NoiseLevel, gradient: Tensor) -
 def linearize(
     denoiser: Denoiser, x: Tensor, level: NoiseLevel, cond: Any = None
 ) -> tuple[Prediction, Callable[[Tensor], Tensor]]:
-    """The prediction at x, and the map v -> (dx_0/dx)^T v; one evaluation, also where the caller records no gradients.
+    """The prediction at x and the map v -> (dx_0/dx)^T v, by one evaluation.
 
-    The map may be called under ``no_grad`` and under ``inference_mode``, and is differentiable where the caller
-    records gradients.
+    The map works under ``no_grad`` and ``inference_mode``, and is differentiable where the caller records gradients.
     """
 
     def predict(x: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
@@ -80,7 +79,7 @@ def linearize(
 def extrapolate(strong: Prediction, weak: Prediction, scale: Tensor) -> Prediction:
     """weak + scale (strong - weak) for x_0 and eps, with the variance of ``strong``; scale float64, scalar or (B,).
 
-    Both ends are moved alike, so x_t = alpha x_0 + sigma eps holds for the result; scale = 1 is ``strong`` to the bit.
+    Both change alike, so x_t = alpha x_0 + sigma eps holds for the result; scale = 1 is ``strong`` to the bit.
     """
     excess = expand(scale - 1, strong.x0)
     x0 = strong.x0 + excess * (strong.x0 - weak.x0)

@@ -1,23 +1,31 @@
-"""Linear measurements y = A x for inverse problems, and how their normal equations are solved.
+"""Linear measurements y = A x for inverse problems.
 
-mask          some of the values (inpainting)
-average_pool  means over square blocks (super-resolution)
-matrix        any matrix, for small examples
+    mask          y = some of the values of x                 inpainting
+    average_pool  y = means over square blocks of an image    super-resolution
+    matrix        y = A x for the flattened x                 any A, for small examples
+
+Guidance by a measurement needs A, A^T and the solution of the normal equations, (prior A A^T + noise I)^+ y.
 """
 
 from __future__ import annotations
 
 import functools
+import zipfile
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
+from diffusion_fw.guidance.guidance import Guidance
+from diffusion_fw.registry import ConfigError, Runtime
+
 
 class LinearOperator(ABC):
-    """A linear map of examples x (B, ...) to measurements y (B, ...); one example's y without B is broadcast."""
+    """A linear map from examples x (B, ...) to measurements y (B, ...); y of one example, without B, is broadcast."""
 
     @abstractmethod
     def __call__(self, x: Tensor) -> Tensor:
@@ -29,7 +37,7 @@ class LinearOperator(ABC):
 
     @abstractmethod
     def solve(self, y: Tensor, prior: Tensor | float, noise: float) -> Tensor:
-        """(prior A A^T + noise I)^+ y; prior a variance that broadcasts against y, noise a variance."""
+        """(prior A A^T + noise I)^+ y for two variances; prior broadcasts against y."""
 
     def pseudo_inverse(self, y: Tensor) -> Tensor:
         """A^+ y = A^T (A A^T)^+ y."""
@@ -87,7 +95,7 @@ class Matrix(LinearOperator):
         return u, torch.where(s > s.max() * max(self.matrix.shape) * torch.finfo(s.dtype).eps, s, 0.0)
 
     def __call__(self, x: Tensor) -> Tensor:
-        return x.flatten(1) @ self.matrix.to(x).T
+        return x.flatten(1) @ self.matrix.to(x).mT
 
     def transpose(self, y: Tensor) -> Tensor:
         return (y @ self.matrix.to(y)).unflatten(-1, self.shape)
@@ -96,5 +104,78 @@ class Matrix(LinearOperator):
         u, s = (value.to(y) for value in self.decomposition)
         inside = y @ u
         solved = (inside * reciprocal(prior * s.square() + noise)) @ u.T
-        # Outside the range of A only the noise is left; without noise that part is dropped.
+        # Outside the range of A there is only noise; without noise that part is dropped.
         return solved + (y - inside @ u.T) / noise if noise > 0 else solved
+
+
+OPERATORS: dict[str, Callable[[Tensor, tuple[int, ...]], LinearOperator]] = {
+    "mask": lambda array, shape: Mask(array),
+    "average_pool": lambda array, shape: AveragePool(int(array)),
+    "matrix": Matrix,
+}
+"""The operators of a file, from an array and the shape of an example."""
+
+
+def read_measurement(path: str, shape: tuple[int, ...]) -> tuple[LinearOperator, Tensor]:
+    """The operator and the measurement y of one example of this shape, from an npz file.
+
+    The file holds y as ``measurement``, float values as the model sees them or uint8 pixels, and the operator as
+    ``mask``, ``average_pool`` or ``matrix``. ConfigError for another file, and for another shape.
+    """
+    try:
+        arrays = {key: torch.from_numpy(value) for key, value in dict(np.load(path, allow_pickle=False)).items()}
+    except (OSError, EOFError, TypeError, ValueError, zipfile.BadZipFile) as error:
+        raise ConfigError(f"{path} is not an npz file of numbers: {error}") from None
+    names = sorted(arrays.keys() & OPERATORS.keys())
+    if len(names) != 1 or arrays.keys() != {"measurement", *names}:
+        raise ConfigError(
+            f"{path} holds {', '.join(sorted(arrays)) or 'nothing'}; it must hold measurement and one of "
+            f"{', '.join(OPERATORS)}"
+        )
+    (name,), y = names, arrays["measurement"]
+    y = y / 127.5 - 1 if y.dtype == torch.uint8 else y.float()
+    try:
+        operator = OPERATORS[name](arrays[name], shape)
+        measured, example = operator(torch.zeros(1, *shape))[0], operator.transpose(y[None])[0]
+        fits = measured.shape == y.shape and example.shape == shape
+    except (RuntimeError, ValueError):
+        fits = False
+    if not fits:
+        raise ConfigError(
+            f"{path}: {name} {tuple(arrays[name].shape)} and measurement {tuple(y.shape)} do not fit examples of "
+            f"shape {shape}"
+        )
+    return operator, y
+
+
+@dataclass(frozen=True)
+class Measured(Guidance):
+    """A guidance by a measurement y = A x_0: operator and measurement in Python, or an npz ``file`` with both.
+
+    measurement: of one example's shape, or (B, ...). ConfigError where it is missing or does not fit.
+    """
+
+    operator: Runtime[LinearOperator | None] = None
+    measurement: Runtime[Tensor | None] = None
+    shape: Runtime[tuple[int, ...] | None] = None
+    file: str | None = None
+
+    def __post_init__(self) -> None:
+        # A bad file is refused when the guidance is built, not at the first evaluation.
+        _ = self.known
+
+    @functools.cached_property
+    def known(self) -> tuple[LinearOperator, Tensor]:
+        """A and y."""
+        if self.operator is not None and self.measurement is not None:
+            return self.operator, self.measurement
+        key = f"guidance.{type(self).__name__.lower()}.file"
+        if self.file is None or self.shape is None:
+            raise ConfigError(
+                f"it needs a measurement; give {key}=FILE.npz, which holds measurement and one of "
+                f"{', '.join(OPERATORS)}, or in Python operator=... and measurement=..."
+            )
+        try:
+            return read_measurement(self.file, self.shape)
+        except ConfigError as error:
+            raise ConfigError(f"{key}: {error}") from None

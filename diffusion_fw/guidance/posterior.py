@@ -7,30 +7,29 @@ from typing import Any
 
 from torch import Tensor
 
-from diffusion_fw.guidance.guidance import Guidance, linearize, with_gradient
-from diffusion_fw.guidance.operators import LinearOperator
+from diffusion_fw.guidance.guidance import linearize, with_gradient
+from diffusion_fw.guidance.operators import Measured
 from diffusion_fw.process.level import NoiseLevel, expand
 from diffusion_fw.process.parameterization import Prediction
-from diffusion_fw.registry import ConfigError, NonNegative, Runtime, register
+from diffusion_fw.registry import ConfigError, NonNegative, register
 
 
 @register("guidance", "posterior")
 @dataclass(frozen=True)
-class Posterior(Guidance):
+class Posterior(Measured):
     """The score with scale grad log N(y; A x_0(x_t), r^2 A A^T + noise_std^2 I) added, for y = A x_0 + noise.
 
     The gradient is (dx_0/dx_t)^T A^T (r^2 A A^T + noise_std^2 I)^{-1} (y - A x_0), by one backward pass through the
     denoiser. r^2 = sigma^2 data_std^2 / (sigma^2 + alpha^2 data_std^2), the variance of x_0 given x_t for Gaussian data
-    of standard deviation data_std, is ΠGDM's (Song et al. 2023, with data_std = 1):
-    exact for such data. data_std = 0 takes x_0(x_t) for certain, which is DPS (Chung et al. 2023, equation 16); its
-    gradient then grows as 1 / noise_std^2 and wants small steps or a smaller scale. scale = 0 is unguided.
+    of standard deviation data_std, is that of Song et al. 2023 (ΠGDM, data_std = 1) and exact for such data.
+    data_std = 0 treats x_0(x_t) as certain, which is DPS (Chung et al. 2023, equation 16); its gradient grows as
+    1 / noise_std^2 and needs small steps or a smaller scale. scale = 0 is unguided.
 
-    measurement: of one example's shape, or (B, ...). Stack it after a guidance that doubles the batch.
-    Raises ConfigError where both standard deviations are 0.
+    ``file``: an npz file with y as ``measurement`` (float values as the model sees them, or uint8 pixels) and A as one
+    of ``mask`` (true where known), ``average_pool`` (the size of a block) and ``matrix`` (for flattened examples).
+    Put it after a guidance that doubles the batch. Raises ConfigError where both standard deviations are 0.
     """
 
-    operator: Runtime[LinearOperator]
-    measurement: Runtime[Tensor]
     noise_std: NonNegative = 0.0
     data_std: NonNegative = 1.0
     scale: NonNegative = 1.0
@@ -38,15 +37,17 @@ class Posterior(Guidance):
     def __post_init__(self) -> None:
         if self.noise_std == 0 and self.data_std == 0:
             raise ConfigError(
-                "guidance.posterior.data_std=0 takes the prediction for certain, which no exact measurement "
-                "(guidance.posterior.noise_std=0) allows; raise one of the two"
+                "guidance.posterior.data_std=0 and guidance.posterior.noise_std=0 treat both the prediction and the "
+                "measurement as certain, which they cannot be at once; raise one of the two"
             )
+        super().__post_init__()
 
     def __call__(self, x: Tensor, level: NoiseLevel, cond: Any = None) -> Prediction:
+        operator, y = self.known
         prediction, pullback = linearize(self.denoiser, x, level, cond)
         noise, data = level.sigma.square(), level.alpha.square() * self.data_std**2
         variance = noise * self.data_std**2 / (noise + data)
-        residual = self.measurement.to(x) - self.operator(prediction.x0)
-        weighted = self.operator.solve(residual, expand(variance, residual), self.noise_std**2)
-        gradient = pullback(self.operator.transpose(weighted))
+        residual = y.to(x) - operator(prediction.x0)
+        weighted = operator.solve(residual, expand(variance, residual), self.noise_std**2)
+        gradient = pullback(operator.transpose(weighted))
         return with_gradient(prediction, level, self.scale * gradient)

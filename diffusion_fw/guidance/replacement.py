@@ -1,4 +1,4 @@
-"""Linear inverse problems by replacing what the measurement determines."""
+"""Linear inverse problems: the part of x_0 that the measurement determines is replaced."""
 
 from __future__ import annotations
 
@@ -7,31 +7,30 @@ from typing import Any
 
 from torch import Tensor
 
-from diffusion_fw.guidance.guidance import Guidance, with_x0
-from diffusion_fw.guidance.operators import LinearOperator
+from diffusion_fw.guidance.guidance import with_x0
+from diffusion_fw.guidance.operators import Measured
 from diffusion_fw.process.level import NoiseLevel
 from diffusion_fw.process.parameterization import Prediction
-from diffusion_fw.registry import Runtime, register
+from diffusion_fw.registry import register
 
 
 @register("guidance", "replacement")
 @dataclass(frozen=True)
-class Replacement(Guidance):
+class Replacement(Measured):
     """x_0' = A^+ y + (x_0 - A^+ A x_0) for a noiseless measurement y = A x_0, and eps with it.
 
-    Wang et al. 2023 (DDNM), the range-null space decomposition: the measured part of x_0 is y's, the null space of A is
-    the model's. With a mask this is inpainting by replacement (Song et al. 2021, appendix I.2; Lugmayr et al. 2022) at
-    the level of the denoiser, so that it holds under any sampler, and the samples agree with y to rounding. The rest
-    of x_0 learns of y only through the steps that follow, so the posterior is approximate (``posterior`` is sharper).
+    Wang et al. 2023 (DDNM), the range-null space decomposition: the range of A^+ comes from y, the null space of A from
+    the model. With a mask this is inpainting by replacement (Song et al. 2021, appendix I.2; Lugmayr et al. 2022), done
+    in the denoiser, so it works with any sampler, and the samples agree with y to rounding. The rest of x_0 depends on
+    y only through later steps, so the posterior is approximate (``posterior`` is closer).
 
-    measurement: of one example's shape, or (B, ...). Stack it after a guidance that doubles the batch.
+    ``file``: an npz file with y as ``measurement`` (float values as the model sees them, or uint8 pixels) and A as one
+    of ``mask`` (true where known), ``average_pool`` (the size of a block) and ``matrix`` (for flattened examples).
     """
 
-    operator: Runtime[LinearOperator]
-    measurement: Runtime[Tensor]
-
     def __call__(self, x: Tensor, level: NoiseLevel, cond: Any = None) -> Prediction:
+        operator, y = self.known
         prediction = self.denoiser(x, level, cond)
         x0 = prediction.x0
-        null_space = x0 - self.operator.pseudo_inverse(self.operator(x0))
-        return with_x0(prediction, level, self.operator.pseudo_inverse(self.measurement.to(x0)) + null_space)
+        null_space = x0 - operator.pseudo_inverse(operator(x0))
+        return with_x0(prediction, level, operator.pseudo_inverse(y.to(x0)) + null_space)

@@ -1,4 +1,4 @@
-"""A model run along another path than the one it was trained on."""
+"""A model on another path than that of its training."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from diffusion_fw.registry import ConfigError, Runtime, register
 
 @dataclass(frozen=True)
 class Rescheduled(Guidance):
-    """The denoiser of a model, trained on its own schedule, on the schedule ``target``.
+    """The denoiser of a model that was trained on its own schedule, on the schedule ``target``.
 
-    Two Gaussian paths are one up to scale: at t' with log_snr'(t') = log_snr(t), x_{t'} = (alpha' / alpha) x_t, and
+    Two Gaussian paths are equal up to scale: at t' with log_snr'(t') = log_snr(t), x_{t'} = (alpha' / alpha) x_t, and
     x_0 and eps are the same (Kingma et al. 2021, section 5; Lipman et al. 2024, "Flow matching guide and code", on the
-    change of scheduler after training). Where the target is noisier or cleaner than the model ever was (log_snr =
-    -inf of ``flow`` at t = 1, a model on a table below its first row), the model is asked at its nearest level and eps
-    is what x_0 leaves of x_t.
+    change of scheduler after training). Where the target is noisier or cleaner than the model's schedule (log_snr =
+    -inf of ``flow`` at t = 1, or below the first row of a table), the model is evaluated at its nearest level and eps
+    follows from x_t and x_0.
     """
 
     target: Schedule
@@ -38,10 +38,10 @@ class Rescheduled(Guidance):
     def __call__(self, x: Tensor, level: NoiseLevel, cond: Any = None) -> Prediction:
         source = self.denoiser.schedule
         own = source(source.time(level.log_snr))
-        # x is scaled by the larger of signal and noise, the one that neither path has at 0.
+        # x is scaled by the larger of signal and noise, which is not 0 on either path.
         noisy = level.log_snr < 0
         scale = torch.where(noisy, own.sigma / level.sigma, own.alpha / level.alpha)
-        # What solves x = alpha x0 + sigma eps for eps; 0 and 1 where the two log_snr agree.
+        # These solve x = alpha x0 + sigma eps for eps; 0 and 1 where the two log_snr agree.
         c_x0 = torch.where(noisy, torch.exp(own.log_snr / 2) - torch.exp(level.log_snr / 2), 0.0)
         c_eps = torch.where(noisy, 1.0, torch.exp((level.log_snr - own.log_snr) / 2))
         prediction = self.denoiser(expand(scale, x) * x, own, cond)
@@ -56,9 +56,9 @@ def rescheduled(
     schedule: str | None = None,
     knobs: dict[str, bool | int | float | str] = {},  # noqa: B006 - the default is read, never changed
 ) -> Rescheduled:
-    """Run the model along another path than its own: ``target``, or the schedule of that name with those knobs.
+    """Run the model on another path: ``target``, or the schedule of this name with the parameters in ``knobs``.
 
-    Raises ConfigError where no schedule is named, and for one that cannot be built.
+    Raises ConfigError without a schedule, and for one that cannot be built.
     """
     if target is None:
         if schedule is None:

@@ -53,7 +53,7 @@ def weights(r: Sequence[float], h: float, b: float, alpha: float) -> tuple[float
 @register("sampler", "unipc")
 @dataclass(frozen=True)
 class UniPC(LinearSampler):
-    """UniPC-p, p = solver_order: the predictor UniP-p of order p, and the corrector UniC-p, which raises it to p + 1.
+    """UniPC-p, p = solver_order: the predictor UniP-p of order p, with the corrector UniC-p of order p + 1.
 
     Zhao et al. 2023, multistep, in the prediction of x_0. B(h) is -h for ``bh1`` and exp(-h) - 1 for ``bh2``; they
     differ only where a_1 is the published 1/2. The last step is not corrected; to sigma = 0 it is x_s = m_0.

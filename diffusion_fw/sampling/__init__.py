@@ -1,1 +1,1 @@
-"""Drawing many samples in chunks, and how much memory a chunk takes."""
+"""Many samples in chunks, and the memory of a chunk."""

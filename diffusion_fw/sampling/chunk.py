@@ -1,4 +1,4 @@
-"""The bytes that tensors take, followed from their making to their end."""
+"""How much memory sampling takes, and how many samples to draw at once."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from diffusion_fw.samplers.sampler import Sampler
 from diffusion_fw.sampling.draw import cycle_labels
 
 PROBES = (2, 4)
-"""Batch sizes at which sampling is measured; what it needs grows linearly."""
+"""Batch sizes at which the memory is measured; it grows linearly with them."""
 
 FREE_FRACTION = 0.5
-"""The part of the free memory that batch_size=auto takes for sampling."""
+"""The fraction of the free memory that batch_size=auto uses for sampling."""
 
 MOST_ON_CPU, MOST_ON_GPU = 256, 1 << 16
 
 
 class Following(TorchDispatchMode):
-    """``now`` and ``peak``: the bytes of the storages made inside, or given to ``hold``, that are still alive.
+    """Counts the live bytes of the storages made inside, or passed to ``hold``: ``now`` and at most, ``peak``.
 
-    Works on tensors without memory (FakeTensorMode) as on real ones. What a kernel takes for itself is not seen.
+    Works on real tensors and on tensors without memory (FakeTensorMode). A kernel's own workspace is not counted.
     """
 
     def __init__(self) -> None:
@@ -38,7 +38,7 @@ class Following(TorchDispatchMode):
         self._known: weakref.WeakSet[Any] = weakref.WeakSet()
 
     def hold(self, tensor: Tensor) -> None:
-        """Count a tensor's storage, once, until nothing refers to it."""
+        """Count a tensor's storage once, until it is freed."""
         storage = tensor.untyped_storage()
         if storage in self._known:
             return
@@ -51,7 +51,7 @@ class Following(TorchDispatchMode):
         self.now -= size
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        # What was made outside is not made here by taking a view of it.
+        # A view of a tensor from outside is no new storage.
         self._known.update(item.untyped_storage() for item in _tensors((args, kwargs)))
         result = func(*args, **(kwargs or {}))
         for item in _tensors(result):
@@ -65,13 +65,13 @@ def _tensors(tree: Any) -> list[Tensor]:
 
 @dataclass(frozen=True)
 class Chunk:
-    """Bytes that drawing a chunk of samples takes beside the weights: ``fixed + each * count``."""
+    """Bytes for a chunk of samples besides the weights: ``fixed + each * count``."""
 
     fixed: int
     each: int
 
     def of(self, count: int) -> int:
-        """Of a chunk of ``count`` samples."""
+        """The bytes for ``count`` samples."""
         return self.fixed + self.each * count
 
 
@@ -79,7 +79,7 @@ class Chunk:
 def measure_chunk(
     sampler: Sampler, denoiser: Denoiser, shape: tuple[int, ...], num_classes: int, device: torch.device
 ) -> Chunk:
-    """What one evaluation of the denoiser takes, its guidance included, beside x_t, its noise and the next state."""
+    """The memory of one evaluation of the denoiser and its guidance, with x_t, its noise and the next state."""
     level = sampler.levels(denoiser.schedule)[0]
     peaks = []
     for count in PROBES:
@@ -93,7 +93,7 @@ def measure_chunk(
 
 
 def chunk_size(batch_size: int | str, measured: Callable[[], Chunk], device: torch.device) -> int:
-    """The batch size given, or for "auto" the largest power of two of which a chunk takes half of the free memory.
+    """The given batch size, or for "auto" the largest power of two whose chunk fits into half of the free memory.
 
     At most MOST_ON_CPU or MOST_ON_GPU.
     """

@@ -1,4 +1,4 @@
-"""Drawing many samples: in chunks, each sample from its own seed."""
+"""Many samples, in chunks, each from its own seed."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from diffusion_fw.samplers.sampler import Sampler, Step
 def start(
     denoiser: Denoiser, shape: tuple[int, ...], indices: Sequence[int], seed: int, device: torch.device | str
 ) -> tuple[Tensor, SampleNoise]:
-    """x_T of the samples with these indices, and the source of their later noise."""
+    """x_T of the samples with these indices, and the noise of their later steps."""
     noise = SampleNoise(seed, indices)
     return prior(denoiser.schedule, (len(indices), *shape), noise).to(device), noise
 
 
 def cycle_labels(indices: Sequence[int], num_classes: int, device: torch.device | str) -> Tensor | None:
-    """Sample i is of class i mod num_classes; None where there are no classes."""
+    """The classes of the samples, i mod num_classes for sample i; None without classes."""
     return torch.tensor(indices, device=device) % num_classes if num_classes else None
 
 
@@ -36,7 +36,7 @@ def draw(
     batch_size: int = 256,
     device: torch.device | str = "cpu",
 ) -> Iterator[tuple[Sequence[int], Tensor]]:
-    """Yields (indices, x_0) in chunks; sample i depends on (seed, i) alone, its class is i mod num_classes if any."""
+    """Yields (indices, x_0) in chunks; sample i depends on (seed, i) alone, and has class i mod num_classes if any."""
     for first in range(0, len(indices), batch_size):
         chunk = indices[first : first + batch_size]
         x, noise = start(denoiser, shape, chunk, seed, device)
@@ -55,7 +55,7 @@ def frames(
     count: int = 10,
     device: torch.device | str = "cpu",
 ) -> tuple[list[float], Tensor]:
-    """The times and states (S, B, *shape) of about ``count`` moments from noise to data, both ends included."""
+    """The times and states (S, B, *shape) of at most ``count`` steps from noise to data, both ends included."""
     x, noise = start(denoiser, shape, indices, seed, device)
     cond = cycle_labels(indices, num_classes, device)
     first = float(sampler.levels(denoiser.schedule).t[0])

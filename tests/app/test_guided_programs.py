@@ -1,4 +1,4 @@
-"""Guidance that takes a second model or another path, from the command line."""
+"""Guidance that takes a second model, another path or a measurement, from the command line."""
 
 from __future__ import annotations
 
@@ -143,3 +143,30 @@ def test_a_path_that_cannot_be_followed_is_refused(drawn, words, message):
 def test_explain_checks_the_guided_path(tiny):
     with pytest.raises(ConfigError, match="it needs the path to follow"):
         explain(tiny({**POINTS, "guidance": ["rescheduled"]}), [])
+
+
+@pytest.fixture
+def inpainting(tmp_path_factory):
+    path = tmp_path_factory.mktemp("measurement") / "known.npz"
+    np.savez(path, measurement=np.array([0.25, 0.0]), mask=np.array([True, False]))
+    return path
+
+
+def test_replacement_reads_its_measurement_from_a_file(drawn, inpainting):
+    samples = drawn("main", "guidance=[replacement]", f"guidance.replacement.file={inpainting}")
+    np.testing.assert_allclose(samples[:, 0], 0.25, atol=1e-6)
+    assert samples[:, 1].std() > 0.01
+
+
+def test_posterior_reads_its_measurement_from_a_file(drawn, inpainting):
+    words = ["guidance=[posterior]", f"guidance.posterior.file={inpainting}", "guidance.posterior.noise_std=1"]
+    unguided = drawn("main", "guidance=none")
+    np.testing.assert_allclose(drawn("main", *words, "guidance.posterior.scale=0"), unguided, atol=1e-6)
+    assert np.abs(drawn("main", *words) - unguided).max() > 1e-3
+
+
+def test_a_measurement_of_another_shape_is_refused(drawn, tmp_path_factory):
+    path = tmp_path_factory.mktemp("measurement") / "known.npz"
+    np.savez(path, measurement=np.zeros(3), mask=np.ones(3))
+    with pytest.raises(ConfigError, match=r"guidance=posterior: guidance\.posterior\.file: .*shape \(2,\)"):
+        drawn("main", "guidance=[posterior]", f"guidance.posterior.file={path}")

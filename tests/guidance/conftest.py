@@ -1,4 +1,4 @@
-"""Closed-form denoisers of labelled data that record how they were asked."""
+"""Closed-form denoisers of labelled data that record their evaluations."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ def test_guiding_by_a_shifted_gaussian_samples_the_gaussian_on_the_other_side(to
     torch.testing.assert_close(sampler(guided, tools.draw()), sampler(beyond, tools.draw()), rtol=1e-10, atol=1e-10)
 
 
-def test_the_weak_model_is_asked_on_the_same_condition_and_not_at_all_at_scale_1(tools):
+def test_the_weak_model_is_evaluated_on_the_same_condition_and_not_at_all_at_scale_1(tools):
     main, weak = tools.Mixture(), tools.Mixture(stds=torch.ones(3, dtype=torch.float64))
     x, cond, level = tools.draw(), tools.labels(), main.schedule(tools.times(0.4))
     guided = dfw.build("guidance", "autoguidance", denoiser=main, weak=weak, scale=2.0)

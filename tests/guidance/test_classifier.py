@@ -8,8 +8,8 @@ import torch
 import diffusion_fw as dfw
 
 
-def build(denoiser, **knobs):
-    return dfw.build("guidance", "classifier", denoiser=denoiser, classifier=denoiser.log_joint, **knobs)
+def build(denoiser, **parameters):
+    return dfw.build("guidance", "classifier", denoiser=denoiser, classifier=denoiser.log_joint, **parameters)
 
 
 @pytest.mark.parametrize("schedule", ["vp", "flow", "edm", "linear"])

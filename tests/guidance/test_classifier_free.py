@@ -8,8 +8,8 @@ import torch
 import diffusion_fw as dfw
 
 
-def build(denoiser, **knobs):
-    return dfw.build("guidance", "classifier_free", denoiser=denoiser, **{"num_classes": 3, **knobs})
+def build(denoiser, **parameters):
+    return dfw.build("guidance", "classifier_free", denoiser=denoiser, **{"num_classes": 3, **parameters})
 
 
 def test_the_guided_score_is_that_of_the_tilted_density(tools):
@@ -43,9 +43,9 @@ def test_scale_1_is_the_conditional_model_and_scale_0_the_unconditional(tools):
 
 
 def test_two_predictions_cost_one_evaluation_of_twice_the_batch_and_none_where_unguided(tools):
-    def batches(t, **knobs):
+    def batches(t, **parameters):
         denoiser = tools.Mixture()
-        guided = build(denoiser, **knobs)
+        guided = build(denoiser, **parameters)
         guided(tools.draw(), guided.schedule(t), tools.labels())
         return denoiser.batches
 
@@ -96,8 +96,9 @@ def test_data_without_classes_is_refused_when_built_and_a_missing_label_when_cal
 
 
 @pytest.mark.parametrize(
-    "knobs", [{"interval": [0.5, 0.2]}, {"interval": [0.5]}, {"scale": -1.0}, {"rescale": 1.5}, {"interval_unit": "x"}]
+    "parameters",
+    [{"interval": [0.5, 0.2]}, {"interval": [0.5]}, {"scale": -1.0}, {"rescale": 1.5}, {"interval_unit": "x"}],
 )
-def test_a_knob_that_has_no_meaning_is_refused_by_its_key(tools, knobs):
-    with pytest.raises(dfw.ConfigError, match=r"guidance.*" + next(iter(knobs))):
-        build(tools.Mixture(), **knobs)
+def test_a_parameter_without_meaning_is_refused_by_its_key(tools, parameters):
+    with pytest.raises(dfw.ConfigError, match=r"guidance.*" + next(iter(parameters))):
+        build(tools.Mixture(), **parameters)

@@ -14,11 +14,18 @@ Y = torch.tensor([0.6, -0.8], dtype=torch.float64)
 OPERATOR = Matrix(MATRIX, (4,))
 
 
-def build(denoiser, **knobs):
+def build(denoiser, **parameters):
     return dfw.build(
         "guidance",
         "posterior",
-        **{"denoiser": denoiser, "operator": OPERATOR, "measurement": Y, "data_std": STD, "noise_std": 0.2, **knobs},
+        **{
+            "denoiser": denoiser,
+            "operator": OPERATOR,
+            "measurement": Y,
+            "data_std": STD,
+            "noise_std": 0.2,
+            **parameters,
+        },
     )
 
 
@@ -86,7 +93,7 @@ def test_scale_0_is_unguided(tools):
 
 
 def test_correlated_unknown_values_follow_the_known_ones_better_than_by_replacement(tools):
-    """Two narrow Gaussians on a diagonal: the known value tells which of them, and so the unknown one."""
+    """Two narrow Gaussians on a diagonal: the known value decides between them, and so the unknown one."""
     means = torch.tensor([[1.0, 1.0], [-1.0, -1.0]], dtype=torch.float64)
     half = torch.full((2,), 0.5, dtype=torch.float64)
     denoiser = tools.Mixture(means=means, stds=0.2 * half, weights=half)

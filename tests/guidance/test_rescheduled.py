@@ -61,24 +61,24 @@ def test_its_schedule_is_the_target_and_any_sampler_follows_it(tools):
     )
 
 
-def test_beyond_the_models_noise_it_is_asked_at_its_noisiest_level(tools):
+def test_beyond_the_models_noise_it_is_evaluated_at_its_noisiest_level(tools):
     vp, flow = schedule("vp"), schedule("flow")
-    asked = []
+    evaluations = []
 
     class Spy(tools.Mixture):
         def __call__(self, x, level, cond=None):
-            asked.append((x, level))
+            evaluations.append((x, level))
             return super().__call__(x, level, cond)
 
     rescheduled = dfw.build("guidance", "rescheduled", denoiser=Spy(vp), target=flow)
     x, level = tools.draw(), flow(tools.times(1.0))
     prediction = rescheduled(x, level)
-    torch.testing.assert_close(asked[0][1].t, tools.times(1.0), rtol=1e-12, atol=0)
-    torch.testing.assert_close(asked[0][0], x * asked[0][1].sigma)
+    torch.testing.assert_close(evaluations[0][1].t, tools.times(1.0), rtol=1e-12, atol=0)
+    torch.testing.assert_close(evaluations[0][0], x * evaluations[0][1].sigma)
     torch.testing.assert_close(prediction.eps, x)
 
 
-def test_below_a_tables_first_row_it_is_asked_at_that_row(tools):
+def test_below_a_tables_first_row_it_is_evaluated_at_that_row(tools):
     linear, edm = schedule("linear"), schedule("edm")
     rescheduled = dfw.build("guidance", "rescheduled", denoiser=tools.Mixture(linear), target=edm)
     level = edm(tools.times(0.002 / 80))

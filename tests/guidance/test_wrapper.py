@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
 
@@ -69,9 +71,9 @@ def test_the_wrapped_models_variance_is_kept(wrapped, tools):
     x, level = tools.draw(), wrapped.schedule(tools.times(0.5))
     logit = wrapped(x, level, tools.labels()).variance_logit
     own = tools.Mixture(wrapped.schedule, learned_variance=True)
-    # Classifier guidance alone asks its model without the label.
-    asked = None if hasattr(wrapped, "classifier") else tools.labels()
-    torch.testing.assert_close(logit, own(x, level, asked).variance_logit)
+    # Classifier guidance alone evaluates its model without the label.
+    labels = None if hasattr(wrapped, "classifier") else tools.labels()
+    torch.testing.assert_close(logit, own(x, level, labels).variance_logit)
 
 
 def test_a_step_never_waits_for_the_device(wrapped, tools):
@@ -85,7 +87,7 @@ def test_a_step_never_waits_for_the_device(wrapped, tools):
     for key, value in (("weak", Meta()), ("classifier", lambda x, level: x), ("measurement", VALUES.to("meta"))):
         if hasattr(wrapped, key):
             changes[key] = value
-    guidance = type(wrapped)(**{**vars(wrapped), **changes})
+    guidance = dataclasses.replace(wrapped, **changes)
     # A tensor without values raises where one is read on the host.
     x, cond = torch.empty(6, 4, device="meta"), torch.empty(6, dtype=torch.int64, device="meta")
     assert guidance(x, guidance.schedule(tools.times(0.5)), cond).eps.is_meta
@@ -124,7 +126,7 @@ def test_no_signal_at_all_gives_no_nan(tools):
         assert tools.residual(tools.draw(), level, prediction) < 1e-12
 
 
-def test_wrappers_stack_and_the_last_has_the_last_word(tools):
+def test_wrappers_nest_and_the_last_is_outermost(tools):
     denoiser = tools.Mixture()
     guided = dfw.build("guidance", "classifier_free", denoiser=denoiser, num_classes=3, scale=6.0)
     clipped = dfw.build("guidance", "clip", denoiser=guided)
@@ -142,7 +144,18 @@ def test_wrappers_stack_and_the_last_has_the_last_word(tools):
     assert tools.residual(x, level, clipped(x, level, cond)) < 1e-12
 
 
-@pytest.mark.parametrize("name", ["classifier", "posterior", "replacement"])
-def test_what_only_python_can_give_is_asked_for_by_name(name, tools):
-    with pytest.raises(dfw.ConfigError, match=f"guidance={name} needs"):
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("classifier", "guidance=classifier needs classifier"),
+        ("posterior", r"it needs a measurement; give guidance\.posterior\.file=FILE\.npz"),
+        ("replacement", r"it needs a measurement; give guidance\.replacement\.file=FILE\.npz"),
+    ],
+)
+def test_what_is_missing_is_named(name, message, tools):
+    with pytest.raises(dfw.ConfigError, match=message):
         dfw.build("guidance", name, denoiser=tools.Mixture())
+
+
+def test_help_says_that_a_classifier_is_for_python_only():
+    assert registry.entry("guidance", "classifier").summary.startswith("For Python only")

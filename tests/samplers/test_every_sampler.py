@@ -14,7 +14,7 @@ SCHEDULES = {"linear": Linear(), "vp": VP(), "flow": Flow(), "zero_snr": Linear(
 
 
 class Counted:
-    """A denoiser that counts how often it is asked."""
+    """A denoiser that counts its evaluations."""
 
     def __init__(self, denoiser):
         self.denoiser, self.schedule, self.calls = denoiser, denoiser.schedule, 0
@@ -102,10 +102,10 @@ def test_gradients_pass_through_the_trajectory(tools, name):
 @pytest.mark.parametrize("name", NAMES)
 def test_samples_of_a_mixture_have_its_moments(tools, name):
     """Mean and covariance of 4000 samples within five standard errors, and what coarse steps leave besides."""
-    knobs = {"annealed_langevin": {"step_size": 1e-4, "steps_per_level": 10}, "predictor_corrector": {"snr": 0.05}}
+    parameters = {"annealed_langevin": {"step_size": 1e-4, "steps_per_level": 10}, "predictor_corrector": {"snr": 0.05}}
     denoiser = tools.Mixture(VP())
     grid = tools.Clean(1.0, 1e-3)
-    sampler = registry.build("sampler", name, steps=100, grid=grid, **knobs.get(name, {}))
+    sampler = registry.build("sampler", name, steps=100, grid=grid, **parameters.get(name, {}))
     generator = torch.Generator().manual_seed(0)
 
     def noise(like):

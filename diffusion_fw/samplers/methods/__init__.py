@@ -1,1 +1,1 @@
-"""Machinery that samplers share; nothing here is a choice of a config."""
+"""Numerical methods that samplers share; none of them is a choice of the config."""

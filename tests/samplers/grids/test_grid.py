@@ -69,11 +69,11 @@ def test_log_snr_reaches_from_the_end_of_the_schedule_to_its_smallest_noise(path
 
 @pytest.mark.parametrize("name", ["karras", "log_snr"])
 def test_a_grid_in_noise_is_the_same_in_noise_on_every_schedule_that_reaches_it(name):
-    knobs = {"sigma_min": 0.05, "sigma_max": 20.0} if name == "karras" else {"log_snr_min": -6.0, "log_snr_max": 6.0}
+    range_of = {"karras": {"sigma_min": 0.05, "sigma_max": 20.0}, "log_snr": {"log_snr_min": -6.0, "log_snr_max": 6.0}}
     found = []
     for path in ("linear", "cosine", "vp", "edm", "flow", "ve"):
         schedule = dfw.build("schedule", path)
-        found.append(schedule(dfw.build("grid", name, **knobs)(15, schedule)).log_snr[1:-1])
+        found.append(schedule(dfw.build("grid", name, **range_of[name])(15, schedule)).log_snr[1:-1])
     for log_snr in found[1:]:
         torch.testing.assert_close(log_snr, found[0], rtol=1e-8, atol=1e-9)
 
@@ -106,11 +106,11 @@ def test_explicit_times_outside_the_unit_interval_are_refused(times):
         dfw.build("grid", "explicit", times=times)
 
 
-@pytest.mark.parametrize(("name", "knobs"), [("explicit", {"times": [1, 0.5]}), ("respaced", {"spec": "10,20"})])
-def test_another_number_of_times_than_steps_names_the_number_to_set(name, knobs):
+@pytest.mark.parametrize(("name", "parameters"), [("explicit", {"times": [1, 0.5]}), ("respaced", {"spec": "10,20"})])
+def test_another_number_of_times_than_steps_names_the_number_to_set(name, parameters):
     count = 2 if name == "explicit" else 30
     with pytest.raises(dfw.ConfigError, match=f"set sampler.steps={count}"):
-        dfw.build("grid", name, **knobs)(50, dfw.build("schedule", "linear"))
+        dfw.build("grid", name, **parameters)(50, dfw.build("schedule", "linear"))
 
 
 def test_ranges_in_the_wrong_order_are_refused():

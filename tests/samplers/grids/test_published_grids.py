@@ -8,10 +8,10 @@ import torch
 import diffusion_fw as dfw
 
 
-def indices(name: str, steps: int, num_steps: int = 1000, **knobs) -> list[int]:
+def indices(name: str, steps: int, num_steps: int = 1000, **parameters) -> list[int]:
     """DDPM's 0-based indices that the grid visits, increasing."""
     schedule = dfw.build("schedule", "cosine", num_steps=num_steps)
-    times = dfw.build("grid", name, **knobs)(steps, schedule)[:-1]
+    times = dfw.build("grid", name, **parameters)(steps, schedule)[:-1]
     rows = times * num_steps
     torch.testing.assert_close(rows, rows.round(), rtol=0, atol=1e-9)
     return (rows.round().long() - 1).flip(0).tolist()
