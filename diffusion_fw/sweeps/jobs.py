@@ -26,7 +26,7 @@ from rich.text import Text
 from diffusion_fw.files import atomic_write
 from diffusion_fw.pictures.sweep_jobs import jobs_over, jobs_picture
 from diffusion_fw.runs.record import FAILED, FINISHED, NAME, RUNNING, InUseError, choices_of, read_record
-from diffusion_fw.training.outages import log_os_errors
+from diffusion_fw.training.os_errors import log_os_errors
 
 Launch = Callable[[Sequence[Sequence[str]], int], Sequence[JobReturn]]
 
