@@ -1,4 +1,4 @@
-"""Files that are whole or absent, whatever happens while they are written, and the folder for caches."""
+"""Atomic writes, which leave a file whole or absent whatever happens, and the folder for caches."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ def _check_locks(path: Path) -> None:
 
 @contextlib.contextmanager
 def atomic_write(path: Path) -> Iterator[BinaryIO]:
-    """A file whose content takes the place of ``path`` when the block ends, and is on the disk by then.
+    """A temporary file that replaces ``path`` when the block ends, once its content is on the disk.
 
-    Where the block raises, what stood there stays. Processes may replace the same file at once.
+    If the block raises, ``path`` stays as it was. Several processes may write the same path at once.
     """
     _check_locks(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -59,7 +59,7 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
 
 
 def _flush_folder(folder: Path) -> None:
-    """The rename itself on the disk; not every system can flush a folder."""
+    """Flush the rename to the disk, on systems that can flush a folder."""
     with contextlib.suppress(OSError):
         handle = os.open(folder, os.O_RDONLY)
         try:
@@ -69,7 +69,7 @@ def _flush_folder(folder: Path) -> None:
 
 
 def remove_unfinished(folder: Path) -> None:
-    """Remove what a run that was killed while it wrote has left in ``folder``."""
+    """Remove the temporary files that a killed run has left in ``folder``."""
     for path in folder.glob(f".*{UNFINISHED}"):
         with contextlib.suppress(OSError):
             path.unlink()

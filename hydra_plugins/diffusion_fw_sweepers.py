@@ -68,8 +68,8 @@ class GridSweeper(LaunchingSweeper):
     """Runs every combination of the listed values."""
 
     def sweep(self, arguments: list[str]) -> Any:
-        from diffusion_fw.sweeps.grid_sweep import sweep
-        from diffusion_fw.training.interruption import signals_raise
+        from diffusion_fw.sweeps.jobs import sweep
+        from diffusion_fw.training.signals import signals_raise
 
         with signals_raise():
             return sweep(self.config, arguments, self.hydra_context.config_loader, self.launcher.launch)
@@ -80,7 +80,7 @@ class OptunaSweeper(LaunchingSweeper):
 
     def sweep(self, arguments: list[str]) -> Any:
         from diffusion_fw.sweeps.optuna_search import search
-        from diffusion_fw.training.interruption import signals_raise
+        from diffusion_fw.training.signals import signals_raise
 
         with signals_raise():
             return search(self.config, arguments, self.hydra_context.config_loader, self.launcher.launch)

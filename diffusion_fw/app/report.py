@@ -20,7 +20,7 @@ from diffusion_fw.files import atomic_write
 from diffusion_fw.noise import generator
 from diffusion_fw.pictures import curves
 from diffusion_fw.pictures.schedule_curves import schedule as draw_schedule
-from diffusion_fw.training.outages import log_os_errors
+from diffusion_fw.training.os_errors import log_os_errors
 
 
 class Report(lightning.Callback):

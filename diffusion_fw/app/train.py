@@ -31,7 +31,8 @@ def train(config: dict[str, Any], folder: Path) -> Result:
     from diffusion_fw.sweeps.trial import trial_callbacks
     from diffusion_fw.training.callbacks.checkpointing import Checkpoints
     from diffusion_fw.training.callbacks.history import LOGGERS_KEY
-    from diffusion_fw.training.interruption import Interruption, passed_on_to_children
+    from diffusion_fw.training.callbacks.interruption import Interruption
+    from diffusion_fw.training.signals import passed_on_to_children
 
     for message in (
         "does not have many workers",
@@ -90,7 +91,7 @@ def errors_of_children() -> Iterator[None]:
     from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
 
     from diffusion_fw.training.callbacks.health import NumericalError
-    from diffusion_fw.training.interruption import Interrupted
+    from diffusion_fw.training.signals import Interrupted
 
     try:
         yield

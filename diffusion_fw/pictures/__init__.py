@@ -1,1 +1,1 @@
-"""Everything that the program shows a person, as PNG files."""
+"""All pictures, as PNG files."""

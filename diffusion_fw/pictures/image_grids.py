@@ -1,4 +1,4 @@
-"""Images in cells, drawn pixel by pixel: each pixel of an image becomes a square of whole pixels."""
+"""Grids of images, drawn exactly: each pixel of an image becomes a square of whole pixels."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from diffusion_fw.files import atomic_write
 from diffusion_fw.pictures.style import INK, PAGE, QUIET
 
 CELL = 80
-"""The side in pixels that small images are enlarged to, or the next larger whole multiple of theirs."""
+"""The side in pixels to which small images are enlarged, rounded up to a whole multiple of theirs."""
 LARGEST_FACTOR = 8
 GAP = 4
 MARGIN = 16
 BETWEEN = (205, 211, 219)
-"""The colour between cells: unlike the black and the white that images often end in."""
+"""The colour between cells, distinct from the black and white in which images often end."""
 
 
 def factor(images: Tensor) -> int:
@@ -33,9 +33,9 @@ def factor(images: Tensor) -> int:
 def panel(images: Tensor, columns: int) -> Tensor:
     """uint8 images (N, C, H, W) in cells, row by row: RGB (H', W', 3).
 
-    The image's pixel (y, x) of row i and column j is the square of side f = factor(images) whose corner is
-    (g + i (f H + g) + f y, g + j (f W + g) + f x), with the gap g = GAP. One or two channels are shown as the first in
-    grey, more than three as the first three.
+    Pixel (y, x) of the image in row i and column j is the square of side f = factor(images) whose upper left corner is
+    (g + i (f H + g) + f y, g + j (f W + g) + f x), with the gap g = GAP. Of one or two channels the first is shown in
+    grey, of more than three the first three in colour.
     """
     count, channels, height, width = images.shape
     scale = factor(images)
@@ -54,7 +54,7 @@ def panel(images: Tensor, columns: int) -> Tensor:
 def image_grid(
     path: Path, images: Tensor, columns: int = 8, labels: Sequence[str] = (), title: str | None = None
 ) -> Path:
-    """uint8 images (N, C, H, W) row by row; ``labels``, one an image, stand below their rows, and a title above."""
+    """uint8 images (N, C, H, W) row by row, with ``labels`` below the images and a title above all."""
     columns = min(columns, max(1, len(images)))
     top = MARGIN + 28 if title else 0
     if not labels:
@@ -74,7 +74,7 @@ def image_grid(
 
 
 def comparison(path: Path, real: Tensor, generated: Tensor, title: str | None = None) -> Path:
-    """As many real images beside generated ones, uint8 (N, C, H, W), as two squares on a page's width hold."""
+    """Real images beside generated ones, uint8 (N, C, H, W), as many as fit into two squares on the page."""
     cell = factor(real) * real.shape[-1] + GAP
     fitting = max(1, (PAGE - 3 * MARGIN) // 2 // cell)
     columns = min(fitting, max(1, math.ceil(math.sqrt(max(len(real), len(generated))))))
@@ -90,7 +90,7 @@ def comparison(path: Path, real: Tensor, generated: Tensor, title: str | None = 
 
 
 def trajectory(path: Path, frames: Tensor, times: Sequence[float]) -> Path:
-    """uint8 frames (S, N, C, H, W) at S times: a row a sample, a column a moment, from noise to data."""
+    """uint8 frames (S, N, C, H, W) at S times: a row per sample, a column per time, from noise to data."""
     moments = frames.shape[0]
     images = panel(frames.transpose(0, 1).flatten(0, 1), moments)
     page = _page([(images, MARGIN, MARGIN + 44)], margin=MARGIN)
@@ -105,7 +105,7 @@ def trajectory(path: Path, frames: Tensor, times: Sequence[float]) -> Path:
 
 
 def _page(panels: Sequence[tuple[Tensor, int, int]], margin: int) -> Image.Image:
-    """A white page with panels at (x, y), and a margin to the right of and below them."""
+    """A white page with panels at (x, y) and a margin at the right and at the bottom."""
     width = max(x + panel.shape[1] for panel, x, _ in panels) + margin
     height = max(y + panel.shape[0] for panel, _, y in panels) + margin
     page = np.full((height, width, 3), 255, dtype=np.uint8)
@@ -126,7 +126,7 @@ def _write(
 
 
 def _fitted(text: str, width: int, size: int = 12) -> str:
-    """The text, cut with an ellipsis where it is wider than ``width`` pixels."""
+    """The text, cut with an ellipsis if it is wider than ``width`` pixels."""
     if _font(size).getlength(text) <= width:
         return text
     while text and _font(size).getlength(text + "…") > width:

@@ -1,4 +1,4 @@
-"""How the error of samplers falls with the evaluations that they make."""
+"""The error of samplers over the number of evaluations."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ MARKERS = "osD^vPX"
 def convergence(
     path: Path, curves: Mapping[str, Sequence[tuple[int, float]]], orders: Mapping[str, int], title: str
 ) -> Path:
-    """(evaluations, error) of each named sampler in logarithmic scales, beside dashed lines of its declared order.
+    """(evaluations, error) of each named sampler in logarithmic scales, with a dashed line of its declared order.
 
-    A line of order p has the slope -p and ends at half the error of the curve's last point.
+    The line of order p has slope -p and ends at half the error of the curve's last point.
     """
     with page(path, HEIGHT) as figure:
         axes = figure.add_subplot()
@@ -43,7 +43,7 @@ def convergence(
 
 
 def _slope(axes: Axes, points: Sequence[tuple[int, float]], order: int, colour: str) -> None:
-    """The dashed line below the finer part of the curve."""
+    """The dashed line below the last points of the curve."""
     last, error = points[-1][0], points[-1][1] / 2
     first = points[-4:][0][0]
     axes.plot([first, last], [error * (last / first) ** order, error], "--", color=colour, linewidth=1)

@@ -1,4 +1,4 @@
-"""Points in the plane: the data beside the samples, and the way from noise to data."""
+"""Points in the plane: data beside samples, and trajectories from noise to data."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from diffusion_fw.pictures.style import INK, PAGE, PALETTE, page
 SQUARE = 560
 PANELS_IN_A_ROW = 5
 MOST_POINTS = 5000
-"""More points than this hide one another; the first ones are shown."""
+"""More points would hide one another; only the first are drawn."""
 
 Window = tuple[float, float, float]
 """A square of the plane: centre x, centre y, half of its side."""
@@ -29,7 +29,7 @@ def points(path: Path, values: Tensor, title: str = "Samples") -> Path:
 
 
 def points_comparison(path: Path, real: Tensor, generated: Tensor, title: str | None = None) -> Path:
-    """Real (N, D) and generated (M, D) points in one window, the real ones'; says how many lie outside."""
+    """Real (N, D) and generated (M, D) points in the window of the real ones; states how many lie outside."""
     with page(path, PAGE // 2 + 20) as figure:
         left, right = figure.subplots(1, 2)
         window = _window(real)
@@ -43,7 +43,7 @@ def points_comparison(path: Path, real: Tensor, generated: Tensor, title: str | 
 
 
 def points_trajectory(path: Path, frames: Tensor, times: Sequence[float]) -> Path:
-    """Frames (S, N, D) at S times from noise to data, in one window: the last frame's with room around it."""
+    """Frames (S, N, D) at S times from noise to data, in a window around the last frame."""
     x, y, half = _window(frames[-1])
     columns = min(PANELS_IN_A_ROW, len(frames))
     rows = math.ceil(len(frames) / columns)
@@ -58,7 +58,7 @@ def points_trajectory(path: Path, frames: Tensor, times: Sequence[float]) -> Pat
 
 
 def _window(values: Tensor) -> Window:
-    """The square around all finite points, with a little room."""
+    """A square around all finite points, with a small margin."""
     plane = values[:, :2].double().cpu()
     plane = plane[plane.isfinite().all(1)]
     if not len(plane):

@@ -1,4 +1,4 @@
-"""The same data under every sampler, in small panels."""
+"""Samples of the same data from every sampler, in small panels."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PANELS_IN_A_ROW = 5
 
 
 def gallery(path: Path, exact: Tensor, samples: Mapping[str, Tensor], title: str) -> Path:
-    """Points (N, 2) of the exact distribution, and of each named sampler (M, 2), in one window: that of the exact."""
+    """Points (N, 2) of the exact distribution and samples (M, 2) of each sampler, in the window of the exact ones."""
     rows = math.ceil((1 + len(samples)) / PANELS_IN_A_ROW)
     low, high = exact.amin(0), exact.amax(0)
     x, y = ((low + high) / 2).tolist()

@@ -1,4 +1,4 @@
-"""A noise schedule, seen as alpha and sigma and as log-SNR."""
+"""A noise schedule: alpha and sigma, and log-SNR."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ POINTS = 1000
 
 
 def schedule(path: Path, schedule: Schedule, name: str) -> Path:
-    """alpha(t) and sigma(t) beside log-SNR(t) at the schedule's own times; a triangle where log-SNR is infinite."""
+    """alpha(t) and sigma(t) beside log-SNR(t) at the schedule's own times; a triangle marks an infinite log-SNR."""
     noisy = schedule.fraction(torch.linspace(0, 1, POINTS + 1, dtype=torch.float64)).unique()
     level = schedule(torch.cat([torch.zeros(1, dtype=torch.float64), noisy]))
     t, log_snr = level.t.numpy(), level.log_snr

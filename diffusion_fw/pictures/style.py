@@ -1,4 +1,4 @@
-"""The look that all pictures share: one font, one width, colours that the colour-blind can tell apart."""
+"""The style of all pictures: one font, one width, and colours that the colour-blind can distinguish."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from diffusion_fw.files import atomic_write
 
 PAGE = 900
-"""The width in pixels at which a README shows a picture unscaled."""
+"""The width in pixels at which a README shows pictures unscaled."""
 DPI = 100
 LINE = 100
-"""The characters that fit into a page's width."""
+"""The number of characters that fit into the width of a page."""
 KEY = 6
-"""The room of a legend's key, in characters."""
+"""The width of a legend's key, in characters."""
 
 INK = "#22272E"
 QUIET = "#6B7480"
@@ -66,7 +66,7 @@ STYLE: Any = {
 
 @contextmanager
 def page(path: Path, height: int, width: int = PAGE) -> Iterator[Figure]:
-    """A figure of that size in pixels, written to ``path`` at the end; the process's own style is untouched."""
+    """A figure of that size in pixels, written to ``path`` at the end; the global style does not change."""
     with matplotlib.rc_context(STYLE), atomic_write(path) as file:
         layout = ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.1)
         figure = Figure(figsize=(width / DPI, height / DPI), dpi=DPI, layout=layout)
@@ -75,12 +75,12 @@ def page(path: Path, height: int, width: int = PAGE) -> Iterator[Figure]:
 
 
 def scale_y(axes: Axes, values: Iterable[float], ratio: float = 3.0) -> None:
-    """A logarithmic y with plain numbers as ticks, if the finite values are positive and differ by more than ratio."""
+    """Make y logarithmic with plain numbers as ticks if the finite values are positive and span more than ``ratio``."""
     _scale(axes.set_yscale, axes.yaxis, values, ratio)
 
 
 def scale_x(axes: Axes, values: Iterable[float], ratio: float = 3.0) -> None:
-    """The same for x."""
+    """Make x logarithmic under the same condition."""
     _scale(axes.set_xscale, axes.xaxis, values, ratio)
 
 
@@ -96,7 +96,7 @@ def _scale(set_scale: Callable[..., None], axis: Axis, values: Iterable[float], 
 
 
 def legend_above(axes: Axes) -> None:
-    """The legend above the axes, where it hides nothing, with as many names in a line as a page holds."""
+    """Put the legend above the axes, where it hides nothing, with as many names per line as fit."""
     handles, labels = axes.get_legend_handles_labels()
     longest = max((len(label) for label in labels), default=0) + KEY
     columns = max(1, min(len(labels), LINE // longest))

@@ -1,4 +1,4 @@
-"""The results of a sweep's jobs: over a number that is swept, or one line for each setting."""
+"""The results of a sweep's jobs, one line per setting or over a swept number."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from diffusion_fw.pictures.style import PALETTE, legend_above, page, scale_x, sc
 
 HEIGHT, MARGIN, LINE_HEIGHT, MOST_LINES = 400, 90, 26, 60
 LONGEST = 60
-"""Characters of a setting's name."""
+"""The largest number of characters of a setting's name."""
 
 
 def jobs_picture(path: Path, settings: Mapping[str, Sequence[float]], result: str) -> Path:
-    """The results of each setting, one of each seed: marks on a line of its own, the lowest mean on top.
+    """The results of each setting, a mark per seed on a line per setting, the lowest mean on top.
 
-    A bar is at the mean of several, a cross at the right edge where a result is missing. At most MOST_LINES settings.
+    A bar marks the mean of several, a cross at the right edge a missing result. At most MOST_LINES settings are drawn.
     """
     lines = sorted(settings.items(), key=lambda line: _mean(line[1]))[:MOST_LINES]
     with page(path, MARGIN + LINE_HEIGHT * len(lines)) as figure:
@@ -39,9 +39,9 @@ def jobs_picture(path: Path, settings: Mapping[str, Sequence[float]], result: st
 
 
 def jobs_over(path: Path, key: str, settings: Mapping[str, Mapping[float, Sequence[float]]], result: str) -> Path:
-    """The results of each setting over the values of ``key``: the mean of the seeds, and from least to greatest.
+    """The results of each setting over the values of ``key``: the mean over seeds, and their range.
 
-    At most as many settings as there are colours, those of the lowest results.
+    At most as many settings as there are colours are drawn, those with the lowest results.
     """
     lowest = sorted(settings, key=lambda name: min(map(_mean, settings[name].values())))[: len(PALETTE)]
     with page(path, HEIGHT) as figure:
@@ -71,6 +71,6 @@ def _finite(values: Sequence[float]) -> list[float]:
 
 
 def _mean(values: Sequence[float]) -> float:
-    """Of the finite ones; inf where there are none."""
+    """The mean of the finite values, inf if there are none."""
     finite = _finite(values)
     return statistics.fmean(finite) if finite else math.inf

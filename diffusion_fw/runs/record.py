@@ -17,7 +17,7 @@ import filelock
 from diffusion_fw.files import atomic_write, guarded
 from diffusion_fw.registry import ConfigError
 from diffusion_fw.runs.provenance import provenance
-from diffusion_fw.training.outages import log_os_errors, warn_once
+from diffusion_fw.training.os_errors import log_os_errors, warn_once
 
 NAME, LOCK = "run.json", ".run.lock"
 LARGEST = 16 << 20

@@ -1,1 +1,1 @@
-"""Training: the LightningModule, EMA, the order of the data, callbacks, loggers."""
+"""Training: the LightningModule, moving averages, the order of the examples, callbacks, loggers."""

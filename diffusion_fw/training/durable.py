@@ -1,20 +1,23 @@
-"""Checkpoints that are whole or absent, whatever happens while they are written."""
+"""How checkpoints are written and read: always whole on the disk, and without running code of the file."""
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import torch
+from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from diffusion_fw.files import atomic_write
-from diffusion_fw.training.weights_only import WeightsOnlyIO
+from diffusion_fw.registry import ConfigError
 
 
-class DurableIO(WeightsOnlyIO):
-    """Writes a checkpoint aside, flushes it to the disk and renames it: what stands at its path is always a whole one.
+class DurableIO(TorchCheckpointIO):
+    """Writes a checkpoint to a temporary file, flushes it to the disk and renames it; reads with weights-only loading.
 
-    A failed write raises OSError, whatever torch makes of it, and leaves no file of its own.
+    A failed write leaves the existing file as it is, and always raises OSError, whatever torch makes of it. Reading
+    raises ConfigError for a file that is damaged or holds more than tensors, numbers, text and containers.
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
@@ -22,10 +25,20 @@ class DurableIO(WeightsOnlyIO):
             watched = _Watched(file)
             try:
                 torch.save(checkpoint, watched)  # type: ignore[arg-type]
-            except RuntimeError:  # torch's writer hides the error of the file below it
+            except RuntimeError:  # torch's writer hides the error of the underlying file
                 if watched.error is None:
                     raise
                 raise watched.error from None
+
+    def load_checkpoint(self, path: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        try:
+            content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        except pickle.UnpicklingError as error:
+            raise ConfigError(
+                f"checkpoint={path} is damaged or holds more than weights and settings, and was not loaded: "
+                f"{str(error).splitlines()[0]}"
+            ) from None
+        return content
 
 
 class _Watched:

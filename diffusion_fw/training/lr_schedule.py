@@ -1,4 +1,8 @@
-"""Learning-rate schedules: a factor on the optimizer's rate at each step."""
+"""Learning-rate schedules: a factor on the rate of the optimizer at step n.
+
+constant  min(1, (n + 1) / W) with a warm-up of W steps
+cosine    after the warm-up, f + (1 - f) (1 + cos(pi n / N)) / 2 down to the final factor f
+"""
 
 from __future__ import annotations
 
@@ -11,7 +15,7 @@ from diffusion_fw.registry import Fraction, NonNegativeInt, Runtime, register
 @register("lr_schedule", "constant")
 @dataclass(frozen=True)
 class Constant:
-    """factor(n) = min(1, (n + 1) / warmup_steps): Ho et al. 2020, appendix B, warm up over 5,000 steps."""
+    """factor(n) = min(1, (n + 1) / warmup_steps). Ho et al. 2020, appendix B, warm up over 5,000 steps."""
 
     max_steps: Runtime[int]
     warmup_steps: NonNegativeInt = 100
@@ -23,7 +27,7 @@ class Constant:
 @register("lr_schedule", "cosine")
 @dataclass(frozen=True)
 class CosineDecay:
-    """factor(n) = final + (1 - final) (1 + cos(pi n / N)) / 2 over the N steps that follow the warm-up.
+    """factor(n) = final + (1 - final) (1 + cos(pi n / N)) / 2 over the N steps after the warm-up.
 
     Loshchilov & Hutter 2017, equation 5, without restarts.
     """

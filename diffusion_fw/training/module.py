@@ -1,4 +1,4 @@
-"""The LightningModule: one training step of any combination of components, with an averaged copy of the network."""
+"""The LightningModule: a training step of any combination of components, and moving averages of the network."""
 
 from __future__ import annotations
 
@@ -20,18 +20,17 @@ from diffusion_fw.training.ema import Averages
 from diffusion_fw.training.stream import ShuffledBatches
 
 RECORD_KEY = "diffusion_fw"
-"""Where a checkpoint holds what it says of itself."""
+"""The key of a checkpoint under which it describes itself."""
 TIME_STREAM, NOISE_STREAM, NETWORK_STREAM = range(3)
 
 
 class DiffusionModule(lightning.LightningModule):
-    """Trains ``denoiser`` and keeps ``averaged``, the same denoiser with the moving average of its weights.
+    """Trains ``denoiser`` and keeps ``averaged``, the same denoiser with the first moving average of its weights.
 
-    Averages of further lengths are in ``further``. Without any, ``averaged`` is ``denoiser`` itself.
+    Further averages are in ``further``. Without averages, ``averaged`` is ``denoiser`` itself.
 
-    All randomness of a step is a function of (seed, step, process), so that a run which is stopped and resumed equals
-    one that was not. ``record`` is what every checkpoint says of itself: the resolved config, facts of the data,
-    plugins.
+    All randomness of a step is a function of (seed, step, process), so that a resumed run equals one that was never
+    stopped. ``record`` is what every checkpoint says of itself: the resolved config, facts of the data, plugins.
     """
 
     def __init__(
@@ -58,7 +57,7 @@ class DiffusionModule(lightning.LightningModule):
         if copies:
             self.averaged = copies[0]
         else:
-            # Not as a submodule: a checkpoint holds the weights once.
+            # Not registered as a submodule, so that a checkpoint holds the weights once.
             self.__dict__["averaged"] = denoiser
         self.further = torch.nn.ModuleList(copies[1:])
         self.objective, self.time_sampler, self.averages = objective, time_sampler, averages
@@ -69,20 +68,20 @@ class DiffusionModule(lightning.LightningModule):
         self.gradient_norm = torch.zeros(())
         self.draws: list[tuple[Tensor, Tensor]] = []
         self.noise = torch.empty(0)
-        # Dropout takes its numbers from the global state, which is then set at every step.
         self.learns_times = type(time_sampler).update is not TimeSampler.update
+        # Dropout draws from the global generator, which is then seeded at every step.
         self.draws_in_network = any(getattr(layer, "p", 0) > 0 for layer in denoiser.modules() if _is_dropout(layer))
 
     @functools.cached_property
     def trained(self) -> list[torch.nn.Parameter]:
-        """The parameters of the network, and of an objective that has some."""
+        """The parameters of the network, and of the objective if it has any."""
         return [item for item in self.parameters() if item.requires_grad]
 
     def configure_optimizers(self) -> Any:
         optimizer = self.optimizer_factory(self.trained)
-        # Else a fused optimizer would see gradients that were clipped before the loss scale was taken out of them.
+        # Otherwise a fused optimizer would get gradients that were clipped before they were unscaled.
         optimizer._step_supports_amp_scaling = False  # type: ignore[attr-defined]
-        # A function's knobs stay out of the checkpoint, which would else bring back the max_steps of a run made longer.
+        # A lambda, as the state of an object would be saved and bring back the old max_steps when a run is extended.
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: self.lr_schedule(step))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
@@ -107,12 +106,12 @@ class DiffusionModule(lightning.LightningModule):
         )
 
     def batch_of_step(self, step: int) -> tuple[list[int], int]:
-        """The indices of the examples of optimizer step ``step`` = 1, 2, ..., and where they begin in the stream."""
+        """The indices of the examples of optimizer step ``step`` = 1, 2, ..., and their position in the stream."""
         batches = ShuffledBatches(len(self.examples), self.batch_size, self.seed, start=step - 1, stop=step)
         return next(iter(batches)), (step - 1) * self.batch_size
 
     def labels(self, labels: Tensor | None, keep: Tensor) -> Tensor | None:
-        """The network's cond: the labels, replaced by "no class" where not kept; None for an unconditional network."""
+        """The network's cond: the labels, with "no class" for those not kept; None for an unconditional network."""
         if not self.conditional or labels is None:
             return None
         return torch.where(keep.to(labels.device), labels, self.num_classes)
@@ -123,8 +122,8 @@ class DiffusionModule(lightning.LightningModule):
         accumulate = self.trainer.accumulate_grad_batches
         step, part = self.trainer.global_step, batch_idx % accumulate
         x0 = to_model(values)
-        # Drawn for the whole batch of the optimizer step, so that its parts, accumulated or on other processes, are
-        # together what one would be.
+        # Drawn for the whole batch of the optimizer step, so that it does not depend on how the batch is divided among
+        # accumulated parts and processes.
         source = generator(self.seed, TIME_STREAM, step)
         count = len(x0) * world_size
         mine = slice(part * count + rank, (part + 1) * count, world_size)
@@ -147,7 +146,7 @@ class DiffusionModule(lightning.LightningModule):
         return {"loss": weighted.mean(), "losses": loss.detach()}
 
     def _learn_times(self, t: Tensor, losses: Tensor) -> None:
-        """Show the time sampler the losses of every process; one that is not finite would stay in its history."""
+        """Pass the losses of all processes to the time sampler, without those that are not finite."""
         mine = torch.stack([t.to(device=self.device, dtype=torch.float32), losses.float()], dim=1)
         everywhere = self.trainer.strategy.all_gather(mine).reshape(-1, len(mine), 2)
         everywhere = everywhere.transpose(0, 1).reshape(-1, 2).double().cpu()  # in the order of the global batch
@@ -165,16 +164,16 @@ class DiffusionModule(lightning.LightningModule):
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         super().optimizer_step(*args, **kwargs)
-        # Lightning counts this step when the hook has returned.
+        # Lightning counts this step after the hook has returned.
         self.update_averages(self.trainer.global_step + 1)
 
     def update_averages(self, step: int) -> None:
-        """One step of every average, after optimizer step ``step`` = 1, 2, ..."""
+        """Update every average after optimizer step ``step`` = 1, 2, ..."""
         for (_, averaged), track in zip(self.tracks(), self.averages.tracks, strict=True):
             track.update(averaged, self.denoiser, step)
 
     def tracks(self) -> list[tuple[str, torch.nn.Module]]:
-        """The averaged networks and where a checkpoint's state_dict has them."""
+        """The averaged networks, each with the prefix of its weights in a checkpoint."""
         further = [(f"further.{index}.", item) for index, item in enumerate(self.further)]
         return [("averaged.", self.averaged), *further] if self.averages.tracks else []
 

@@ -18,7 +18,7 @@ def adamw(
     weight_decay: NonNegative = 0.0,
     fused: bool = True,
 ) -> torch.optim.Optimizer:
-    """Adam with decoupled weight decay (Loshchilov & Hutter 2019); without decay it is Adam (Kingma & Ba 2015)."""
+    """Adam with decoupled weight decay (Loshchilov & Hutter 2019); with weight_decay=0, Adam (Kingma & Ba 2015)."""
     return torch.optim.AdamW(params, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay, fused=fused)
 
 
@@ -30,5 +30,5 @@ def sgd(
     nesterov: bool = False,
     weight_decay: NonNegative = 0.0,
 ) -> torch.optim.Optimizer:
-    """Gradient descent with momentum (Sutskever et al. 2013)."""
+    """Stochastic gradient descent with momentum (Sutskever et al. 2013)."""
     return torch.optim.SGD(params, lr=lr, momentum=momentum, nesterov=nesterov, weight_decay=weight_decay)

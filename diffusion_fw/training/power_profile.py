@@ -1,11 +1,11 @@
-"""Power-function averages of the weights as densities over training time, and how one is made of others.
+"""Power-function averages of the weights as densities over training time, and their linear combinations.
 
-The average of relative length std up to time t weighs the weights of time t' by
+The average of relative length std taken at time t weighs the weights of time t' by
 
     p(t') = (gamma + 1) t'^gamma / t^(gamma + 1),   0 <= t' <= t
 
-whose standard deviation is std t (Karras et al. 2024, "Analyzing and Improving the Training Dynamics of Diffusion
-Models", section 3.1). A combination of such averages is one whose density is the same combination.
+with the standard deviation std t (Karras et al. 2024, "Analyzing and Improving the Training Dynamics of Diffusion
+Models", section 3.1). A linear combination of averages has the same combination of densities.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ from torch import Tensor
 from diffusion_fw.registry import Range
 
 LONGEST = 1 / math.sqrt(12)
-"""The relative standard deviation of equal weights, gamma = 0."""
+"""The largest relative standard deviation, that of equal weights (gamma = 0)."""
 
 RelativeStd = Annotated[float, Range(1e-3, LONGEST)]
 
 
 def relative_std(gamma: float) -> float:
-    """std = sqrt((gamma + 1) / ((gamma + 2)^2 (gamma + 3))), that of the Beta(gamma + 1, 1) distribution."""
+    """std = sqrt((gamma + 1) / ((gamma + 2)^2 (gamma + 3))), that of the distribution Beta(gamma + 1, 1)."""
     return math.sqrt((gamma + 1) / ((gamma + 2) ** 2 * (gamma + 3)))
 
 
 @functools.cache
 def exponent(std: float) -> float:
-    """gamma >= 0 of a relative standard deviation, by bisection: std < 1 / (gamma + 2) bounds it."""
+    """gamma >= 0 of a relative standard deviation, by bisection below the bound gamma < 1 / std."""
     low, high = 0.0, 1 / std
     for _ in range(200):
         middle = (low + high) / 2
@@ -47,7 +47,7 @@ def exponent(std: float) -> float:
 
 @dataclass(frozen=True)
 class Profile:
-    """The density of one average: its relative standard deviation and the time, in steps, when it was taken."""
+    """The density of one average: its relative standard deviation and the time, in steps, at which it was taken."""
 
     std: float
     time: float
@@ -57,15 +57,15 @@ class Profile:
         return exponent(self.std)
 
     def density(self, t: Tensor) -> Tensor:
-        """p(t') at the float64 times t'; 0 after the average was taken."""
+        """p(t') at float64 times t'; 0 after ``time``."""
         density = (self.gamma + 1) / self.time * (t / self.time) ** self.gamma
         return torch.where(t <= self.time, density, 0.0)
 
 
 def inner(first: Profile, second: Profile) -> float:
-    """The integral of the product of two densities: appendix C, in a form that neither over- nor underflows early.
+    """The integral of the product of two densities (Karras et al. 2024, appendix C).
 
-    (g_1 + 1)(g_2 + 1) / (g_1 + g_2 + 1) (t_1 / t_2)^g_2 / t_2   for t_1 <= t_2.
+    (g_1 + 1)(g_2 + 1) / (g_1 + g_2 + 1) (t_1 / t_2)^g_2 / t_2 for t_1 <= t_2, a form that avoids overflow.
     """
     early, late = sorted((first, second), key=lambda profile: profile.time)
     scale = (early.gamma + 1) * (late.gamma + 1) / (early.gamma + late.gamma + 1)
@@ -74,7 +74,7 @@ def inner(first: Profile, second: Profile) -> float:
 
 @dataclass(frozen=True)
 class Fit:
-    """The combination of ``profiles`` that comes nearest to ``target``; residual is ||p - sum x_i p_i|| / ||p||."""
+    """The combination of ``profiles`` nearest to ``target``; residual is ||p - sum x_i p_i|| / ||p||."""
 
     target: Profile
     profiles: tuple[Profile, ...]
@@ -88,14 +88,14 @@ class Fit:
 
 
 def fit(target: Profile, profiles: Sequence[Profile]) -> Fit:
-    """Least squares between densities, A x = b with A and b of inner products (appendix C), and sum x = 1.
+    """Least squares between densities: A x = b with inner products A and b (appendix C), subject to sum x = 1.
 
-    The condition, which is not in the paper, keeps what all the averages have in common as it is. In float64;
-    directions that rounding has swallowed are left out.
+    The constraint, which is not in the paper, preserves what all averages have in common. In float64; directions below
+    the rounding error are left out.
     """
     gram = torch.tensor([[inner(a, b) for b in profiles] for a in profiles], dtype=torch.float64)
     right = torch.tensor([inner(a, target) for a in profiles], dtype=torch.float64)
-    # Along x = (1, 0, ...) + basis y the sum is 1; a column takes one from the last of the profiles.
+    # x = start + basis y sums to 1 for any y: start has 1 at the last profile, and each column of basis sums to 0.
     count = len(profiles)
     start = torch.zeros(count, dtype=torch.float64)
     start[-1] = 1

@@ -1,4 +1,4 @@
-"""The order of the training examples: a function of the seed alone, which any process can enter at any step."""
+"""The order of the training examples: a function of the seed, which any process can enter at any step."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from diffusion_fw.noise import generator
 
 
 class ShuffledBatches:
-    """Batches of indices from an endless stream of shuffled epochs; a batch may span two epochs, none is dropped.
+    """Batches of indices from an endless stream of shuffled epochs; a batch may span two epochs.
 
-    Global batch b holds positions b G .. b G + G - 1 of the stream, of which process ``rank`` takes every
-    ``world_size``-th: the same examples whatever the number of processes, and a resumed run enters at its own batch.
-    Its length is the number of batches of the whole run.
+    Global batch b of size G holds the positions b G .. b G + G - 1 of the stream, and process ``rank`` takes every
+    ``world_size``-th of them. So the examples do not depend on the number of processes, and a resumed run continues at
+    its own batch. The length is the number of batches of the whole run.
     """
 
     def __init__(

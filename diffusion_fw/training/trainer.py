@@ -27,9 +27,9 @@ def default(
     deterministic: bool = False,
     benchmark: bool = False,
 ) -> Any:
-    """Run max_steps optimizer steps on the devices given; gradient_clip_val=0 doesn't clip.
+    """Run max_steps optimizer steps on the given devices; gradient_clip_val=0 does not clip.
 
-    Raises ConfigError for GPUs that are not there, spawned processes, FSDP with clipping, and float16 without a GPU.
+    Raises ConfigError for missing GPUs, spawned processes, FSDP with clipping, and float16 without a GPU.
     """
     check_devices(accelerator, strategy, str(precision), gradient_clip_val)
     import lightning
@@ -64,7 +64,7 @@ def default(
 
 
 def check_devices(accelerator: str, strategy: str, precision: str, gradient_clip_val: float) -> None:
-    """ConfigError for what the devices or the strategy cannot do, with the presets that fit."""
+    """Raise ConfigError for what the devices or the strategy cannot do, with presets that work."""
     gpu = accelerator in ("auto", "gpu") and torch.cuda.is_available()
     if accelerator == "gpu" and not (gpu or torch.backends.mps.is_available() or strategy.startswith("fsdp")):
         raise ConfigError(
@@ -72,7 +72,7 @@ def check_devices(accelerator: str, strategy: str, precision: str, gradient_clip
         )
     if "_spawn" in strategy:
         raise ConfigError(
-            f"trainer.strategy={strategy}: a run's parts, plugins among them, cannot be sent to a spawned process; "
+            f"trainer.strategy={strategy}: the parts of a run, such as plugins, cannot be sent to a spawned process; "
             "choose trainer.strategy=ddp, or trainer.strategy=ddp_fork inside a sweep"
         )
     if strategy.startswith("fsdp"):
@@ -83,8 +83,8 @@ def check_devices(accelerator: str, strategy: str, precision: str, gradient_clip
             )
         if gradient_clip_val:
             raise ConfigError(
-                f"trainer.gradient_clip_val={gradient_clip_val:g} would be held against the norm of a part of the "
-                f"gradient under trainer.strategy={strategy}; set trainer.gradient_clip_val=0 or choose trainer=ddp"
+                f"trainer.gradient_clip_val={gradient_clip_val:g} would clip by the norm of a part of the gradient "
+                f"under trainer.strategy={strategy}; set trainer.gradient_clip_val=0 or choose trainer=ddp"
             )
     host = accelerator == "cpu" or (accelerator == "auto" and not gpu and not torch.backends.mps.is_available())
     if precision == "16-mixed" and host:

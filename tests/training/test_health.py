@@ -104,7 +104,7 @@ def test_stop_names_step_examples_times_and_layers_and_keeps_what_was_before(tin
     assert message.startswith("step 4 is bad: its loss ")
     assert "\n" not in message
     expected = [indices(4)[row] for row in (1, 6)]
-    found = re.findall(r"(\d+) \(at (\d+) of the stream\): t=([\d.e-]+), log-SNR=([\d.e+-]+), loss=(nan|inf)", message)
+    found = re.findall(r"(\d+) \(position (\d+) of the stream\): t=([\d.e-]+), log-SNR=([\d.e+-]+), loss=(nan|inf)", message)
     assert [int(item[0]) for item in found] == expected
     assert [int(item[1]) for item in found] == [3 * BATCH + 1, 3 * BATCH + 6]
     assert "(2 of 8)" in message
@@ -200,13 +200,13 @@ def test_lower_rate_lowers_it_for_good_and_in_a_resumed_run(tiny, tmp_path):
 
 def test_lower_rate_ends_after_its_number_of_times(tiny, tmp_path):
     changes = {**HEALTH, "callbacks.health.action": "lower_rate", "callbacks.health.most_times": 2}
-    with pytest.raises(NumericalError, match=r"step 5 is bad.*callbacks\.health\.most_times=2 times before"):
+    with pytest.raises(NumericalError, match=r"step 5 is bad.*callbacks\.health\.most_times=2 times"):
         fit(tiny(changes), tmp_path, Spoiler({0, 2, 4}, NAN))
 
 
 def test_skip_ends_when_no_step_is_good_any_more(tiny, tmp_path):
     changes = {**HEALTH, "callbacks.health.action": "skip", "callbacks.health.in_a_row": 3}
-    with pytest.raises(NumericalError, match=r"step 5 is bad.*callbacks\.health\.in_a_row=3 bad steps went before"):
+    with pytest.raises(NumericalError, match=r"step 5 is bad.*follows callbacks\.health\.in_a_row=3 other bad steps"):
         fit(tiny(changes), tmp_path, Spoiler(range(1, 6), NAN))
 
 
@@ -255,7 +255,7 @@ def test_accumulated_batches_are_named_in_the_order_of_the_stream(tiny, tmp_path
     watch = Watch()
     with pytest.raises(NumericalError, match="step 4 is bad") as raised:
         fit(tiny({**HEALTH, "trainer.accumulate_grad_batches": 2}), tmp_path, watch, Spoiler({7}, NAN, rows=(2,)))
-    assert f"{indices(4)[6]} (at {3 * BATCH + 6} of the stream)" in str(raised.value)
+    assert f"{indices(4)[6]} (position {3 * BATCH + 6} of the stream)" in str(raised.value)
     assert "(1 of 8)" in str(raised.value)
     assert same(watch.states[5], watch.states[7])
 
@@ -279,7 +279,7 @@ def test_two_processes_decide_alike(tiny, tmp_path):
     )
     for key, value in one.items():
         assert torch.allclose(value, two[key], rtol=1e-4, atol=1e-5), key
-    message = rf"^step 4 is bad.* {indices(4)[5]} \(at {3 * BATCH + 5} of the stream\).*last_good\.ckpt$"
+    message = rf"^step 4 is bad.* {indices(4)[5]} \(position {3 * BATCH + 5} of the stream\).*last_good\.ckpt$"
     with pytest.raises(NumericalError, match=message), errors_of_children():
         fit(
             tiny({**HEALTH, "trainer.devices": 2, "trainer.strategy": "ddp_fork"}),

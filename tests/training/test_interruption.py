@@ -16,7 +16,8 @@ from diffusion_fw.app.train import train
 from diffusion_fw.composition import experiment as composition
 from diffusion_fw.composition.experiment import build_experiment
 from diffusion_fw.training.callbacks.checkpointing import Checkpoints
-from diffusion_fw.training.interruption import AGREE_EVERY, Interrupted, Interruption, passed_on_to_children
+from diffusion_fw.training.callbacks.interruption import AGREE_EVERY, Interruption
+from diffusion_fw.training.signals import Interrupted, passed_on_to_children
 
 FORKED = {"trainer.devices": 2, "trainer.strategy": "ddp_fork", "trainer.max_steps": 2 * AGREE_EVERY}
 SIGNALS = (signal.SIGTERM, signal.SIGINT)

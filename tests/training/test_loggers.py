@@ -135,7 +135,7 @@ def test_a_wandb_server_that_does_not_answer_leaves_a_run_to_be_sent_and_says_ho
     (kept,) = (tmp_path / "wandb").glob("offline-run-*")
     (told,) = [item.getMessage() for item in caplog.records if "no answer" in item.getMessage()]
     assert told == (
-        f"W&B's server failed: no answer; this run is kept on the disk alone; `wandb sync {kept}` sends it later"
+        f"W&B's server failed: no answer; the run is logged offline; `wandb sync {kept}` uploads it later"
     )
 
 
@@ -153,7 +153,7 @@ def full_disk(monkeypatch, after=0):
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-def test_tensorboard_goes_on_after_a_full_disk(tmp_path, monkeypatch):
+def test_tensorboard_continues_after_a_full_disk(tmp_path, monkeypatch):
     logger = registry.build("logger", "tensorboard", folder=tmp_path)
     logger.resume(0, {})
     logger.log_metrics({"loss": 1.0}, 1)
@@ -175,7 +175,7 @@ def test_a_full_disk_under_tensorboard_ends_no_run(tiny, tmp_path, monkeypatch, 
     full_disk(monkeypatch, after=2)
     train(tiny({"logger": ["csv", "tensorboard"]}), tmp_path)
     assert [row["step"] for row in rows(tmp_path)][-1] == "6"
-    assert any("it is tried again with the next numbers" in item.getMessage() for item in caplog.records)
+    assert any("training continues, and the next values are logged" in item.getMessage() for item in caplog.records)
 
 
 def test_no_logger_leaves_no_log(tiny, tmp_path):

@@ -21,7 +21,7 @@ from diffusion_fw.config.compose import check_command_line, conf_dir, store_comp
 from diffusion_fw.registry import ConfigError
 from diffusion_fw.runs.resume import continued, resumed
 from diffusion_fw.training.durable import DurableIO
-from diffusion_fw.training.interruption import Interrupted
+from diffusion_fw.training.signals import Interrupted
 
 SMALL = (
     "data=digits",
@@ -293,10 +293,10 @@ def test_a_checkpoint_that_cannot_be_written_is_tried_again_at_the_next(tmp_path
     told = [record.getMessage() for record in caplog.records if "No space left" in record.getMessage()]
     best, last = sorted(told)
     assert best.endswith(
-        "best.ckpt failed: No space left on device; training goes on, and the best of the next evaluations is tried"
+        "best.ckpt failed: No space left on device; training continues, and the best of the next evaluations is saved"
     )
     assert last.endswith(
-        "last.ckpt failed: No space left on device; training goes on, and the next interval tries again"
+        "last.ckpt failed: No space left on device; training continues, and the next interval tries again"
     )
 
 

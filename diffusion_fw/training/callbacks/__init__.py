@@ -1,1 +1,1 @@
-"""Callbacks and the page of their builders."""
+"""Callbacks, and builders.py, which registers them."""

@@ -1,4 +1,4 @@
-"""The registered callbacks. Each builder imports Lightning only when it is called, so that --help stays quick."""
+"""The registered callbacks. Each builder imports Lightning only when it is called, so that --help stays fast."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from diffusion_fw.registry import PositiveInt, Range, Runtime, register
 
 @register("callbacks", "progress")
 def progress(history: Runtime[Any], refresh_rate: PositiveInt = 10) -> Any:
-    """Show step, loss, images per second."""
+    """Show a progress bar with step, loss and images per second."""
     from diffusion_fw.training.callbacks.progress import Progress
 
     return Progress(history=history, refresh_rate=refresh_rate)
@@ -39,8 +39,8 @@ def evaluation(
 ) -> Any:
     """Draw samples from the averaged weights, measure their distance to held-out data, draw pictures.
 
-    batch_size is the samples drawn at once; auto: as many as half of the memory takes that is free at the first
-    evaluation.
+    batch_size is the number of samples drawn at once; auto: as many as fit into half of the memory that is free at the
+    first evaluation.
     """
     from diffusion_fw.training.callbacks.evaluation import Evaluation
 
@@ -69,12 +69,12 @@ def health(
     factor: Annotated[float, Range(0, 1, low_open=True, high_open=True)] = 0.5,
     most_times: PositiveInt = 5,
 ) -> Any:
-    """Catch a step whose loss or gradient norm is not finite, or exploded, before it changes a weight.
+    """Catch a step whose loss or gradient norm is not finite, or has exploded, before it changes a weight.
 
-    Exploded is more than loss_multiple or gradient_multiple times the median of the last window good steps; rare but
-    healthy draws of weighting=elbo reach 6,000 times, others were found below 30 (docs/health.md). action=stop ends the
-    run and keeps its last good state, skip leaves the step out, lower_rate leaves it out and multiplies the learning
-    rate by factor, at most most_times; more than in_a_row bad steps in a row end the run in any case.
+    Exploded means above loss_multiple or gradient_multiple times the median of the last window good steps; rare but
+    healthy draws of weighting=elbo reach 6,000 times the median, all others stay below 30 (docs/health.md). action=stop
+    ends the run and keeps its last good state; skip skips the step; lower_rate skips it and multiplies the learning
+    rate by factor, at most most_times times. More than in_a_row bad steps in a row always end the run.
     """
     from diffusion_fw.training.callbacks.health import Health
 

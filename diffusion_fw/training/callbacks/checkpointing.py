@@ -1,4 +1,4 @@
-"""Writing checkpoints: ``last`` at intervals and at the end, ``best`` by distance."""
+"""Writes checkpoints: ``last`` at intervals and at the end, ``best`` by distance."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from diffusion_fw.files import remove_unfinished
 from diffusion_fw.registry import ConfigError
 from diffusion_fw.training.callbacks.history import History
 from diffusion_fw.training.callbacks.step_callback import StepCallback
-from diffusion_fw.training.outages import warn_once
+from diffusion_fw.training.os_errors import warn_once
 
 LAST, BEST = "last.ckpt", "best.ckpt"
 
@@ -23,12 +23,11 @@ class UnsavedError(ConfigError):
 
 
 class Checkpoints(StepCallback, Checkpoint):
-    """Saves ``last.ckpt`` every ``every`` steps and at the end, and ``best.ckpt`` when an evaluation is the best yet.
+    """Saves ``last.ckpt`` every ``every`` steps and at the end, and ``best.ckpt`` after the best evaluation so far.
 
-    What stands there is always a whole file. One that cannot be written is told, once, and tried again at the next
-    interval; the best that was lost so is followed by the best of those after it. Lightning calls it after all other
-    callbacks, the evaluation among them, wherever it stands in the config.
-    Raises UnsavedError at the end where the last state is not on the disk.
+    The files are always whole. A failed write is logged once and repeated at the next interval; if it was the best,
+    the best of the following evaluations replaces it. Lightning calls this callback after all others, such as the
+    evaluation, wherever it is in the config. Raises UnsavedError if the final state could not be written.
     """
 
     def __init__(self, *, history: History, folder: Path, every: int) -> None:
@@ -39,8 +38,8 @@ class Checkpoints(StepCallback, Checkpoint):
         super().on_train_start(trainer, pl_module)
         if trainer.is_global_zero:
             remove_unfinished(self.folder)
-        is_there = trainer.strategy.broadcast((self.folder / BEST).exists())
-        self._kept = self.history.best if is_there else math.inf
+        exists = trainer.strategy.broadcast((self.folder / BEST).exists())
+        self._kept = self.history.best if exists else math.inf
 
     def after_step(self, trainer: lightning.Trainer, module: Any, step: int) -> None:
         distances = self.history.distances
@@ -51,8 +50,8 @@ class Checkpoints(StepCallback, Checkpoint):
             if evaluated and distances[-1][1] <= self._kept:
                 error = self.save(trainer, BEST)
                 if error:
-                    self._tell(BEST, error, "training goes on, and the best of the next evaluations is tried")
-                # Whether there is a best to be surpassed is known to the process that writes.
+                    self._warn(BEST, error, "training continues, and the best of the next evaluations is saved")
+                # Only the process that writes knows whether it succeeded.
                 self._kept = trainer.strategy.broadcast(self._kept if error else distances[-1][1])
             error = self.save(trainer, LAST)
         if not error:
@@ -60,21 +59,21 @@ class Checkpoints(StepCallback, Checkpoint):
         if step == trainer.max_steps:
             raise UnsavedError(
                 f"the final checkpoint {self.folder / LAST} could not be written: {error}; "
-                "what stands there, if anything, is of an earlier step"
+                "an existing file is of an earlier step"
             )
-        self._tell(LAST, error, "training goes on, and the next interval tries again")
+        self._warn(LAST, error, "training continues, and the next interval tries again")
 
-    def _tell(self, name: str, error: OSError, then: str) -> None:
+    def _warn(self, name: str, error: OSError, then: str) -> None:
         warn_once(f"writing {self.folder / name}", error, then)
 
     def save(self, trainer: lightning.Trainer, name: str) -> OSError | None:
-        """Write the state into the folder; the error where that failed."""
+        """Write the state into the folder; returns the error if that failed."""
         try:
             trainer.save_checkpoint(self.folder / name)
         except OSError as error:
             if not trainer.is_global_zero:
                 raise
-            # Where the other processes wait for the file that they think is written.
+            # Here the other processes wait for the file.
             trainer.strategy.barrier("Trainer.save_checkpoint")
             return error
         return None

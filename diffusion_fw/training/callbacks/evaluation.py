@@ -23,7 +23,7 @@ from diffusion_fw.sampling.chunk import chunk_size, measure_chunk
 from diffusion_fw.sampling.draw import draw, frames
 from diffusion_fw.training.callbacks.history import History, log
 from diffusion_fw.training.callbacks.step_callback import StepCallback
-from diffusion_fw.training.outages import log_os_errors
+from diffusion_fw.training.os_errors import log_os_errors
 
 BINS = 20
 HELDOUT_STREAM = 7

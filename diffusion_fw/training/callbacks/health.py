@@ -1,4 +1,4 @@
-"""Numerical health: a bad step is caught on the device before the optimizer takes it, and told by name."""
+"""Numerical health: detects a bad step on the device before the optimizer takes it, and reports its cause."""
 
 from __future__ import annotations
 
@@ -21,47 +21,48 @@ logger = logging.getLogger(__name__)
 
 LAST_GOOD = "last_good.ckpt"
 SHOWN = 5
-"""At most so many examples and so many parameters are named in a message."""
+"""The largest number of examples, and of parameters, that a message lists."""
 
 
 class NumericalError(ConfigError):
-    """A run that was ended because its numbers went bad; says at which step, for which examples, in which layers."""
+    """A run that was ended by bad values; the message states the step, the examples and the parameters."""
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """What one optimizer step showed, all on the device: nothing of it is read while the steps are good."""
+    """The values of one optimizer step, kept on the device; they are read only after a bad step."""
 
     step: int
     names: list[str]
     norms: list[Tensor]
     """The gradient norm of each named parameter."""
     draws: list[tuple[Tensor, Tensor]]
-    """Times and losses of this process's examples, one pair an accumulated batch."""
+    """Times and losses of this process's examples, one pair per accumulated batch."""
     values: Tensor
     """The mean loss and the gradient norm, over all processes."""
     limits: Tensor
-    """What they may be at most; inf before there is a median."""
+    """Upper limits of these; inf before there is a median."""
     verdict: Tensor
-    """Whether the step is bad, on its way to the host."""
+    """Whether the step is bad; being copied to the host."""
     arrived: Callable[[], object]
-    """Waits until the verdict is there."""
+    """Waits until the verdict has arrived on the host."""
 
 
 class Health(lightning.Callback):
-    """Judges each optimizer step by its mean loss L and gradient norm g before the optimizer takes it.
+    """Checks the mean loss and the gradient norm of each optimizer step before the optimizer takes it.
 
-    Bad is not finite, or above ``multiples`` times the median of the last ``window`` good steps (from the time when
-    half of them are there). A bad step changes neither weights nor the optimizer's state; the moving averages see
-    weights that stood still. The verdict is made from numbers that are the same in every process, so all decide alike.
+    A step is bad if one of them is not finite or exceeds ``multiples`` times its median over the last ``window`` good
+    steps (once half of these exist). A bad step changes neither the weights nor the optimizer's state; the moving
+    averages are updated with the unchanged weights. The verdict depends only on values that all processes share, so
+    all of them decide alike.
 
-    A fused optimizer is given the verdict as its ``found_inf`` and leaves the step out on the device. On a GPU
-    the host reads it one step later, when it has arrived, so that it never waits for work of the current step; after
-    the bad step of action=stop every further one is left out too. For another optimizer it is read at once, and the
-    step is left out by taking the gradients away. Under a loss scaler (16-mixed), gradients that overflow are the
-    scaler's to skip and don't count; a loss that is not finite does.
+    A fused optimizer gets the verdict as its ``found_inf`` and skips the step on the device. On a GPU the host reads
+    the verdict one step later, so that it never waits for the current step; with action=stop all steps after a bad one
+    are skipped too. With any other optimizer the verdict is read at once, and the gradients of a bad step are removed.
+    Under a loss scaler (16-mixed), overflowing gradients are left to the scaler and do not count as bad; a loss that
+    is not finite does.
 
-    ``skipped`` counts the steps left out and ``lowered`` how often the rate was lowered.
+    ``skipped`` counts the skipped steps, and ``lowered`` how often the rate was lowered.
     """
 
     def __init__(
@@ -91,7 +92,7 @@ class Health(lightning.Callback):
         self._parameters = [(name, item) for name, item in pl_module.named_parameters() if item.requires_grad]
         self._good, self._stopped = self._good.to(device), self._stopped.to(device)
         self._multiples = torch.tensor(self.multiples, device=device)
-        # A loss scaler skips gradients that overflow, and lowers its scale: a part of its work.
+        # A loss scaler itself skips gradients that overflow, and then lowers its scale.
         self._counts = torch.tensor([True, getattr(trainer.precision_plugin, "scaler", None) is None], device=device)
 
     @torch.no_grad()
@@ -114,26 +115,26 @@ class Health(lightning.Callback):
         self._seen += 1
         if self.action == "stop":
             self._stopped = bad
-        if _leaves_out_by_itself(optimizer):
+        if _skips_on_device(optimizer):
             optimizer.found_inf = bad.float()  # type: ignore[attr-defined]
         elif bool(bad):
             optimizer.zero_grad(set_to_none=True)
         names = [name for name, _ in named]
         step = trainer.global_step + 1
-        verdict, arrived = _sent_to_host(bad)
+        verdict, arrived = _send_to_host(bad)
         self._pending.append(Evidence(step, names, norms, pl_module.draws, values, limits, verdict, arrived))
 
     def on_train_batch_end(
         self, trainer: lightning.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        # A GPU runs behind the host, and what it found one step ago is there without waiting for what it does now.
+        # A GPU runs behind the host; the verdict of the last step arrives without waiting for the current one.
         self._judge(trainer, pl_module, behind=1 if pl_module.device.type == "cuda" else 0)
 
     def on_train_end(self, trainer: lightning.Trainer, pl_module: Any) -> None:
         self._judge(trainer, pl_module, behind=0)
 
     # ----------------------------------------------------------------------------------------------------------------
-    # What follows from it
+    # Its consequences
     # ----------------------------------------------------------------------------------------------------------------
 
     def _judge(self, trainer: lightning.Trainer, module: Any, behind: int) -> None:
@@ -147,20 +148,18 @@ class Health(lightning.Callback):
             self._row += 1
             message = report(trainer, module, evidence)
             if self.action == "stop":
-                self._stop(trainer, module, f"{message}. callbacks.health.action=skip or lower_rate would go on")
+                hint = "To skip such steps, set callbacks.health.action=skip or lower_rate"
+                self._stop(trainer, module, f"{message}. {hint}")
             if self._row > self.in_a_row:
-                self._stop(
-                    trainer, module, f"{message}. callbacks.health.in_a_row={self.in_a_row} bad steps went before"
-                )
+                reason = f"It follows callbacks.health.in_a_row={self.in_a_row} other bad steps"
+                self._stop(trainer, module, f"{message}. {reason}")
             if self.action == "lower_rate":
                 if self.lowered == self.most_times:
-                    self._stop(
-                        trainer,
-                        module,
-                        f"{message}. The rate was lowered callbacks.health.most_times={self.most_times} times before",
-                    )
+                    reason = f"The rate was already lowered callbacks.health.most_times={self.most_times} times"
+                    self._stop(trainer, module, f"{message}. {reason}")
                 self._lower(trainer)
-                message += f". It was skipped, and the learning rate is now {self.factor**self.lowered:g} of its own"
+                rate = self.factor**self.lowered
+                message += f". It was skipped, and the learning rate is now {rate:g} times the configured one"
             else:
                 message += ". It was skipped"
             if trainer.is_global_zero:
@@ -168,7 +167,7 @@ class Health(lightning.Callback):
             log(trainer, {"health/skipped": self.skipped, "health/rate": self.factor**self.lowered}, evidence.step)
 
     def _lower(self, trainer: lightning.Trainer) -> None:
-        """Multiply the rate of every group by the factor, now and in the schedule to come."""
+        """Multiply the rate of every group by the factor, now and for the rest of the schedule."""
         self.lowered += 1
         for config in trainer.lr_scheduler_configs:
             config.scheduler.base_lrs = [rate * self.factor for rate in config.scheduler.base_lrs]  # type: ignore[union-attr]
@@ -180,7 +179,7 @@ class Health(lightning.Callback):
         spoiled = not_finite(trainer, module)
         if spoiled:
             raise NumericalError(
-                f"{message}. The state itself is not finite ({listed(spoiled)}): go on from an older checkpoint in "
+                f"{message}. The state itself is not finite ({listed(spoiled)}); resume from an older checkpoint in "
                 f"{self.folder}"
             )
         path = self.folder / LAST_GOOD
@@ -191,7 +190,7 @@ class Health(lightning.Callback):
         raise NumericalError(f"{message}. The state before that step is kept in {path}")
 
     # ----------------------------------------------------------------------------------------------------------------
-    # What a resumed run goes on with
+    # The state of a resumed run
     # ----------------------------------------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
@@ -204,13 +203,13 @@ class Health(lightning.Callback):
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        if state_dict["good"].shape == self._good.shape:  # another window begins anew
+        if state_dict["good"].shape == self._good.shape:  # another window starts empty
             self._good, self._seen = state_dict["good"], state_dict["seen"]
         self.skipped, self.lowered, self._row = state_dict["skipped"], state_dict["lowered"], state_dict["row"]
 
 
-def _sent_to_host(flag: Tensor) -> tuple[Tensor, Callable[[], object]]:
-    """The flag in the host's memory, and what to call before it is read."""
+def _send_to_host(flag: Tensor) -> tuple[Tensor, Callable[[], object]]:
+    """The flag in the host's memory, and a function to call before it is read."""
     if flag.device.type != "cuda":
         return flag, lambda: None
     copy, event = flag.to("cpu", non_blocking=True), torch.cuda.Event()
@@ -218,13 +217,13 @@ def _sent_to_host(flag: Tensor) -> tuple[Tensor, Callable[[], object]]:
     return copy, event.synchronize
 
 
-def _leaves_out_by_itself(optimizer: torch.optim.Optimizer) -> bool:
-    """torch's fused optimizers return at once where their attribute ``found_inf`` is 1."""
+def _skips_on_device(optimizer: torch.optim.Optimizer) -> bool:
+    """Whether the optimizer is one of torch's fused ones, which skip a step if their attribute ``found_inf`` is 1."""
     return all(group.get("fused") for group in optimizer.param_groups)
 
 
 def not_finite(trainer: lightning.Trainer, module: Any) -> list[str]:
-    """The names of the weights, averages and states of the optimizer that are not finite."""
+    """The names of the weights, averages and optimizer states that are not finite."""
     state = dict(module.state_dict())
     for number, optimizer in enumerate(trainer.optimizers):
         for index, values in optimizer.state_dict()["state"].items():
@@ -234,14 +233,14 @@ def not_finite(trainer: lightning.Trainer, module: Any) -> list[str]:
 
 
 def listed(items: list[str]) -> str:
-    """The first few, and how many there are."""
+    """The first SHOWN items, and the number of all."""
     return ", ".join(items[:SHOWN]) + (f", ... ({len(items)} in all)" if len(items) > SHOWN else "")
 
 
 def report(trainer: lightning.Trainer, module: Any, evidence: Evidence) -> str:
-    """One message: the step, what was bad, the examples with their t and log-SNR, the parameters.
+    """A message: the step, the bad values, the examples with their t and log-SNR, the parameters.
 
-    Every process calls it, since the examples of all of them are gathered.
+    Every process must call it, as the examples of all of them are gathered.
     """
     loss, norm = evidence.values.tolist()
     limits = evidence.limits.tolist()
@@ -262,19 +261,19 @@ def report(trainer: lightning.Trainer, module: Any, evidence: Evidence) -> str:
 
 
 def examples(trainer: lightning.Trainer, module: Any, evidence: Evidence) -> str:
-    """The examples whose loss is not finite, or else those of the largest losses: index, place, t, log-SNR, loss."""
+    """The examples whose loss is not finite, else those of the largest losses: index, position, t, log-SNR, loss."""
     device = module.device
     mine = torch.stack([torch.stack([t.to(device), losses.double()]) for t, losses in evidence.draws])
     everywhere = trainer.strategy.all_gather(mine).reshape(-1, *mine.shape)
     # Row j of process r is row j world_size + r of the global batch.
     times, losses = everywhere.permute(2, 1, 3, 0).flatten(1).cpu()
     broken = (~losses.isfinite()).nonzero().flatten()
-    title = "examples of a loss that is not finite" if len(broken) else "examples of the largest losses"
+    title = "examples whose loss is not finite" if len(broken) else "examples of the largest losses"
     chosen = (broken if len(broken) else losses.argsort(descending=True))[:SHOWN].tolist()
     indices, first = module.batch_of_step(evidence.step)
     log_snr = module.denoiser.schedule(times).log_snr
     lines = [
-        f"{indices[row]} (at {first + row} of the stream): t={times[row]:.6g}, log-SNR={log_snr[row]:.4g}, "
+        f"{indices[row]} (position {first + row} of the stream): t={times[row]:.6g}, log-SNR={log_snr[row]:.4g}, "
         f"loss={losses[row]:.4g}"
         for row in chosen
     ]

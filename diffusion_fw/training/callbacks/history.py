@@ -1,4 +1,4 @@
-"""What happened in a run, step by step: kept in the checkpoint, so that a resumed run's curves are whole."""
+"""The history of a run, kept in the checkpoint so that the curves of a resumed run are complete."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from diffusion_fw.training.callbacks.step_callback import StepCallback
-from diffusion_fw.training.outages import log_os_errors
+from diffusion_fw.training.os_errors import log_os_errors
 
 MAX_RECORDS = 20_000
 PENDING_KEY = "losses_since_record"
@@ -21,9 +21,10 @@ LOGGERS_KEY = "loggers"
 
 
 class History(StepCallback):
-    """Collects losses on the device and reads them every ``every`` steps: mean loss, gradient norm, rate, speed.
+    """Collects losses on the device; every ``every`` steps records their mean, the gradient norm, the rate and speed.
 
-    ``records`` holds one dict an interval and ``distances`` one (step, value) an evaluation. Logs train/*.
+    ``records`` holds one dict per interval, ``distances`` and ``heldout`` one (step, value) per evaluation. Logs
+    train/*.
     """
 
     def __init__(self, every: int) -> None:
@@ -38,7 +39,7 @@ class History(StepCallback):
 
     @property
     def best(self) -> float:
-        """The smallest finite distance so far, inf before there is one."""
+        """The smallest finite distance so far, inf if there is none."""
         return min((value for _, value in self.distances if math.isfinite(value)), default=math.inf)
 
     def state_dict(self) -> dict[str, Any]:
@@ -51,7 +52,7 @@ class History(StepCallback):
     def on_save_checkpoint(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Keep the losses of the interval that has begun, in the order of the global batch."""
+        """Save the losses of the current interval in the order of the global batch."""
         pending = torch.cat(self._losses) if self._losses else torch.zeros(0, device=pl_module.device)
         everywhere = trainer.strategy.all_gather(pending).reshape(trainer.world_size, -1)
         checkpoint[PENDING_KEY] = everywhere.T.flatten().cpu()
@@ -67,7 +68,7 @@ class History(StepCallback):
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
-        """The time spent inside doesn't count for images/s."""
+        """The time spent in the block does not count for images/s."""
         before = time.perf_counter()
         yield
         self._since += time.perf_counter() - before
@@ -108,9 +109,9 @@ class History(StepCallback):
 
 
 def log(trainer: lightning.Trainer, metrics: dict[str, float], step: int) -> None:
-    """Send numbers to every logger, from the first process."""
+    """Send values to every logger, from the first process."""
     if trainer.is_global_zero:
         for logger in trainer.loggers:
-            then = "training goes on, and it is tried again with the next numbers"
+            then = "training continues, and the next values are logged"
             with log_os_errors(f"logging into {logger.save_dir}", then):
                 logger.log_metrics(metrics, step)

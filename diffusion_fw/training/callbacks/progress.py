@@ -1,4 +1,4 @@
-"""The progress bar of training: step, loss, images per second."""
+"""The progress bar of training."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from diffusion_fw.training.callbacks.history import History
 
 
 class Progress(TQDMProgressBar):
-    """Lightning's bar over the steps of the whole run, with the loss and speed of the last interval."""
+    """Lightning's bar over all steps of the run, with the loss and speed of the last interval and the last distance."""
 
     def __init__(self, *, history: History, refresh_rate: int) -> None:
         super().__init__(refresh_rate=refresh_rate)

@@ -1,4 +1,4 @@
-"""The averages of a run at regular steps, from which those of other lengths are made after training."""
+"""Snapshots of a run's averages at regular steps, from which averages of other lengths are made after training."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from torch import Tensor
 from diffusion_fw.files import atomic_write
 from diffusion_fw.registry import ConfigError
 from diffusion_fw.training.callbacks.step_callback import StepCallback
-from diffusion_fw.training.outages import log_os_errors
+from diffusion_fw.training.os_errors import log_os_errors
 from diffusion_fw.training.power_profile import Profile
 
 FOLDER = "snapshots"
-"""Beside the folder of the checkpoints."""
+"""The name of the folder, beside that of the checkpoints."""
 
 
 class Snapshots(StepCallback):
-    """Writes the parameters of every average to ``folder/step_*.safetensors`` each ``every`` steps, in float32.
+    """Writes the parameters of every average to ``folder/step_*.safetensors`` every ``every`` steps, in float32.
 
-    A file is written aside, flushed and renamed. A resumed run writes again those after its checkpoint, to the bit.
+    Files are written atomically. A resumed run writes those after its checkpoint again, identical to the bit.
     """
 
     def __init__(self, folder: Path, every: int) -> None:
@@ -43,17 +43,17 @@ class Snapshots(StepCallback):
             for index, (_, averaged) in enumerate(module.tracks())
             for name, value in averaged.named_parameters()
         }
-        # safetensors writes several entries in an order that changes from run to run.
+        # One entry of metadata only: safetensors writes several in an order that changes from run to run.
         content = save(tensors, metadata={"stds": json.dumps(lengths)})
         path = self.folder / f"step_{step:09d}.safetensors"
-        then = "training goes on, and averages are reconstructed without the snapshots that are missing"
+        then = "training continues, and averages are reconstructed without the missing snapshots"
         with log_os_errors(f"writing into {self.folder}", then), atomic_write(path) as file:
             file.write(content)
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """One file: the step at which it was taken and the lengths of its averages."""
+    """A snapshot file: the step at which it was taken and the lengths of its averages."""
 
     path: Path
     step: int
@@ -64,7 +64,7 @@ class Snapshot:
         return [Profile(std, self.step) for std in self.stds]
 
     def parameters(self, index: int, like: dict[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
-        """The parameters of average ``index``, one at a time; ConfigError where one is not of the shape in ``like``."""
+        """The parameters of average ``index``, one at a time. Raises ConfigError for shapes other than in ``like``."""
         with safe_open(self.path, framework="pt") as file:
             for key in file.keys():  # noqa: SIM118 - not a mapping
                 number, _, name = key.partition(".")
@@ -86,6 +86,6 @@ def before(folder: Path, step: int) -> list[Snapshot]:
             with safe_open(path, framework="pt") as file:
                 stds = tuple(Profile(float(std), 1.0).std for std in json.loads((file.metadata() or {})["stds"]))
         except (SafetensorError, OSError, KeyError, ValueError, TypeError) as error:
-            raise ConfigError(f"{path} is damaged, move it away to do without it: {error}") from None
+            raise ConfigError(f"{path} is damaged; move it away to continue without it: {error}") from None
         found.append(Snapshot(path, int(taken[1]), stds))
     return found

@@ -1,4 +1,4 @@
-"""A callback that acts once for each optimizer step."""
+"""A callback that acts once per optimizer step."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import lightning
 
 
 class StepCallback(lightning.Callback):
-    """Calls ``after_step`` after each optimizer step: once however many batches it accumulates, and not on resuming."""
+    """Calls ``after_step`` once per optimizer step, however many batches it accumulates, and not on resuming."""
 
     _last_step = -1
 

@@ -1,1 +1,1 @@
-"""Loggers and the page of their builders."""
+"""Loggers, and builders.py, which registers them."""

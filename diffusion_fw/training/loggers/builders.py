@@ -1,4 +1,4 @@
-"""The registered loggers. Each builder imports its library only when it is called, so that --help stays quick."""
+"""The registered loggers. Each builder imports its library only when it is called, so that --help stays fast."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def csv(folder: Runtime[Path]) -> Any:
 
 @register("logger", "tensorboard")
 def tensorboard(folder: Runtime[Path]) -> Any:
-    """Write TensorBoard events, pictures included, into the run's folder."""
+    """Write TensorBoard events, including pictures, into the run's folder."""
     from diffusion_fw.training.loggers.tensorboard import TensorBoard
 
     return TensorBoard(folder)
@@ -34,7 +34,7 @@ def wandb(
     group: str | None = None,
     tags: list[str] = [],  # noqa: B006 - the default is read, never changed
 ) -> Any:
-    """Log to W&B: online if a key is known (auto) or asked for, else offline; never prompts."""
+    """Log to W&B without ever prompting: mode=auto is online if a key is known, otherwise offline."""
     import wandb as client
 
     from diffusion_fw.training.loggers.weights_and_biases import WeightsAndBiases, has_key

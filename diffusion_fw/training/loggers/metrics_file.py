@@ -1,4 +1,4 @@
-"""metrics.csv: every number of a run, one row a record, whole whatever happens to the run or to the file."""
+"""metrics.csv: all logged values of a run, one row per record, complete whatever happens to the run or the file."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from diffusion_fw.files import atomic_write
 
 
 class MetricsFile(Logger):
-    """Appends a row and flushes it; writes the file anew where its columns, or what stands on the disk, changed.
+    """Appends a row and flushes it; rewrites the whole file if its columns or its size on the disk have changed.
 
-    A row that could not be written is kept and comes with the next. Raises OSError where the file cannot be written.
+    Raises OSError if the file cannot be written; the row is then kept and written with the next one.
     """
 
     def __init__(self, path: Path) -> None:
@@ -40,7 +40,7 @@ class MetricsFile(Logger):
         return os.fspath(self.path.parent)
 
     def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
-        """The config stands in config.yaml."""
+        """Do nothing: the config is in config.yaml."""
 
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         self._rows.append({**metrics, "step": step})
@@ -60,7 +60,7 @@ class MetricsFile(Logger):
         self._size = len(text)
 
     def resume(self, step: int, state: Mapping[str, Any]) -> None:
-        """Go on after ``step`` with the file that is there: later rows, and one that was torn, are left out."""
+        """Continue an existing file after ``step``: drop later rows and a half-written one."""
         if not self.path.exists():
             return
         with self.path.open(newline="") as file:

@@ -12,31 +12,31 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 from PIL import Image
 
-from diffusion_fw.training.outages import log_os_errors
+from diffusion_fw.training.os_errors import log_os_errors
 
 
 class TensorBoard(TensorBoardLogger):
-    """Numbers and pictures as TensorBoard events in the run's folder."""
+    """Values and pictures as TensorBoard events in the run's folder."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__(save_dir=folder, name="tensorboard", version="")
 
     @contextlib.contextmanager
     def _written(self) -> Iterator[Any]:
-        """What is added inside is on the disk afterwards; OSError where it cannot be."""
+        """Flush what the block adds to the disk. Raises OSError if that fails."""
         try:
             yield self.experiment
             self.experiment.flush()
         except OSError:
             if self._experiment is not None:
-                # A writer refuses everything from its first error on; the next number opens another.
+                # After an error a writer refuses everything; the next value opens another one.
                 self._experiment = None
                 self._kwargs.pop("purge_step", None)
             raise
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        # Lightning's makes a ValueError of an OSError.
+        # Lightning's own method turns an OSError into a ValueError.
         with self._written() as writer:
             for name, value in metrics.items():
                 writer.add_scalar(name, value, step)
@@ -53,5 +53,5 @@ class TensorBoard(TensorBoardLogger):
 
     @rank_zero_only
     def finalize(self, status: str) -> None:
-        with log_os_errors(f"closing the logs in {self.save_dir}", "its last numbers may be missing"):
+        with log_os_errors(f"closing the logs in {self.save_dir}", "its last values may be missing"):
             super().finalize(status)

@@ -13,11 +13,11 @@ from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.loggers.logger import rank_zero_experiment
 from lightning.pytorch.utilities import rank_zero_only
 
-from diffusion_fw.training.outages import warn_once
+from diffusion_fw.training.os_errors import warn_once
 
 
 class WeightsAndBiases(WandbLogger):
-    """A W&B run that survives a server which does not answer, and goes on after a resume."""
+    """A W&B run that survives a server which does not answer, and continues after a resume."""
 
     def log_picture(self, name: str, path: Path, step: int) -> None:
         self.log_image(name, [str(path)], step=step)
@@ -26,13 +26,13 @@ class WeightsAndBiases(WandbLogger):
         return {"run_id": self.version}
 
     def resume(self, step: int, state: dict[str, Any]) -> None:
-        """Go on in the same W&B run."""
+        """Continue the same W&B run."""
         self._wandb_init.update(id=state.get("run_id"), resume="allow")
 
     @property
     @rank_zero_experiment
     def experiment(self) -> Any:
-        """The run of W&B; one on this machine alone where the server does not answer."""
+        """The W&B run; an offline one if the server does not answer."""
         try:
             return WandbLogger.experiment.fget(self)  # type: ignore[attr-defined]
         except wandb.errors.Error as error:
@@ -40,18 +40,18 @@ class WeightsAndBiases(WandbLogger):
             self._wandb_init["mode"] = "offline"
             run = WandbLogger.experiment.fget(self)  # type: ignore[attr-defined]
             kept = Path(run.dir).parent
-            warn_once("W&B's server", error, f"this run is kept on the disk alone; `wandb sync {kept}` sends it later")
+            warn_once("W&B's server", error, f"the run is logged offline; `wandb sync {kept}` uploads it later")
             return run
 
     @rank_zero_only
     def finalize(self, status: str) -> None:
         super().finalize(status)
-        # A run left open would take in what the next job of a sweep logs.
+        # Otherwise the next job of a sweep would log into this run.
         wandb.finish(exit_code=0 if status == "success" else 1)
 
 
 def has_key() -> bool:
-    """Whether a key is in the environment or was stored by `wandb login`: looked up, never asked for."""
+    """Whether a key is in the environment or was stored by `wandb login`; never prompts for one."""
     if os.environ.get("WANDB_API_KEY"):
         return True
     host = urlsplit(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname or ""

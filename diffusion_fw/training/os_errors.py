@@ -1,4 +1,4 @@
-"""Trouble outside the run, a full disk or a server that doesn't answer, which training survives."""
+"""Carry on after errors from outside the run, such as a full disk or a server that does not answer."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from collections.abc import Iterator
 
 
 class _Once(logging.Filter):
-    """Lets each message through once."""
+    """Passes each message once."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.told: set[str] = set()
+        self.logged: set[str] = set()
 
     def filter(self, record: logging.LogRecord) -> bool:
         message = record.getMessage()
-        known = message in self.told
-        self.told.add(message)
+        known = message in self.logged
+        self.logged.add(message)
         return not known
 
 
@@ -27,7 +27,7 @@ logger.addFilter(_Once())
 
 @contextlib.contextmanager
 def log_os_errors(what: str, then: str) -> Iterator[None]:
-    """An OSError inside, as of a full disk or of a lost connection, is told once with what comes of it, and goes by."""
+    """Carry on after an OSError in the block; log once ``what`` failed and what happens ``then``."""
     try:
         yield
     except OSError as error:
@@ -35,6 +35,6 @@ def log_os_errors(what: str, then: str) -> Iterator[None]:
 
 
 def warn_once(what: str, error: Exception, then: str) -> None:
-    """Warn, once for each text, of what failed, why, and what happens ``then``."""
+    """Log ``what`` failed, why, and what happens ``then``; the same message only once."""
     reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
     logger.warning("%s failed: %s; %s", what, reason, then)
