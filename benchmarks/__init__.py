@@ -1,1 +1,1 @@
-"""Timings as ratios against something measured in the same run: `python -m benchmarks`."""
+"""Timings as ratios to a reference that is timed in the same run: `python -m benchmarks`."""

@@ -1,4 +1,4 @@
-"""A training step with the watch over its numbers, against the same step without: the dearest case, a tiny network."""
+"""A training step with callbacks.health, against the same step without: the costliest case, a tiny network."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def measure() -> Iterator[tuple[str, dict[str, float], float]]:
             watched = ours(points, Path(folder) / f"{index}a", dfw.build("callbacks", "health", folder=Path(folder)))
             pairs.append((watched, ours(points, Path(folder) / f"{index}b")))
     yield (
-        f"watch over the numbers, default MLP on 2-D points, batch {BATCH}",
+        f"health callback, default MLP on 2-D points, batch {BATCH}",
         compared(pairs),
         BOUND,
     )

@@ -1,4 +1,4 @@
-"""The peaks of training and of sampling, against the estimates that are stated before they start."""
+"""The peak memory of training and of sampling, against the estimates that the programs print before they start."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ CHUNK = 256
 
 
 def peak(run: Callable[[], Any]) -> int:
-    """The most bytes that torch has allocated on the CPU at once, of what ``run`` allocates."""
+    """The peak of the bytes that torch allocates on the CPU during ``run``."""
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as watch:
         run()
     with tempfile.TemporaryDirectory() as folder:
@@ -61,7 +61,7 @@ def peak(run: Callable[[], Any]) -> int:
 
 
 def training(*arguments: str) -> tuple[int, int]:
-    """(stated, measured) of three steps."""
+    """(stated, measured) bytes of three training steps."""
     (config,) = check_command_line("train", [*ARGUMENTS, *arguments])
     local = config["batch_size"] // config["trainer"]["accumulate_grad_batches"]
     stated = estimate(config, Facts.of(build_data(config), config), local).total
@@ -72,7 +72,7 @@ def training(*arguments: str) -> tuple[int, int]:
 
 
 def sampling(*arguments: str) -> tuple[int, int]:
-    """(stated, measured) of a chunk, the weights not counted."""
+    """(stated, measured) bytes of sampling a chunk, without the weights."""
     (config,) = check_command_line("train", [*ARGUMENTS, "sampler.steps=3", *arguments])
     facts, sampler = Facts.of(build_data(config), config), build_sampler(config)
     network = build_denoiser(config, facts).eval()
@@ -85,12 +85,12 @@ def sampling(*arguments: str) -> tuple[int, int]:
 
 
 def measure() -> list[tuple[str, int, int, float]]:
-    """Of every case its estimate, what was measured and their ratio."""
+    """(name, stated bytes, measured bytes, their ratio) of every case."""
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.ERROR)
     store_components()
-    pairs = {name: training(*words) for name, words in TRAINING.items()}
-    pairs |= {name: sampling(*words) for name, words in SAMPLING.items()}
+    pairs = {name: training(*arguments) for name, arguments in TRAINING.items()}
+    pairs |= {name: sampling(*arguments) for name, arguments in SAMPLING.items()}
     return [(name, stated, measured, stated / measured) for name, (stated, measured) in pairs.items()]
 
 

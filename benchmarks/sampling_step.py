@@ -1,4 +1,4 @@
-"""A DDIM step with a network that does nothing, against the same arithmetic in a bare loop."""
+"""A DDIM step with an identity network, against the same arithmetic in a bare loop."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Null(nn.Module):
 
 
 def bare(network: nn.Module, x: Tensor, table: list[tuple[float, float, float, float, float]]) -> Tensor:
-    """DDIM as one writes it by hand for one schedule: a list of coefficients and a loop."""
+    """DDIM written by hand for one schedule: a list of coefficients and a loop."""
     for label, alpha, sigma, alpha_next, sigma_next in table:
         eps = network(x, torch.full((len(x),), label), None)
         x0 = (x - sigma * eps) / alpha

@@ -1,4 +1,4 @@
-"""How two ways of doing the same are compared: in turns, by the median of their ratio."""
+"""Compare two ways of computing the same: timed in turns, by the median of the ratios."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def seconds(function: Callable[[], object], repeats: int) -> float:
 def ratio(
     ours: Callable[[], object], bare: Callable[[], object], *, repeats: int, rounds: int = 15
 ) -> dict[str, float]:
-    """Median seconds of each and the median of their ratio over rounds that alternate between the two."""
+    """The median seconds of each and the median of their ratios, over rounds that alternate between the two."""
     with torch.random.fork_rng():
         ours(), bare()
         pairs = [(seconds(ours, repeats), seconds(bare, repeats)) for _ in range(rounds)]
@@ -27,7 +27,7 @@ def ratio(
 
 
 def compared(pairs: list[tuple[float, float]]) -> dict[str, float]:
-    """The medians of pairs of (ours, bare) seconds, and the median of their ratios."""
+    """The medians of (ours, bare) seconds, and the median of their ratios."""
     return {
         "ours": statistics.median(first for first, _ in pairs),
         "bare": statistics.median(second for _, second in pairs),

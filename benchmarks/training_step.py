@@ -1,4 +1,4 @@
-"""A training step of a small MLP through the whole path, against a bare loop with the same arithmetic."""
+"""A training step of a small MLP in the framework, against a bare loop with the same arithmetic."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def network() -> nn.Module:
 
 
 class Clock(lightning.pytorch.Callback):
-    """Seconds a step, from after the warm-up to the end."""
+    """Measures the seconds of a step after the warm-up."""
 
     seconds = 0.0
 
@@ -68,7 +68,7 @@ def ours(points: torch.Tensor, folder: Path, *watches: lightning.pytorch.Callbac
 
 
 def bare(points: torch.Tensor) -> float:
-    """The same step as one writes it by hand: index, noise, loss, clip, AdamW, average."""
+    """The same step written by hand: index, noise, loss, clip, AdamW, average."""
     model = network()
     average = copy.deepcopy(model).requires_grad_(False)
     optimizer = torch.optim.AdamW(model.parameters(), lr=2e-4, weight_decay=0.0, fused=True)

@@ -1,7 +1,7 @@
-"""Bits per dimension of several runs as a table: python scripts/bits_table.py TITLE=FOLDER ...
+"""Print the bits per dimension of several runs as a table: python scripts/bits_table.py TITLE=FOLDER ...
 
-Reads every evaluation.json below each folder (of `python evaluate.py -m metric=nll ...`) and prints the mean and the
-standard deviation over its runs, by variance and number of steps, in markdown.
+It reads every evaluation.json below each folder (written by `python evaluate.py -m metric=nll ...`) and prints, in
+Markdown, the mean and the standard deviation over the runs for each variance and number of steps.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ ASSET = Path(__file__).parents[1] / "diffusion_fw" / "data" / "assets" / "digits
 
 
 def main() -> None:
-    """Store the counts 0 .. 16 as they are, and the labels."""
+    """Store the images, whose values are the counts 0 .. 16, and the labels."""
     digits = load_digits()
     ASSET.parent.mkdir(exist_ok=True)
     np.savez_compressed(ASSET, values=digits.images.astype(np.uint8), labels=digits.target.astype(np.uint8))

@@ -1,7 +1,7 @@
-"""Train the classifier whose hidden layer is ``features=digits``, on the training split of ``data=digits`` alone.
+"""Train the classifier whose hidden layer is ``features=digits``, only on the training split of ``data=digits``.
 
 ``python scripts/train_digits_features.py`` writes diffusion_fw/metrics/assets/digits_features.safetensors, with the
-accuracy on the held-out split in its metadata. Takes under a minute on one core.
+accuracy on the held-out split in its metadata. It takes less than a minute on one core.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ LABEL_SMOOTHING = 0.1
 
 
 def shifted(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Each image moved by -1, 0 or 1 pixel in each direction; what comes in is background."""
+    """Each image moved by -1, 0 or 1 pixel along each axis and padded with background."""
     rows, columns = torch.randint(0, 3, (2, len(images), 1, 1), generator=generator)
     index = torch.arange(images.shape[-1])
     padded = pad(images, (1, 1, 1, 1), value=-1.0).squeeze(1)
@@ -39,10 +39,10 @@ def split(examples: Examples) -> tuple[Tensor, Tensor]:
 
 
 def train(images: Tensor, labels: Tensor) -> DigitsClassifier:
-    """AdamW with a one-cycle learning rate; the same weights each time on one machine.
+    """Train with AdamW and a one-cycle learning rate; deterministic on one machine.
 
-    Smoothed labels (Szegedy et al. 2016) keep the features from growing with the classifier's confidence alone, which
-    would hide faults of an image behind the spread between classes.
+    Smoothed labels (Szegedy et al. 2016) keep the features from growing with the classifier's confidence, which would
+    hide the faults of an image behind the spread between classes.
     """
     torch.manual_seed(0)
     generator = torch.Generator().manual_seed(0)
@@ -63,7 +63,7 @@ def train(images: Tensor, labels: Tensor) -> DigitsClassifier:
 
 @torch.no_grad()
 def accuracy(classifier: DigitsClassifier, images: Tensor, labels: Tensor) -> float:
-    """The share of images whose largest logit is the label's."""
+    """The fraction of images whose largest logit is that of the label."""
     return (classifier(images).argmax(1) == labels).double().mean().item()
 
 

@@ -1,4 +1,4 @@
-"""A file is whole or absent, whatever happens while it is written."""
+"""An atomic write leaves a file whole or absent, whatever happens."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytest
 from diffusion_fw.files import UNFINISHED, atomic_write, remove_unfinished
 
 
-def test_an_error_while_writing_leaves_what_stood_there_and_nothing_else(tmp_path):
+def test_an_error_while_writing_leaves_the_old_file_and_nothing_else(tmp_path):
     path = tmp_path / "new" / "file"
     with atomic_write(path) as file:
         file.write(b"first")
@@ -23,7 +23,7 @@ def test_an_error_while_writing_leaves_what_stood_there_and_nothing_else(tmp_pat
     assert list(path.parent.iterdir()) == [path]
 
 
-def test_what_stands_there_is_the_old_content_until_the_new_is_complete(tmp_path):
+def test_the_old_content_stays_until_the_new_is_complete(tmp_path):
     path = tmp_path / "file"
     path.write_bytes(b"old")
     with atomic_write(path) as file:
@@ -32,7 +32,7 @@ def test_what_stands_there_is_the_old_content_until_the_new_is_complete(tmp_path
     assert path.read_bytes() == b"new"
 
 
-def test_what_a_killed_writer_left_is_removed(tmp_path):
+def test_the_unfinished_file_of_a_killed_writer_is_removed(tmp_path):
     (tmp_path / f".last.ckpt.123{UNFINISHED}").write_bytes(b"half")
     (tmp_path / "last.ckpt").write_bytes(b"whole")
     remove_unfinished(tmp_path)

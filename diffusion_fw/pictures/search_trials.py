@@ -1,4 +1,4 @@
-"""The trials of a search and the best distance so far."""
+"""The trials of a search, a mark for each, and the best distance so far."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ HEIGHT = 400
 
 
 def trials_picture(path: Path, trials: Sequence[tuple[int, float, str]]) -> Path:
-    """(number, distance, outcome) of each trial; a cross on the upper edge marks one without a finite distance."""
+    """Draw (number, distance, outcome) of each trial; those without a finite distance are crosses at the upper edge."""
     complete = [(number, value) for number, value, outcome in trials if outcome == "complete"]
     pruned = [(n, value) for n, value, outcome in trials if outcome.startswith("pruned") and math.isfinite(value)]
     others = [number for number, value, outcome in trials if not math.isfinite(value)]
@@ -27,7 +27,7 @@ def trials_picture(path: Path, trials: Sequence[tuple[int, float, str]]) -> Path
             axes.step(numbers, best, where="post", color=PALETTE[0], label="best so far")
             axes.plot(numbers, values, "o", color=PALETTE[0], label="complete")
         if pruned:
-            axes.plot(*zip(*pruned, strict=True), "o", color=PALETTE[4], fillstyle="none", label="pruned, last value")
+            axes.plot(*zip(*pruned, strict=True), "o", color=PALETTE[4], fillstyle="none", label="pruned, at that step")
         if others:
             at = axes.get_xaxis_transform()
             marks = axes.plot(others, [1.0] * len(others), "x", color=PALETTE[1], transform=at, clip_on=False)

@@ -1,4 +1,4 @@
-"""The results of a sweep's jobs, one line per setting or over a swept number."""
+"""The results of a sweep's jobs: curves over a swept number, or a line of marks for each setting."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from matplotlib.ticker import FuncFormatter
 
 from diffusion_fw.pictures.style import PALETTE, legend_above, page, scale_x, scale_y
 
-HEIGHT, MARGIN, LINE_HEIGHT, MOST_LINES = 400, 90, 26, 60
-LONGEST = 60
-"""The largest number of characters of a setting's name."""
+HEIGHT, MARGIN, LINE_HEIGHT, MAX_LINES = 400, 90, 26, 60
+MAX_NAME = 60
+"""Characters of a setting's name; longer names are cut."""
 
 
 def jobs_picture(path: Path, settings: Mapping[str, Sequence[float]], result: str) -> Path:
-    """The results of each setting, a mark per seed on a line per setting, the lowest mean on top.
+    """Draw a line for each setting, the lowest mean on top, with a mark for the result of each seed.
 
-    A bar marks the mean of several, a cross at the right edge a missing result. At most MOST_LINES settings are drawn.
+    A bar shows the mean of several results, a cross at the right edge a missing one. At most MAX_LINES settings.
     """
-    lines = sorted(settings.items(), key=lambda line: _mean(line[1]))[:MOST_LINES]
+    lines = sorted(settings.items(), key=lambda line: _mean(line[1]))[:MAX_LINES]
     with page(path, MARGIN + LINE_HEIGHT * len(lines)) as figure:
         axes = figure.add_subplot()
         scale_x(axes, [value for _, values in lines for value in values])
@@ -39,9 +39,9 @@ def jobs_picture(path: Path, settings: Mapping[str, Sequence[float]], result: st
 
 
 def jobs_over(path: Path, key: str, settings: Mapping[str, Mapping[float, Sequence[float]]], result: str) -> Path:
-    """The results of each setting over the values of ``key``: the mean over seeds, and their range.
+    """Draw a curve for each setting over the values of ``key``: the mean over the seeds, in a band of their range.
 
-    At most as many settings as there are colours are drawn, those with the lowest results.
+    At most as many settings as there are colours, those with the lowest results.
     """
     lowest = sorted(settings, key=lambda name: min(map(_mean, settings[name].values())))[: len(PALETTE)]
     with page(path, HEIGHT) as figure:
@@ -53,8 +53,8 @@ def jobs_over(path: Path, key: str, settings: Mapping[str, Mapping[float, Sequen
         for colour, name in zip(PALETTE, (name for name in settings if name in lowest), strict=False):
             points = {x: values for x, values in sorted(drawn[name].items()) if values}
             axes.plot(list(points), list(map(_mean, points.values())), "o-", color=colour, label=_short(name) or result)
-            lowest_of, highest_of = ([end(values) for values in points.values()] for end in (min, max))
-            axes.fill_between(list(points), lowest_of, highest_of, color=colour, alpha=0.15, linewidth=0)
+            lower, upper = ([end(values) for values in points.values()] for end in (min, max))
+            axes.fill_between(list(points), lower, upper, color=colour, alpha=0.15, linewidth=0)
         axes.set_xticks(places)
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axes.set(xlabel=key, ylabel=f"{result}  (lower is better)")
@@ -63,7 +63,7 @@ def jobs_over(path: Path, key: str, settings: Mapping[str, Mapping[float, Sequen
 
 
 def _short(name: str) -> str:
-    return name if len(name) <= LONGEST else f"{name[: LONGEST - 1]}…"
+    return name if len(name) <= MAX_NAME else f"{name[: MAX_NAME - 1]}…"
 
 
 def _finite(values: Sequence[float]) -> list[float]:
@@ -71,6 +71,6 @@ def _finite(values: Sequence[float]) -> list[float]:
 
 
 def _mean(values: Sequence[float]) -> float:
-    """The mean of the finite values, inf if there are none."""
+    """The mean of the finite values; inf if there are none."""
     finite = _finite(values)
     return statistics.fmean(finite) if finite else math.inf

@@ -104,8 +104,12 @@ class _Dispatch(dict[int, Callable[[Any], None]]):
         raise pickle.UnpicklingError(f"its pickle has opcode {opcode:#04x}, which torch.save does not write")
 
 
-class _Unpickler(pickle._Unpickler):  # type: ignore[name-defined]
-    """In Python, because the unpickler in C allocates gigabytes for a memo with a large index."""
+_PythonUnpickler: Any = pickle._Unpickler  # type: ignore[attr-defined]
+"""The unpickler in C would allocate gigabytes for a memo with a large index."""
+
+
+class _Unpickler(_PythonUnpickler):  # type: ignore[misc]
+    """Makes tensors and plain values; raises pickle.UnpicklingError for anything else."""
 
     def __init__(self, archive: zipfile.ZipFile) -> None:
         self.archive = archive
@@ -143,7 +147,7 @@ class _Unpickler(pickle._Unpickler):  # type: ignore[name-defined]
         state = self.stack.pop()
         if not isinstance(self.stack[-1], OrderedDict) or set(state) != {"_metadata"}:
             raise pickle.UnpicklingError("it sets the attributes of an object")
-        self.stack[-1]._metadata = state["_metadata"]  # type: ignore[attr-defined]
+        self.stack[-1]._metadata = state["_metadata"]
 
     def load_setitem(self) -> None:
         self._check_container(self.stack[-3])
@@ -157,7 +161,7 @@ class _Unpickler(pickle._Unpickler):  # type: ignore[name-defined]
         if isinstance(target, Tensor):
             raise pickle.UnpicklingError("it assigns to the values of a tensor")
 
-    dispatch = _Dispatch({opcode[0]: pickle._Unpickler.dispatch[opcode[0]] for opcode in OPCODES})  # type: ignore[attr-defined]
+    dispatch = _Dispatch({opcode[0]: _PythonUnpickler.dispatch[opcode[0]] for opcode in OPCODES})
     dispatch[pickle.BUILD[0]] = load_build
     dispatch[pickle.SETITEM[0]] = load_setitem
     dispatch[pickle.SETITEMS[0]] = load_setitems

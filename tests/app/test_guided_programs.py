@@ -1,4 +1,4 @@
-"""Guidance that takes a second model, another path or a measurement, from the command line."""
+"""Guidance by a second model or along another path, from the command line."""
 
 from __future__ import annotations
 
@@ -46,13 +46,13 @@ def checkpoint(tiny, tmp_path_factory):
 
 @pytest.fixture
 def drawn(checkpoint, tmp_path):
-    """drawn(run, words) -> its samples."""
+    """drawn(run, arguments) -> its samples."""
 
-    def draw(name, *words):
+    def draw(name, *arguments):
         folder = tmp_path / str(len(list(tmp_path.iterdir())))
         folder.mkdir()
         fixed = ["device=cpu", "num_samples=8", "npz=true", "sampler.steps=5"]
-        sample(check_command_line("sample", [f"checkpoint={checkpoint(name)}", *fixed, *words])[0], folder)
+        sample(check_command_line("sample", [f"checkpoint={checkpoint(name)}", *fixed, *arguments])[0], folder)
         return np.load(folder / "samples.npz")["samples"]
 
     return draw
@@ -61,8 +61,8 @@ def drawn(checkpoint, tmp_path):
 def test_autoguidance_goes_from_the_weaker_model_through_the_main_one(drawn, checkpoint):
     """At scale 0 it is the weaker model, at 1 the main one, and beyond neither."""
     main, weak = drawn("main", "guidance=none"), drawn("weak", "guidance=none")
-    words = ["guidance=[autoguidance]", f"guidance.autoguidance.checkpoint={checkpoint('weak')}"]
-    at = {scale: drawn("main", *words, f"guidance.autoguidance.scale={scale}") for scale in (0, 1, 2)}
+    arguments = ["guidance=[autoguidance]", f"guidance.autoguidance.checkpoint={checkpoint('weak')}"]
+    at = {scale: drawn("main", *arguments, f"guidance.autoguidance.scale={scale}") for scale in (0, 1, 2)}
     assert np.abs(main - weak).max() > 0.1
     np.testing.assert_allclose(at[0], weak, atol=1e-4)
     np.testing.assert_array_equal(at[1], main)
@@ -71,15 +71,15 @@ def test_autoguidance_goes_from_the_weaker_model_through_the_main_one(drawn, che
 
 @pytest.mark.parametrize("weights", ["raw_weights=true", "ema_rate=0.9999"])
 def test_the_weaker_model_may_be_other_weights_of_the_same_run(drawn, checkpoint, weights):
-    words = ["guidance=[autoguidance]", f"guidance.autoguidance.checkpoint={checkpoint('main')}"]
-    found = drawn("main", *words, "guidance.autoguidance.scale=0", f"guidance.autoguidance.{weights}")
+    arguments = ["guidance=[autoguidance]", f"guidance.autoguidance.checkpoint={checkpoint('main')}"]
+    found = drawn("main", *arguments, "guidance.autoguidance.scale=0", f"guidance.autoguidance.{weights}")
     wanted = drawn("main", "guidance=none", weights.replace("ema_rate", "ema.rate"))
     np.testing.assert_allclose(found, wanted, atol=1e-4)
 
 
 def test_labels_reach_both_models_and_one_of_no_labels_guides_one_of_labels(drawn, checkpoint):
-    words = ["guidance=[autoguidance]", f"guidance.autoguidance.checkpoint={checkpoint('unlabelled')}"]
-    assert drawn("images", *words).shape == (8, 1, 8, 8)
+    arguments = ["guidance=[autoguidance]", f"guidance.autoguidance.checkpoint={checkpoint('unlabelled')}"]
+    assert drawn("images", *arguments).shape == (8, 1, 8, 8)
 
 
 @pytest.mark.parametrize(
@@ -113,21 +113,21 @@ def test_ddim_draws_along_another_path_what_it_draws_along_the_models_own(drawn)
     own = drawn("flow", "guidance=none", "grid=explicit", f"grid.times={times}")
     # shift moves flow's log-SNR by -2 log(shift): t / (3 - 2 t) has then that of t.
     moved = [t / (3 - 2 * t) for t in times]
-    words = ["guidance=[rescheduled]", "guidance.rescheduled.schedule=flow", "+guidance.rescheduled.knobs.shift=3"]
-    along = drawn("flow", *words, "grid=explicit", f"grid.times={moved}")
+    arguments = ["guidance=[rescheduled]", "guidance.rescheduled.schedule=flow", "+guidance.rescheduled.knobs.shift=3"]
+    along = drawn("flow", *arguments, "grid=explicit", f"grid.times={moved}")
     np.testing.assert_allclose(along, own, atol=1e-5)
-    assert np.abs(drawn("flow", *words, "grid=explicit", f"grid.times={times}") - own).max() > 1e-3
+    assert np.abs(drawn("flow", *arguments, "grid=explicit", f"grid.times={times}") - own).max() > 1e-3
 
 
 def test_rescheduled_models_guide_each_other(drawn, checkpoint):
-    words = ["guidance=[rescheduled,autoguidance]", "guidance.rescheduled.schedule=flow"]
+    arguments = ["guidance=[rescheduled,autoguidance]", "guidance.rescheduled.schedule=flow"]
     given = f"guidance.autoguidance.checkpoint={checkpoint('flow')}"
-    found = drawn("main", *words, given, "guidance.autoguidance.scale=0")
+    found = drawn("main", *arguments, given, "guidance.autoguidance.scale=0")
     np.testing.assert_allclose(found, drawn("flow", "guidance=none"), atol=1e-4)
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("arguments", "message"),
     [
         ([], r"^guidance=rescheduled: it needs the path.*guidance\.rescheduled\.schedule=flow"),
         (["guidance.rescheduled.schedule=flwo"], r"schedule=flwo: no such schedule - did you mean 'flow'"),
@@ -135,9 +135,9 @@ def test_rescheduled_models_guide_each_other(drawn, checkpoint):
         (["guidance.rescheduled.schedule=flow", "sampler=annealed_langevin"], r"alpha=0 at the grid's first time"),
     ],
 )
-def test_a_path_that_cannot_be_followed_is_refused(drawn, words, message):
+def test_a_path_that_cannot_be_followed_is_refused(drawn, arguments, message):
     with pytest.raises(ConfigError, match=message):
-        drawn("main", "guidance=[rescheduled]", *words)
+        drawn("main", "guidance=[rescheduled]", *arguments)
 
 
 def test_explain_checks_the_guided_path(tiny):

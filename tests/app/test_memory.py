@@ -1,4 +1,4 @@
-"""The stated memory of a run is that of its parts, and what torch allocates."""
+"""The stated memory of a run is the sum of its parts, and the memory that torch allocates."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""train.py that leaves a note of what it is doing, so that a kill is counted where it struck."""
+"""train.py that notes its current phase in a file, so that a kill is counted under the phase that it hit."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the attacks share: a trained checkpoint to change, and a trap that shows whether anything ran."""
+"""Shared by the attacks: a trained checkpoint to change, and a trap that shows whether code ran."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Data from a stranger: no name becomes a file, nothing is run, and nothing unpacks to more than is stated."""
+"""A stranger's data: no name becomes a file, no code runs, and nothing unpacks to more than the stated limits."""
 
 from __future__ import annotations
 

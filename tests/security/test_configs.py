@@ -1,4 +1,4 @@
-"""A config holds values of registered components; nothing in it is instantiated, and none beside the user is read."""
+"""A config holds values of registered components: nothing in it is instantiated, and no stray config is read."""
 
 from __future__ import annotations
 
