@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
 
-from diffusion_fw.registry import ConfigError, Positive, Runtime
+from diffusion_fw.registry import AutoDiameter, ConfigError, Positive, Runtime
 
 
 @dataclass(frozen=True)
@@ -18,7 +17,7 @@ class GeometricNoise:
     """
 
     sigma_min: Positive = 0.01
-    sigma_max: Positive | Literal["auto"] = 50.0
+    sigma_max: Positive | AutoDiameter = 50.0
     data_diameter: Runtime[float | None] = None
 
     def __post_init__(self) -> None:
