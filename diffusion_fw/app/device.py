@@ -1,9 +1,6 @@
-"""Which devices a program runs on."""
+"""The device that sampling and evaluation run on."""
 
 from __future__ import annotations
-
-from collections.abc import Mapping
-from typing import Any
 
 import torch
 
@@ -11,7 +8,7 @@ from diffusion_fw.registry import ConfigError
 
 
 def choose(name: str) -> torch.device:
-    """The device named, or for "auto" the first GPU if there is one, else the CPU; ConfigError where it isn't there."""
+    """The device of this name; "auto" is the first GPU, or the CPU without one. ConfigError where it does not exist."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -20,15 +17,3 @@ def choose(name: str) -> torch.device:
     except (RuntimeError, AssertionError) as error:
         raise ConfigError(f"device={name}: {str(error).splitlines()[0]}; choose auto, cpu, cuda or mps") from None
     return device
-
-
-def processes(trainer: Mapping[str, Any]) -> int:
-    """How many processes a trainer's config asks for, on all machines together."""
-    devices = trainer.get("devices", 1)
-    if isinstance(devices, list):
-        count = len(devices)
-    elif isinstance(devices, int) and devices > 0:
-        count = devices
-    else:
-        count = 1 if trainer.get("accelerator") == "cpu" else max(1, torch.cuda.device_count())
-    return int(trainer.get("num_nodes", 1)) * count

@@ -1,8 +1,8 @@
-"""--help: every group with its options, and any component's own words and keys."""
+"""--help: the groups with their options; a group or a component with its keys and what it is passed."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import yaml
@@ -11,61 +11,102 @@ from rich.table import Table
 from rich.text import Text
 
 from diffusion_fw import registry
-from diffusion_fw.config.compose import choices, conf_dir, groups
+from diffusion_fw.config.compose import STACKED, choices, conf_dir, groups
 
 
 def defaults(program: str) -> dict[str, Any]:
-    """The choice of each group that a program makes by itself."""
+    """The default choice of each group of a program."""
     stated = yaml.safe_load((conf_dir() / f"{program}.yaml").read_text())["defaults"]
     return {group: choice for item in stated if isinstance(item, dict) for group, choice in item.items()}
 
 
 def print_help(program: str, arguments: Sequence[str]) -> None:
-    """Print the groups of a program; for each `group=name` among the arguments, what that component is."""
+    """Print what the arguments name: a component for `group=name`, a group for `group`, else all groups."""
     console = Console()
-    asked = [argument.split("=", 1) for argument in arguments if "=" in argument]
-    described = [
-        registry.entry(group, name)
-        for group, name in asked
-        if group in registry.GROUPS and name in registry.names(group)
-    ]
-    for entry in described:
-        print_component(console, entry)
-    if described:
-        return
+    described = False
+    for argument in arguments:
+        group, _, name = argument.partition("=")
+        if group not in registry.GROUPS:
+            continue
+        if not name:
+            print_group(console, group)
+        elif name in registry.names(group):
+            print_component(console, registry.entry(group, name))
+        else:
+            continue
+        described = True
+    if not described:
+        print_groups(console, program)
+
+
+def print_groups(console: Console, program: str) -> None:
+    """Print the groups of a program and their options."""
     chosen = defaults(program)
     table = Table("group", "options (the default in bold)", title=f"python {program}.py group=option group.key=value")
     for group in groups():
         if group not in chosen:
             continue
         own = chosen[group] if isinstance(chosen[group], list) else [chosen[group]]
-        options = [Text(name, style="bold green" if name in own else "") for name in choices(group)]
+        options = [Text(label(group, name), style="bold green" if name in own else "") for name in choices(group)]
         table.add_row(group, Text(", ").join(options))
     settings = ", ".join(registry.entry("settings", program).parameters)
     table.add_section()
     table.add_row("(keys)", settings)
     console.print(table)
     console.print(
-        f"What an option is, and its keys:   python {program}.py --help sampler=ddim\n"
+        f"An option and its keys:            python {program}.py --help sampler=ddim\n"
+        f"A group, for plugins:              python {program}.py --help sampler\n"
         f"Several runs:                      python {program}.py -m sampler=ddim,ddpm sampler.steps=10,50\n"
-        "Several of guidance, logger, callbacks hold at once:   'logger=[csv,wandb]'\n"
+        "Several of guidance, logger, callbacks at once:   'logger=[csv,wandb]'\n"
         f"Hydra's own options:               python {program}.py --hydra-help",
         highlight=False,
         markup=False,
     )
 
 
+def label(group: str, name: str) -> str:
+    """An option, marked if no command line can choose it."""
+    registered = group in registry.GROUPS and name in registry.names(group)
+    return f"{name} (Python only)" if registered and registry.entry(group, name).python_only else name
+
+
+def print_group(console: Console, group: str) -> None:
+    """Print the components of a group, and what a component can ask for."""
+    table = Table("option", "what it is", title=group)
+    for name, entry in registry.entries(group).items():
+        table.add_row(label(group, name), Text(entry.summary))
+    console.print(table)
+    passed = {**registry.GROUPS[group].runtime, **registry.GROUPS[group].python}
+    if passed:
+        print_runtime(console, f"a {group} can ask for these by name: Runtime[...]", group, passed)
+
+
 def print_component(console: Console, entry: registry.Entry) -> None:
-    """Print a component's docstring, and its keys with what they allow and their defaults."""
-    console.print(f"[bold]{entry.group}={entry.name}[/bold]  ({entry.source})\n", highlight=False)
+    """Print a component's docstring, its keys with what they allow and their defaults, and what it is passed."""
+    note = " (Python only)" if entry.python_only else ""
+    console.print(f"[bold]{entry.group}={entry.name}[/bold]{note}  ({entry.source})\n", highlight=False)
     console.print(entry.documentation, "", highlight=False, markup=False)
-    if not entry.parameters:
-        return
-    table = Table("key", "default", "allowed")
-    for key, parameter in entry.parameters.items():
-        table.add_row(
-            f"{entry.group}.{key}",
-            "(required)" if parameter.required else str(parameter.default),
-            registry.describe(parameter.annotation),
-        )
+    if entry.parameters:
+        place = f"{entry.group}.{entry.name}" if entry.group in STACKED else entry.group
+        table = Table("key", "default", "allowed")
+        for key, parameter in entry.parameters.items():
+            table.add_row(
+                f"{place}.{key}",
+                "(required)" if parameter.required else str(parameter.default),
+                registry.describe(parameter.annotation),
+            )
+        console.print(table)
+    if entry.runtime:
+        print_runtime(console, "passed to it", entry.group, entry.runtime)
+
+
+def print_runtime(console: Console, title: str, group: str, names: Iterable[str]) -> None:
+    """Print Runtime parameters of a group and what each one is."""
+    passed = registry.GROUPS[group]
+    table = Table("Runtime", "what it is", title=title)
+    for name in names:
+        if name in passed.runtime:
+            table.add_row(name, passed.runtime[name])
+        else:
+            table.add_row(name, f"{passed.python[name]} (from Python only)")
     console.print(table)

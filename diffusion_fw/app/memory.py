@@ -1,4 +1,4 @@
-"""What a run's peak of memory will be, before it starts."""
+"""Estimates of a run's peak memory, before it starts."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from diffusion_fw.app.device import processes
+from diffusion_fw.composition.checks import processes
 from diffusion_fw.composition.facts import Facts
 from diffusion_fw.composition.parts import assemble, build_network
 from diffusion_fw.sampling.chunk import Chunk, Following
@@ -17,7 +17,7 @@ from diffusion_fw.sampling.chunk import Chunk, Following
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes of one process in training; the parts need not be there at once."""
+    """Bytes of one process in training; the parts need not be held at once."""
 
     total: int
     """At the peak."""
@@ -26,7 +26,7 @@ class Memory:
     optimizer: int
     averages: int
     activations: int
-    """What is alive between the forward and the backward pass, beside the rest."""
+    """What the forward pass keeps for the backward pass."""
 
     def __str__(self) -> str:
         total, *parts = (f"{name} {mib(value)}" for name, value in vars(self).items())
@@ -34,15 +34,15 @@ class Memory:
 
 
 def mib(size: float) -> str:
-    """Bytes in MiB, as they are shown."""
+    """Bytes in MiB, as text."""
     return f"{size / 2**20:,.1f}"
 
 
 def estimate(config: Mapping[str, Any], facts: Facts, local_batch: int) -> Memory:
-    """The peak of training with ``local_batch`` examples a process and accumulated part; nothing is allocated.
+    """The peak of training with ``local_batch`` examples per process and accumulated part; nothing is allocated.
 
-    A step is taken on tensors without memory: forward, backward, optimizer. Kernels' own workspaces, the data set and
-    the libraries are not in it.
+    One step (forward, backward, optimizer) runs on fake tensors. Workspaces of kernels, the data set and the libraries
+    are not counted.
     """
     mixed = str(config["trainer"].get("precision", 32)).endswith("-mixed")
     with FakeTensorMode():
@@ -67,24 +67,24 @@ def estimate(config: Mapping[str, Any], facts: Facts, local_batch: int) -> Memor
             gradients = sum(item.grad.nbytes for item in parameters if item.grad is not None)
             optimizer.step()
             state = watch.now - before
-            # Lightning drops the gradients of the last step between forward and backward.
+            # Lightning frees the gradients of the last step between forward and backward.
             peak = max(forward + gradients + state, backward + state, watch.peak)
-    # What DistributedDataParallel gathers gradients in.
-    buckets = gradients if processes(config["trainer"]) > 1 else 0
+    # The buffers in which DistributedDataParallel gathers gradients.
+    buckets = gradients if processes(config) > 1 else 0
     averages = len(assemble("ema", config["ema"]).tracks) * weights
     return Memory(peak + averages + buckets, weights, gradients + buckets, state, averages, activations)
 
 
 def describe_memory(config: Mapping[str, Any], facts: Facts, local_batch: int) -> str:
-    """The estimate in words; a plugin's network need not run on tensors without memory, which is then said."""
+    """The estimate as text, or the reason why there is none: a plugin's network need not run on fake tensors."""
     try:
         return str(estimate(config, facts, local_batch))
     except (RuntimeError, NotImplementedError, TypeError) as error:
-        return f"not known, as network={config['network']['name']} cannot run on fake tensors ({type(error).__name__})"
+        return f"unknown: network={config['network']['name']} cannot run on fake tensors ({type(error).__name__})"
 
 
 def describe_sampling_memory(network: torch.nn.Module, chunk: Chunk, size: int, kept: int = 0) -> str:
-    """The peak of drawing samples in chunks of ``size``, in words; ``kept``: the bytes of those that are collected."""
+    """The peak of drawing samples in chunks of ``size``, as text; ``kept`` is the bytes of all samples collected."""
     weights = sum(item.nbytes for item in network.parameters())
     parts = {"weights": weights, f"a chunk of {size:,}": chunk.of(size), **({"samples": kept} if kept else {})}
     return f"{mib(sum(parts.values()))} MiB: {', '.join(f'{name} {mib(value)}' for name, value in parts.items())}"

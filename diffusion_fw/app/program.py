@@ -1,4 +1,4 @@
-"""What the programs share: plugins, the check of the command line, Hydra, and how errors end."""
+"""What the programs share: plugins, the check of the command line, Hydra, and the handling of errors."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ from diffusion_fw.runs.record import InUseError, Result, recorded
 
 logger = logging.getLogger(__name__)
 
-OWN = (".hydra", "*.log", "run.json", ".run.lock", "git-*.diff")
-"""What every run begins with."""
+FIRST_FILES = (".hydra", "*.log", "run.json", ".run.lock", "git-*.diff")
+"""The files that every run writes before it builds anything."""
 
 Task = Callable[[dict[str, Any], Path], Result | None]
+Prepare = Callable[[list[dict[str, Any]], list[str]], list[dict[str, Any]]]
 
 
 def run(
@@ -26,13 +27,13 @@ def run(
     task: Task,
     *,
     plugins: Path | None = None,
-    before: Callable[..., bool] | None = None,
+    prepare: Prepare | None = None,
 ) -> None:
     """Run ``task(config, folder)`` under Hydra for each job of the command line, and keep run.json in each folder.
 
-    ``plugins`` is the folder beside the script. ``before(configs, arguments)`` may answer the command line by itself
-    (True: nothing is left to do). A ConfigError of a single run is one message and exit code 1, and leaves no folder;
-    in a sweep a job's error is told, and left to the sweeper.
+    ``plugins`` is the folder beside the script. ``prepare(configs, arguments)`` returns the configs to run, and none
+    where nothing is left to do. A ConfigError of a single run ends it with one message and exit code 1, and leaves no
+    folder; in a sweep an error is logged, and the sweeper decides.
     """
     arguments = sys.argv[1:]
     try:
@@ -40,21 +41,24 @@ def run(
         from diffusion_fw.config.compose import check_command_line, conf_dir, store_components
 
         if {"-h", "--help"} & set(arguments):
-            # Hydra's own takes seconds: it loads the whole store once for every option.
+            # Hydra's own help takes seconds: it loads the whole store once for every option.
             from diffusion_fw.app.help import print_help
 
             print_help(program, arguments)
             return
         store_components()
+        # Empty where the command line has flags of Hydra's own.
         configs = check_command_line(program, arguments)
-        if before and configs and before(configs, arguments):
-            return
+        if prepare and configs:
+            configs = prepare(configs, arguments)
+            if not configs:
+                return
     except (ConfigError, RegistrationError) as error:
         if os.environ.get("HYDRA_FULL_ERROR"):
             raise
         sys.exit(f"{type(error).__name__}: {error}")
 
-    # A log that cannot be written to, on a full disk, is no reason for a traceback at each line.
+    # On a full disk, no traceback for each line of a log.
     logging.raiseExceptions = False
 
     import hydra
@@ -73,14 +77,17 @@ def run(
             os.environ.setdefault("WANDB_RUN_GROUP", "/".join(Path(own.sweep.dir).parts[-2:]))
         # A launcher's worker is a fresh process.
         discovery.load_plugins()
-        words, number = list(own.overrides.task), own.sweeper.get("job")
+        overrides, number = list(own.overrides.task), own.sweeper.get("job")
         try:
-            with recorded(folder, program, words, number=number, seed=config.seed) as record:
-                record.result = task(checked(program, OmegaConf.to_container(config, resolve=True)), folder)
+            # A job of a sweep may run in another process, and more jobs than those checked above may run.
+            checked_before = configs and not swept
+            given = configs[0] if checked_before else checked(program, OmegaConf.to_container(config, resolve=True))
+            with recorded(folder, program, overrides, number=number, seed=given["seed"]) as record:
+                record.result = task(given, folder)
             return record.result.value if record.result else None
         except ConfigError as error:
             if not swept:
-                # Another run's folder is left to it.
+                # The folder of another run stays as it is.
                 if not isinstance(error, InUseError):
                     _discard(folder)
                 if os.environ.get("HYDRA_FULL_ERROR"):
@@ -93,7 +100,7 @@ def run(
                 raise
             failure = error
             logger.exception("job failed")
-        # The sweeper keeps it: what its traceback holds, the model and its data, would stay in memory.
+        # The sweeper keeps the error, whose traceback would keep the model and its data in memory.
         failure.__traceback__ = failure.__cause__ = failure.__context__ = None
         raise failure
 
@@ -101,9 +108,9 @@ def run(
 
 
 def _discard(folder: Path) -> None:
-    """Remove a folder that holds only what every run begins with, and the folders above it that are then empty."""
-    own = {path.name for kind in OWN for path in folder.glob(kind)}
-    if not folder.is_dir() or not {path.name for path in folder.iterdir()} <= own:
+    """Remove a folder that holds no more than FIRST_FILES, and the folders above it that are then empty."""
+    first = {path.name for kind in FIRST_FILES for path in folder.glob(kind)}
+    if not folder.is_dir() or not {path.name for path in folder.iterdir()} <= first:
         return
     shutil.rmtree(folder, ignore_errors=True)
     for above in folder.absolute().parents:

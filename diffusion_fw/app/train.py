@@ -1,11 +1,10 @@
-"""Train: build the experiment, fit it, leave its pictures and a table."""
+"""Train: build the experiment, fit it, write its pictures and print a table."""
 
 from __future__ import annotations
 
 import contextlib
 import math
 import re
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,11 +15,11 @@ from diffusion_fw.runs.record import Result
 
 
 def train(config: dict[str, Any], folder: Path) -> Result:
-    """One training run in ``folder``; returns its best distance (inf where none is finite), which sweeps minimise."""
+    """One training run in ``folder``; returns its best distance, which sweeps minimise; inf where none is finite."""
     import logging
     import warnings
 
-    import lightning.pytorch  # noqa: F401 - sets the levels of its loggers, which are set again below
+    import lightning.pytorch  # noqa: F401 - it sets the levels of its loggers, which are set again below
     import torch
 
     from diffusion_fw.app.report import Report
@@ -53,7 +52,7 @@ def train(config: dict[str, Any], folder: Path) -> Result:
         content = read(checkpoint)
         step = content["global_step"]
         if step == config["trainer"]["max_steps"]:
-            print(f"{folder} has taken its {step:,} steps; to train on, raise trainer.max_steps")
+            print(f"{folder} has taken its {step:,} steps; to train further, raise trainer.max_steps")
             metric, _ = build_tracked_metric(config, build_data(config))
             return Result(metric.name(assemble("ema", config["ema"]).weights_name), _best(content))
     experiment = build_experiment(config, folder)
@@ -70,7 +69,7 @@ def train(config: dict[str, Any], folder: Path) -> Result:
     trainer.callbacks.append(Interruption(writers[0] if writers else None))
     with passed_on_to_children(), errors_of_children():
         trainer.fit(experiment.module, ckpt_path=checkpoint)
-    # What strategies that fork bring back from the process that trained.
+    # A strategy that forks brings these back from the process that trained.
     best = float(trainer.callback_metrics.get("best_distance", float("inf")))
     return Result(experiment.metric.name(experiment.module.weights_name), best)
 
@@ -83,10 +82,10 @@ def _best(content: dict[str, Any]) -> float:
 
 @contextlib.contextmanager
 def errors_of_children() -> Iterator[None]:
-    """How a forked process ended is how this one ends.
+    """End this process as its forked children ended.
 
-    A ConfigError or NumericalError, which comes as the text of its traceback, is raised as one; where a signal that
-    came to one of them ended them all, or their state could not be written, their exit code is this program's.
+    A ConfigError or NumericalError, which arrives as the text of its traceback, is raised as one. Where a signal ended
+    the children, or their state could not be written, this program exits with their code.
     """
     from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
 
@@ -100,7 +99,7 @@ def errors_of_children() -> Iterator[None]:
             raise
         raise Interrupted(error.exit_code) from None
     except ProcessRaisedException as error:
-        # The traceback's last entry begins a line with the name of its class.
+        # The last entry of the traceback starts with the name of its class.
         *_, last = re.split(r"^(?=[\w.]+: )", str(error).strip(), flags=re.MULTILINE)
         name, _, message = last.partition(": ")
         kind = {"ConfigError": ConfigError, "NumericalError": NumericalError}.get(name.rpartition(".")[2])
@@ -112,54 +111,46 @@ def errors_of_children() -> Iterator[None]:
 def check_sweep(configs: list[dict[str, Any]], arguments: list[str]) -> None:
     """Refuse a sweep whose jobs would run the whole command line, and so the sweep, again in each of their processes.
 
-    Raises ConfigError that names the strategies that start their processes otherwise.
+    Raises ConfigError with the strategies that start their processes otherwise.
     """
-    from diffusion_fw.app.device import processes
+    from diffusion_fw.composition.checks import processes
+    from diffusion_fw.config.compose import is_multirun
 
-    swept = "-m" in arguments or "--multirun" in arguments
-    if not swept or any(
-        argument.startswith(("launcher=submitit", "hydra/launcher=submitit")) for argument in arguments
-    ):
+    on_cluster = any(argument.startswith(("launcher=submitit", "hydra/launcher=submitit")) for argument in arguments)
+    if not is_multirun(arguments) or on_cluster:
         return
-    for trainer in (config["trainer"] for config in configs):
-        strategy = trainer.get("strategy", "auto")
-        if processes(trainer) > 1 and "_fork" not in strategy:
+    for config in configs:
+        strategy = config["trainer"].get("strategy", "auto")
+        if processes(config) > 1 and "_fork" not in strategy:
             raise ConfigError(
                 f"trainer.strategy={strategy}: each of its processes would run the whole sweep again; in a sweep use "
                 "trainer.strategy=ddp_fork or launcher=submitit_slurm"
             )
 
 
-def before(configs: list[dict[str, Any]], arguments: list[str]) -> bool:
-    """Answer explain=true: print what would be run, and run nothing. A run that is resumed keeps its folder."""
+def prepare(configs: list[dict[str, Any]], arguments: list[str]) -> list[dict[str, Any]]:
+    """The configs to run: that of a resumed run is its own. None after explain=true, which prints what would run."""
     check_sweep(configs, arguments)
     if any(config["resume"] for config in configs):
-        from diffusion_fw.runs.resume import folder_of, is_remembered, remember, resumed
+        from diffusion_fw.config.compose import run_in
+        from diffusion_fw.runs.resume import folder_of, resumed
 
-        if is_remembered():  # a process that Lightning started, with the first one's command line and folder
-            return False
-        if len(configs) > 1 or "-m" in arguments or "--multirun" in arguments:
-            raise ConfigError("resume goes on with one run; a sweep cannot")
-        if any(argument.startswith("hydra.run.dir") for argument in arguments):
-            raise ConfigError("hydra.run.dir: a run is resumed in its own folder; to start a new one, use init_from")
         configs = [resumed(configs[0], arguments)]
-        remember(configs[0])
-        folder = str(folder_of(configs[0]["resume"])).replace("'", "\\'")
-        sys.argv += [f"hydra.run.dir='{folder}'", "hydra.output_subdir=.hydra_resume"]
+        run_in(folder_of(configs[0]["resume"]))
     if not configs[0]["explain"]:
-        return False
+        return configs
     from diffusion_fw.app.explain import explain
 
     explain(configs[0], arguments)
-    return True
+    return []
 
 
 def main(plugins: Path | None = None) -> None:
     """The program `python train.py`."""
 
     def task(config: dict[str, Any], folder: Path) -> Result:
-        from diffusion_fw.runs.resume import continued, remembered
+        from diffusion_fw.runs.resume import continued
 
-        return train(continued(remembered(config), folder), folder)
+        return train(continued(config, folder), folder)
 
-    run("train", task, plugins=plugins, before=before)
+    run("train", task, plugins=plugins, prepare=prepare)

@@ -15,15 +15,14 @@ from diffusion_fw.app.device import choose
 from diffusion_fw.app.memory import describe_sampling_memory
 from diffusion_fw.checkpoints.load import load_chosen
 from diffusion_fw.checkpoints.weights import Choice
+from diffusion_fw.composition.checks import check_fit, check_label_dropout
 from diffusion_fw.composition.facts import Facts
 from diffusion_fw.composition.parts import (
     build_sampler,
     build_variance,
     build_wrappers,
-    check_fit,
-    check_label_dropout,
     is_conditional,
-    own_variance,
+    with_variance,
 )
 from diffusion_fw.data.dataset import from_model
 from diffusion_fw.denoiser import Denoiser, NetworkDenoiser
@@ -36,10 +35,10 @@ from diffusion_fw.sampling.draw import draw
 
 @dataclass(frozen=True)
 class Trained:
-    """What a checkpoint and a program's config make together."""
+    """A model from a checkpoint, with the choices of a program's config."""
 
     config: dict[str, Any]
-    """The program's, with the model's own variance where it asks for none."""
+    """The program's, with the variance of the training if it names none."""
     trained_with: dict[str, Any]
     """The config of the training."""
     facts: Facts
@@ -55,16 +54,16 @@ class Trained:
 
     @functools.cached_property
     def chunk(self) -> Chunk:
-        """What drawing a chunk of samples takes."""
+        """The memory that drawing a chunk of samples takes."""
         return measure_chunk(self.sampler, self.denoiser, self.facts.shape, self.num_classes, self.device)
 
     @functools.cached_property
     def batch_size(self) -> int:
-        """The config's, or for "auto" one that fits into the memory."""
+        """The config's, or for "auto" one that fits into memory."""
         return chunk_size(self.config["batch_size"], lambda: self.chunk, self.device)
 
     def memory(self, count: int, *, copies: int = 0) -> str:
-        """In words what drawing ``count`` samples takes at its peak, ``copies`` of all of them held at once."""
+        """The peak of drawing ``count`` samples as text, with ``copies`` copies of all of them held at once."""
         example = math.prod(self.facts.shape) * (1 if self.facts.pixels else torch.empty(0).element_size())
         size = min(count, self.batch_size)
         return describe_sampling_memory(self.network, self.chunk, size, kept=copies * count * example)
@@ -74,7 +73,7 @@ class Trained:
         check_fit(self.network, self.denoiser.schedule, self.sampler, self.variance)
 
     def draw(self, count: int) -> Iterator[tuple[Sequence[int], Tensor]]:
-        """(indices, examples as the data hold them) in chunks: sample i depends on the seed and on i alone."""
+        """Chunks of (indices, examples in the data's own form); sample i depends only on the seed and on i."""
         for chunk, x in draw(
             self.sampler,
             self.denoiser,
@@ -89,9 +88,9 @@ class Trained:
 
 
 def open_trained(config: Mapping[str, Any]) -> Trained:
-    """The model of ``config["checkpoint"]``; ConfigError for a bad file and for choices that do not fit it."""
+    """The model of ``config["checkpoint"]``; ConfigError for a bad file and for choices that do not fit the model."""
     network, record, choice = load_chosen(config["checkpoint"], raw_weights=config["raw_weights"], **config["ema"])
-    own, trained_with = own_variance(config, record["config"]), record["config"]
+    own, trained_with = with_variance(config, record["config"]), record["config"]
     facts, conditional = Facts.from_record(record["facts"]), is_conditional(network)
     check_label_dropout(own, trained_with["label_dropout"])
     device, num_classes = choose(own["device"]), facts.num_classes if conditional else 0
@@ -111,16 +110,19 @@ def open_trained(config: Mapping[str, Any]) -> Trained:
 
 
 def second_model(facts: Facts, num_classes: int, device: torch.device) -> Callable[..., Denoiser]:
-    """How a guidance loads another model, ``load(checkpoint, raw_weights=, ema_rate=, ema_std=)``.
+    """The function by which a guidance loads a second model: ``load(checkpoint, raw_weights=, ema_rate=, ema_std=)``.
 
-    Raises ConfigError where it is of other data: of another shape, or told of other classes; it may be told of none.
+    It raises ConfigError for a model of other data: of another shape, or of other classes. The second model may be
+    unconditional.
     """
 
     def load(checkpoint: str, *, raw_weights: bool, ema_rate: float | None, ema_std: float | None) -> Denoiser:
         network, record, _ = load_chosen(checkpoint, raw_weights=raw_weights, rate=ema_rate, std=ema_std)
         other = Facts.from_record(record["facts"])
         if other.shape != facts.shape:
-            raise ConfigError(f"checkpoint={checkpoint} is of data of shape {other.shape}, the guided of {facts.shape}")
+            raise ConfigError(
+                f"checkpoint={checkpoint} is of data of shape {other.shape}, the guided model of {facts.shape}"
+            )
         if is_conditional(network) and other.num_classes != num_classes:
             raise ConfigError(
                 f"checkpoint={checkpoint} takes labels of {other.num_classes} classes, "

@@ -65,12 +65,14 @@ def load_chosen(
 def _check_registered(record: dict[str, Any], path: str | os.PathLike[str]) -> None:
     for group in MODEL_GROUPS:
         name = record["config"][group]["name"]
-        if name not in registry.names(group):
+        try:
+            registry.entry(group, name)
+        except ConfigError:
             plugins = ", ".join(record["plugins"]) or "none"
             raise ConfigError(
                 f"checkpoint={path} uses {group}={name}, which is not registered here; "
                 f"it was made with the plugins: {plugins}. Put the plugin into plugins/ or {discovery.PLUGIN_VARIABLE}"
-            )
+            ) from None
 
 
 def _build(record: dict[str, Any], weights: dict[str, Tensor], source: str) -> NetworkDenoiser:

@@ -1,14 +1,15 @@
-"""What a model has to know of its data."""
+"""What a model needs to know about its data."""
 
 from __future__ import annotations
 
 import math
 import typing
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from diffusion_fw import registry
 from diffusion_fw.data.dataset import Data, evenly_spaced, to_model
@@ -17,12 +18,12 @@ from diffusion_fw.registry import ConfigError, NonNegativeInt, PositiveInt
 Config = Mapping[str, Any]
 
 LARGEST_EXAMPLE = 1 << 28
-"""Values of one example: no more are believed of a checkpoint's data."""
+"""The most values that one example of a checkpoint's data may have."""
 
 
 @dataclass(frozen=True)
 class Facts:
-    """What the model has to know of its data; a checkpoint carries it, so that no data is needed to load a model."""
+    """What a model needs to know about its data. A checkpoint holds it, so that a model is loaded without its data."""
 
     shape: tuple[PositiveInt, ...]
     num_classes: NonNegativeInt
@@ -34,10 +35,14 @@ class Facts:
 
     @staticmethod
     def of(data: Data, config: Config) -> Facts:
-        """The facts of a data set; what takes a pass over the data is measured only where a parameter is "auto"."""
-        measured = {}
-        if any("auto" in section.values() for section in (config["schedule"], config["parameterization"])):
-            measured = measure(data)
+        """The facts of a data set; those in MEASURES only where a component of the config needs them."""
+        needed = {
+            fact
+            for group, _, section in registry.sections(config)
+            if MEASURES.keys() & registry.GROUPS[group].runtime.keys()
+            for fact in registry.entry(group, section["name"]).measured(section)
+        }
+        measured = {fact: MEASURES[fact](data) for fact in needed}
         return Facts(data.shape, data.num_classes, data.class_names, data.bounds, data.pixels, **measured)
 
     @staticmethod
@@ -53,10 +58,24 @@ class Facts:
         return facts
 
 
-def measure(data: Data, most: int = 4000) -> dict[str, float]:
-    """The largest distance between two training examples and the standard deviation of their values.
+def some_examples(data: Data, most: int = 4000) -> Tensor:
+    """At most ``most`` training examples (N, D), evenly chosen."""
+    return to_model(data.train.__getitems__(evenly_spaced(len(data.train), most))[0]).flatten(1)
 
-    Of at most ``most`` examples, evenly chosen. The distance is technique 1 of Song & Ermon 2020.
-    """
-    values = to_model(data.train.__getitems__(evenly_spaced(len(data.train), most))[0]).flatten(1)
-    return {"data_diameter": float(torch.cdist(values, values).max()), "data_std": float(values.double().std())}
+
+def largest_distance(data: Data) -> float:
+    """The largest Euclidean distance between two of some_examples (Song & Ermon 2020, technique 1)."""
+    values = some_examples(data)
+    return float(torch.cdist(values, values).max())
+
+
+def standard_deviation(data: Data) -> float:
+    """The standard deviation of all values of some_examples."""
+    return float(some_examples(data).double().std())
+
+
+MEASURES: dict[str, Callable[[Data], float]] = {
+    "data_diameter": largest_distance,
+    "data_std": standard_deviation,
+}
+"""The facts that take a pass over the data."""

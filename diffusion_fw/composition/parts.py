@@ -1,48 +1,53 @@
-"""The parts of an experiment from their nodes of the config, and the checks of how they fit."""
+"""The parts of an experiment from the sections of its config, without a folder and without a trainer."""
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
 
 from diffusion_fw import registry
+from diffusion_fw.composition.checks import (
+    check_averages,
+    check_batch,
+    check_fit,
+    check_label_dropout,
+    check_objective,
+    check_trainer,
+)
 from diffusion_fw.composition.facts import Config, Facts
 from diffusion_fw.data.dataset import Data
 from diffusion_fw.denoiser import Denoiser, NetworkDenoiser
 from diffusion_fw.metrics.metric import Metric, TrackedMetric
 from diffusion_fw.networks.network import is_class_conditional
-from diffusion_fw.process.compatibility import check_parameterization
-from diffusion_fw.process.schedule import Schedule
+from diffusion_fw.objectives.objective import Objective
+from diffusion_fw.objectives.time_sampler import TimeSampler
 from diffusion_fw.process.variance import Variance
 from diffusion_fw.registry import ConfigError
 from diffusion_fw.samplers.sampler import Sampler
-
-SHARDING = ("fsdp", "deepspeed")
-"""How the names of Lightning's strategies begin that cut the weights into parts."""
-
-logger = logging.getLogger(__name__)
+from diffusion_fw.training.ema import Averages
 
 
-def assemble(group: str, section: Config, **facts: Any) -> Any:
-    """A component from its node of the config, with those of the facts that its signature asks for."""
+def assemble(group: str, section: Config, **passed: Any) -> Any:
+    """A component from its section of the config, with those of the ``passed`` values that its signature asks for.
+
+    ``passed`` holds what the group's entry in ``registry.GROUPS`` lists: all of it and nothing else.
+    """
+    listed = registry.GROUPS[group].runtime.keys()
+    if passed.keys() != listed:
+        raise TypeError(f"{group} is passed {sorted(passed)}, but registry.GROUPS lists {sorted(listed)}")
     if not isinstance(section, Mapping) or not isinstance(section.get("name"), str):
         raise ConfigError(f"{group} is not a component: it must be a mapping with a name")
-    arguments = registry.entry(group, section["name"]).arguments
-    wanted = {
-        key: value
-        for key, value in facts.items()
-        if key in arguments and registry.is_runtime(arguments[key].annotation)
-    }
+    component = registry.entry(group, section["name"])
+    wanted = {key: value for key, value in passed.items() if key in component.runtime}
     given = {key: value for key, value in section.items() if key != "name"}
-    return registry.build(group, section["name"], **given, **wanted)
+    return registry.build(group, component.name, **given, **wanted)
 
 
 FIXED_VARIANCE = {"name": "small"}
-"""The variance of a config that says nothing of it."""
+"""The variance of a config that names none."""
 
 
 def build_variance(config: Config) -> Variance:
@@ -51,8 +56,8 @@ def build_variance(config: Config) -> Variance:
     return variance
 
 
-def own_variance(config: Config, trained: Config) -> dict[str, Any]:
-    """A config with the variance that it asks for, or else that of the model's training."""
+def with_variance(config: Config, trained: Config) -> dict[str, Any]:
+    """A program's config with its variance, or else the one that the model was trained with."""
     return {**config, "variance": config.get("variance") or trained.get("variance") or FIXED_VARIANCE}
 
 
@@ -60,7 +65,7 @@ def build_network(config: Config, facts: Facts) -> torch.nn.Module:
     """The untrained network of a config."""
     outputs = build_variance(config).outputs
     name = config["network"]["name"]
-    if outputs > 1 and "outputs" not in registry.entry("network", name).arguments:
+    if outputs > 1 and "outputs" not in registry.entry("network", name).runtime:
         raise ConfigError(
             f"network={name} does not predict variances (its signature has no outputs: Runtime[int]), but "
             f"variance={config['variance']['name']} is learned; choose variance=small|large or another network"
@@ -75,19 +80,19 @@ def build_denoiser(config: Config, facts: Facts) -> NetworkDenoiser:
     schedule = assemble("schedule", config["schedule"], **known)
     parameterization = assemble("parameterization", config["parameterization"], schedule=schedule, **known)
     network: Any = build_network(config, facts)
-    # Convolutions are quicker with the channels last; what has none is left as it is.
+    # Convolutions are faster with the channels last; a network without convolutions stays as it is.
     return NetworkDenoiser(network.to(memory_format=torch.channels_last), schedule, parameterization)
 
 
 def build_sampler(config: Config) -> Sampler:
-    """The sampler of a config on its grid, with its variance."""
+    """The sampler of a config with its grid and variance."""
     grid, variance = assemble("grid", config["grid"]), build_variance(config)
     sampler: Sampler = assemble("sampler", config["sampler"], grid=grid, variance=variance)
     return sampler
 
 
 def is_conditional(denoiser: NetworkDenoiser) -> bool:
-    """Whether the network was told of classes: it then has ``class_conditional``, and takes labels as cond."""
+    """Whether the network takes labels as cond."""
     return is_class_conditional(denoiser.network)
 
 
@@ -108,59 +113,18 @@ def build_wrappers(
     return wrap
 
 
-def check_label_dropout(config: Config, label_dropout: float) -> None:
-    """ConfigError for a guidance that asks without a label a model that always had one in training."""
-    for name, section in config["guidance"].items():
-        factory = registry.entry("guidance", section["name"]).factory
-        if label_dropout == 0 and getattr(factory, "asks_without_label", False):
-            raise ConfigError(
-                f"guidance={name} asks the model without a label, and training had one always (label_dropout=0); "
-                "train with label_dropout=0.1 or so, or take it out of guidance"
-            )
-
-
-def check_fit(denoiser: NetworkDenoiser, path: Schedule, sampler: Sampler, variance: Variance) -> None:
-    """Find by arithmetic what cannot work together, for a sampler that follows ``path``: ConfigError with the keys.
-
-    A sampler that leaves a learned variance unused works, but not as one may think: a warning.
-    """
-    sampler.check(path)
-    level, own = sampler.levels(path), denoiser.schedule
-    times = level.t if path is own else own.time(level.log_snr)
-    check_parameterization(own, denoiser.parameterization, times)
-    if variance.outputs > 1 and not sampler.uses_variance:
-        logger.warning(
-            "sampler: %s leaves the model's learned variance unused; sampler=ddpm samples with it",
-            type(sampler).__name__,
-        )
-
-
-def check_averages(config: Config, averages: Any) -> None:
-    """ConfigError for averages under a strategy that gives each process a part of the weights.
-
-    The parts of the trained network and of its copy are cut at different places, so they cannot be averaged as they
-    lie.
-    """
-    strategy = config["trainer"].get("strategy", "auto")
-    if averages.tracks and strategy.startswith(SHARDING):
-        raise ConfigError(
-            f"ema={config['ema']['name']} does not work with trainer.strategy={strategy}, which leaves no process the "
-            "whole weights; choose ema=none, or trainer.strategy=ddp, which leaves each process all of them"
-        )
-
-
 def build_data(config: Config) -> Data:
-    """The data set of a config; its files are read when its splits are first asked for."""
+    """The data set of a config; its files are read when a split is first used."""
     data: Data = assemble("data", config["data"])
     return data
 
 
 def build_metric(config: Config, data: Data) -> tuple[Metric, str]:
-    """The metric on the chosen features (data's own for features=auto), and the features' name."""
+    """The metric on the chosen features (the data's own for features=auto), and the features' name."""
     section = config["features"]
     if section["name"] == "auto":
         parameters = registry.entry("features", data.default_features).parameters
-        section = {"name": data.default_features, **{key: parameter.default for key, parameter in parameters.items()}}
+        section = {"name": data.default_features, **{key: item.default for key, item in parameters.items()}}
     features, grid = assemble("features", section, shape=data.shape), assemble("grid", config["grid"])
     known = {"features": features, "reference": data.test, "train": data.train, "test": data.test, "grid": grid}
     return assemble("metric", config["metric"], **known), section["name"]
@@ -176,3 +140,55 @@ def build_tracked_metric(config: Config, data: Data) -> tuple[TrackedMetric, str
             f"`python evaluate.py checkpoint=... metric={name}` afterwards"
         )
     return metric, features
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a training run consists of, but for its trainer and what writes into its folder."""
+
+    data: Data
+    facts: Facts
+    denoiser: NetworkDenoiser
+    sampler: Sampler
+    wrap: Callable[[Denoiser], Denoiser]
+    """Wraps a denoiser in every guidance."""
+    time_sampler: TimeSampler
+    objective: Objective
+    averages: Averages
+    lr_schedule: Callable[[int], float]
+    metric: TrackedMetric
+    features: str
+    """The name of the metric's features."""
+
+    @property
+    def conditional(self) -> bool:
+        """Whether the model takes labels."""
+        return is_conditional(self.denoiser)
+
+
+def compose_parts(config: Config) -> Parts:
+    """Build and check everything of a training run that needs neither a folder nor a trainer; nothing is written.
+
+    Raises ConfigError where the parts don't fit together.
+    """
+    data = build_data(config)
+    facts = Facts.of(data, config)
+    torch.manual_seed(config["seed"])
+    denoiser = build_denoiser(config, facts)
+    schedule = denoiser.schedule
+    sampler, variance = build_sampler(config), build_variance(config)
+    wrap = build_wrappers(config, facts, is_conditional(denoiser))
+    check_fit(denoiser, wrap(denoiser).schedule, sampler, variance)
+    check_label_dropout(config, config["label_dropout"])
+    time_sampler = assemble("time_sampler", config["time_sampler"], schedule=schedule)
+    time_sampler(2, schedule)
+    weighting = assemble("weighting", config["weighting"], schedule=schedule, **asdict(facts))
+    objective = assemble("objective", config["objective"], weighting=weighting, schedule=schedule, variance=variance)
+    check_objective(config, objective, variance)
+    averages = assemble("ema", config["ema"])
+    check_averages(config, averages)
+    lr_schedule = assemble("lr_schedule", config["lr_schedule"], max_steps=config["trainer"].get("max_steps", 1))
+    check_batch(config, data)
+    metric, features = build_tracked_metric(config, data)
+    check_trainer(config, metric)
+    return Parts(data, facts, denoiser, sampler, wrap, time_sampler, objective, averages, lr_schedule, metric, features)

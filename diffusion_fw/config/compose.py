@@ -17,11 +17,14 @@ from omegaconf import OmegaConf
 
 import diffusion_fw
 from diffusion_fw import registry
-from diffusion_fw.config.sweep_overrides import check_sweep_words
+from diffusion_fw.config.sweep_overrides import check_sweep_overrides
 from diffusion_fw.registry import ConfigError
 
-STACKED = ("guidance", "logger", "callbacks")
+STACKED = tuple(name for name, group in registry.GROUPS.items() if group.several)
 """Groups of which several choices hold at once, in order: each stands at group.name in the config."""
+
+MISSING = "???"
+"""OmegaConf's mark of a key without a value."""
 
 MAX_CHECKED_JOBS = 64
 
@@ -33,9 +36,9 @@ def conf_dir() -> Path:
 
 
 def node(entry: registry.Entry) -> dict[str, Any]:
-    """A component's config: its name and its parameters with their defaults, ??? where the user must give a value."""
-    values = {key: "???" if item.required else _plain(item.default) for key, item in entry.parameters.items()}
-    return {"name": entry.name, **values}
+    """A component's section: its name and its parameters with their defaults; former keys are there without a value."""
+    values = {key: MISSING if item.required else _plain(item.default) for key, item in entry.parameters.items()}
+    return {"name": entry.name, **values, **dict.fromkeys(entry.renamed, MISSING)}
 
 
 def _plain(value: Any) -> Any:
@@ -43,23 +46,44 @@ def _plain(value: Any) -> Any:
 
 
 def store_components() -> None:
-    """Make every registered component a choice of its group. A preset in conf/ is a new name built on one of them."""
+    """Put every registered component into Hydra's config store, and each program's settings.
+
+    A preset in conf/ is a new name for a component with other values.
+    """
     store = ConfigStore.instance()
     for group in registry.GROUPS:
-        if group == "settings":
-            continue
-        for name, entry in registry.entries(group).items():
-            if (conf_dir() / group / f"{name}.yaml").exists():
-                raise ConfigError(f"conf/{group}/{name}.yaml has the name of a registered component; rename the preset")
-            package = f"{group}.{name}" if group in STACKED else group
-            store.store(group=group, name=name, node=node(entry), package=package, provider=entry.source)
+        for entry in registry.entries(group).values():
+            provider = f"signature of {entry.factory.__name__}"
+            if group == "settings":
+                values = {key: value for key, value in node(entry).items() if key != "name"}
+                store.store(group=group, name=entry.name, node=values, package="_global_", provider=provider)
+                continue
+            for name in (entry.name, *entry.formerly):
+                if (conf_dir() / group / f"{name}.yaml").exists():
+                    raise ConfigError(
+                        f"conf/{group}/{name}.yaml has the name of a registered component; rename the preset"
+                    )
+                package = f"{group}.{name}" if group in STACKED else group
+                section = {**node(entry), "name": name}
+                store.store(group=group, name=name, node=section, package=package, provider=provider)
     for group in STACKED:
         store.store(group=group, name="none", node={}, package=group)
     store.store(group="features", name="auto", node={"name": "auto"}, package="features")
+    store.store(name=RESUMED_FOLDER, node={}, package="hydra")
+
+
+RESUMED_FOLDER = "resumed_folder"
+"""The name under which conf/train.yaml includes what ``run_in`` stores."""
+
+
+def run_in(folder: Path) -> None:
+    """Have Hydra run train.py in the folder of an earlier run and keep that run's own .hydra."""
+    values = {"run": {"dir": os.fspath(folder)}, "output_subdir": ".hydra_resume"}
+    ConfigStore.instance().store(name=RESUMED_FOLDER, node=values, package="hydra")
 
 
 def choices(group: str) -> list[str]:
-    """Every choice of a group: registered components and the presets of conf/."""
+    """Every choice of a group by its present name: registered components and the presets of conf/."""
     presets = [path.stem for path in (conf_dir() / group).glob("*.yaml")]
     registered = registry.names(group) if group in registry.GROUPS else []
     extra = ["none"] if group in STACKED else ["auto"] if group == "features" else []
@@ -82,28 +106,42 @@ def check_command_line(program: str, arguments: Sequence[str]) -> list[dict[str,
 
     Raises ConfigError for an unknown choice, key, type or value, before Hydra makes a folder.
     """
-    if any(argument.startswith("-") and argument not in ("-m", "--multirun") for argument in arguments):
+    if any(argument.startswith("-") and argument not in MULTIRUN for argument in arguments):
         return []
-    words = [argument for argument in arguments if not argument.startswith("-")]
-    overrides = [_parse(word) for word in words]
+    overrides = parse_overrides(arguments)
     known = groups()
     for override in overrides:
         _check_choice(override, known)
-    check_sweep_words(overrides, multirun=len(words) < len(arguments))
+    check_sweep_overrides(overrides, multirun=is_multirun(arguments))
     own = [override for override in overrides if not override.get_key_element().lstrip("+~").startswith("hydra")]
-    return [_compose(program, job) for job in itertools.islice(_jobs(own), MAX_CHECKED_JOBS)]
+    return [_compose(program, job) for job in itertools.islice(jobs(own), MAX_CHECKED_JOBS)]
 
 
-def _parse(word: str) -> Override:
-    try:
-        return OverridesParser.create().parse_override(word)
-    except HydraException as error:
-        reason = str(error).partition("See https")[0].strip()
-        raise ConfigError(f"{word}: cannot be read as key=value: {reason}") from None
+MULTIRUN = ("-m", "--multirun")
 
 
-def _jobs(overrides: Sequence[Override]) -> Iterator[list[str]]:
-    """The overrides of each job of a sweep; one job where nothing is swept. Intervals are taken at their two ends."""
+def is_multirun(arguments: Sequence[str]) -> bool:
+    """Whether a command line asks for a sweep."""
+    return any(argument in MULTIRUN for argument in arguments)
+
+
+def parse_overrides(arguments: Sequence[str]) -> list[Override]:
+    """The overrides of a command line; ConfigError for one that is not key=value."""
+    parser = OverridesParser.create()
+    result = []
+    for argument in arguments:
+        if argument.startswith("-"):
+            continue
+        try:
+            result.append(parser.parse_override(argument))
+        except HydraException as error:
+            reason = str(error).partition("See https")[0].strip()
+            raise ConfigError(f"{argument}: cannot be read as key=value: {reason}") from None
+    return result
+
+
+def jobs(overrides: Sequence[Override]) -> Iterator[list[str]]:
+    """The overrides of each job of a sweep; one job without a sweep. Of an interval its two ends are taken."""
     ends = (
         ("start", "end") if any(isinstance(override.value(), IntervalSweep) for override in overrides) else ("start",)
     )
@@ -134,10 +172,15 @@ def _check_choice(override: Override, known: Sequence[str]) -> None:
         value = override.value()
         values = [str(item) for item in value] if isinstance(value, list) else [str(value)]
     for value in values:
-        if not value.startswith("[") and value not in allowed:
+        if not value.startswith("[") and value not in allowed and value not in _former_names(group):
             raise ConfigError(
                 f"{group}={value}: no such {group}{registry.nearest(value, allowed)}; choose from: {', '.join(allowed)}"
             )
+
+
+def _former_names(group: str) -> set[str]:
+    known = registry.entries(group).values() if group in registry.GROUPS else ()
+    return {name for entry in known for name in entry.formerly}
 
 
 def _compose(program: str, overrides: Sequence[str]) -> dict[str, Any]:
@@ -151,7 +194,7 @@ def _compose(program: str, overrides: Sequence[str]) -> dict[str, Any]:
 
 
 def _check_keys(program: str, overrides: Sequence[str]) -> None:
-    """Look for keys that the choices made don't have, since Hydra's message doesn't name the nearest one."""
+    """ConfigError for a key that the chosen components don't have; Hydra's message doesn't name the nearest one."""
     known = groups()
     parsed = OverridesParser.create().parse_overrides(list(overrides))
     try:
@@ -171,7 +214,8 @@ def _check_key(base: Any, key: str, known: Sequence[str]) -> None:
             return
         if part not in place:
             where = ".".join(walked)
-            options = sorted({option for option in place if option != "name"} | (set() if walked else set(known)))
+            hidden = _hidden_keys(place, walked)
+            options = sorted({option for option in place if option not in hidden} | (set() if walked else set(known)))
             close = registry.nearest(part, options)
             raise ConfigError(
                 f"{key}: no such key{close}; keys {'of ' + where if where else 'at the top'}: {', '.join(options)}"
@@ -179,33 +223,29 @@ def _check_key(base: Any, key: str, known: Sequence[str]) -> None:
         place, walked = place[part], [*walked, part]
 
 
-def sections(config: Mapping[str, Any]) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
-    """Every component of a config: its group, the key where it stands, and its node."""
-    for group, section in config.items():
-        if group not in registry.GROUPS or not isinstance(section, Mapping):
-            continue
-        if group in STACKED:
-            yield from ((group, f"{group}.{name}", item) for name, item in section.items())
-        else:
-            yield group, group, section
+def _hidden_keys(place: Mapping[str, Any], walked: Sequence[str]) -> set[str]:
+    """The keys of a section that messages don't list."""
+    if not walked or walked[0] not in registry.GROUPS or place.get("name") not in registry.names(walked[0]):
+        return {"name"}
+    return {"name", *registry.entry(walked[0], place["name"]).renamed}
 
 
 def checked(program: str, config: Any) -> dict[str, Any]:
-    """The config with every value checked against the signature it belongs to and converted to its type.
+    """The config with every value checked against its signature and converted to its type, by present names.
 
     Raises ConfigError that names the key.
     """
     result = dict(config)
-    top = {key: value for key, value in config.items() if key in registry.entry("settings", program).arguments}
+    settings = registry.entry("settings", program)
+    top = {key: value for key, value in config.items() if key in settings.parameters}
     try:
-        result.update(registry.validate("settings", program, _given(top)))
+        result.update(registry.validate("settings", program, _given(top, settings)))
     except ConfigError as error:
         message = str(error).replace("settings.", "").replace(f" (of settings={program})", "")
         raise ConfigError(message.replace(f"settings={program} needs", "it must be")) from None
-    for group in STACKED:
-        # Hydra leaves out a group of which nothing is chosen.
-        result.setdefault(group, {})
-    for group, path, section in sections({key: value for key, value in config.items() if key not in top}):
+    # Hydra leaves out a group of which nothing is chosen.
+    result.update({group: {} for group in STACKED if isinstance(config.get(group, {}), Mapping)})
+    for group, path, section in registry.sections({key: value for key, value in config.items() if key not in top}):
         if not isinstance(section, Mapping):
             raise ConfigError(
                 f"{path}={section}: {path} is a component; set its parameters by {path}.PARAMETER=..., "
@@ -215,14 +255,21 @@ def checked(program: str, config: Any) -> dict[str, Any]:
             continue
         if "name" not in section:
             raise ConfigError(f"{path} has no component; choose one of: {', '.join(choices(group))}")
-        given = {key: value for key, value in section.items() if key != "name"}
-        values = {"name": section["name"], **registry.validate(group, section["name"], _given(given), path)}
-        if path == group:
-            result[group] = values
+        entry = registry.entry(group, section["name"])
+        given = _given({key: value for key, value in section.items() if key != "name"}, entry)
+        values = {"name": entry.name, **registry.validate(group, entry.name, given, path)}
+        if group in STACKED:
+            key = path.removeprefix(f"{group}.")
+            result[group] = {**result[group], entry.name if key in entry.formerly else key: values}
         else:
-            result[group] = {**result[group], path.removeprefix(f"{group}."): values}
+            result[group] = values
     return result
 
 
-def _given(values: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in values.items() if value != "???"}
+def _given(values: Mapping[str, Any], entry: registry.Entry) -> dict[str, Any]:
+    """The values that are set; of a parameter that is given by a former name, not the default beside it."""
+    given = {key: value for key, value in values.items() if value != MISSING}
+    for old, new in entry.renamed.items():
+        if old in given and given.get(new) == _plain(entry.parameters[new].default):
+            given.pop(new, None)
+    return given

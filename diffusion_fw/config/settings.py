@@ -1,4 +1,4 @@
-"""The keys at the top of each program's config."""
+"""The keys at the top of each program's config, with their defaults."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from diffusion_fw.registry import Fraction, NonNegativeInt, PositiveInt, registe
 @register("settings", "train")
 @dataclass(frozen=True)
 class TrainSettings:
-    """batch_size is that of all processes and accumulated steps together: what one optimizer step sees.
+    """batch_size counts the examples of one optimizer step, over all processes and accumulated parts.
 
-    resume goes on with a run (its folder or a checkpoint of it); init_from starts anew with another run's averaged
-    weights, or its raw ones. compile has torch.compile make the trained network's kernels.
+    resume continues a run (its folder, or a checkpoint in it). init_from starts a new run from the averaged weights of
+    another, or from its raw ones. compile runs torch.compile on the trained network. explain prints what would run.
     """
 
     seed: NonNegativeInt = 0
@@ -31,14 +31,18 @@ class TrainSettings:
 @register("settings", "sample")
 @dataclass(frozen=True)
 class SampleSettings:
-    """What to draw from a checkpoint; weights are the averaged ones unless raw is asked for."""
+    """What to draw from a checkpoint, with its first averaged weights unless ema or raw_weights name others.
+
+    ema.rate or ema.std is the length of an average that the checkpoint holds; after training with ema=post_hoc, ema.std
+    may have any value.
+    """
 
     checkpoint: str
     num_samples: PositiveInt = 64
     seed: NonNegativeInt = 0
     batch_size: PositiveInt | Literal["auto"] = 256
     raw_weights: bool = False
-    ema: dict[str, float | None] = field(default_factory=dict)
+    ema: dict[str, float | None] = field(default_factory=lambda: {"rate": None, "std": None})
     device: str = "auto"
     npz: bool = False
 
@@ -46,11 +50,11 @@ class SampleSettings:
 @register("settings", "evaluate")
 @dataclass(frozen=True)
 class EvaluateSettings:
-    """Which checkpoint to measure; the data is the checkpoint's own."""
+    """Which checkpoint to measure, on the data of its training, with the weights that sample.py would use."""
 
     checkpoint: str
     seed: NonNegativeInt = 0
     batch_size: PositiveInt | Literal["auto"] = 256
     raw_weights: bool = False
-    ema: dict[str, float | None] = field(default_factory=dict)
+    ema: dict[str, float | None] = field(default_factory=lambda: {"rate": None, "std": None})
     device: str = "auto"

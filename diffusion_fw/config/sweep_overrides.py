@@ -1,4 +1,4 @@
-"""What the words of a sweep need, checked before anything runs: packages, `-m`, intervals that can be drawn from."""
+"""What the overrides of a sweep need, checked before anything runs: packages, `-m`, intervals with two ends."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ REQUIRED = {
     ("launcher", "submitit_slurm"): ("hydra_plugins.hydra_submitit_launcher", "slurm"),
     ("launcher", "ray"): ("hydra_plugins.hydra_ray_launcher", "ray"),
 }
-"""The module that a choice cannot do without, and the extra of this package that installs it."""
+"""The module that a choice needs, and the extra of this package that installs it."""
 
 
-def check_sweep_words(overrides: Sequence[Override], *, multirun: bool) -> None:
-    """ConfigError for a choice of sweep or launcher that cannot start, and for an interval that nothing draws from."""
+def check_sweep_overrides(overrides: Sequence[Override], *, multirun: bool) -> None:
+    """ConfigError for a sweep or launcher that cannot start, and for an interval without a sweep that draws from it."""
     for override in overrides:
         if override.key_or_group in ("sweep", "launcher"):
             _check_choice(override, multirun)
@@ -37,15 +37,15 @@ def check_sweep_words(overrides: Sequence[Override], *, multirun: bool) -> None:
 
 
 def _check_choice(override: Override, multirun: bool) -> None:
-    word = override.input_line
+    given = override.input_line
     if override.is_sweep_override():
-        raise ConfigError(f"{word}: a sweep has one {override.key_or_group}; give one of the values")
+        raise ConfigError(f"{given}: a sweep has one {override.key_or_group}; give one of the values")
     choice = (override.key_or_group, str(override.value()))
     module, extra = REQUIRED.get(choice, ("diffusion_fw", ""))
     if not _installed(module):
-        raise ConfigError(f"{word} needs a package that is not installed: pip install 'diffusion-fw[{extra}]'")
+        raise ConfigError(f"{given} needs a package that is not installed: pip install 'diffusion-fw[{extra}]'")
     if not multirun and choice in REQUIRED:
-        raise ConfigError(f"{word} is for sweeps; add -m, or leave it out to run once, here")
+        raise ConfigError(f"{given} is for sweeps; add -m, or leave it out to run once, here")
 
 
 def _installed(module: str) -> bool:
@@ -57,10 +57,10 @@ def _installed(module: str) -> bool:
 
 
 def _check_interval(override: Override, interval: IntervalSweep, searched: bool) -> None:
-    word, start, end = override.input_line, interval.start, interval.end
+    given, start, end = override.input_line, interval.start, interval.end
     if not searched:
-        raise ConfigError(f"{word}: an interval is drawn from by sweep=optuna; add it, or list values: a,b,c")
+        raise ConfigError(f"{given}: only sweep=optuna draws from an interval; add it, or list values: a,b,c")
     if start is None or end is None or not start < end:
-        raise ConfigError(f"{word}: the interval's start must be below its end")
+        raise ConfigError(f"{given}: the interval's start must be below its end")
     if "log" in interval.tags and start <= 0:
-        raise ConfigError(f"{word}: a logarithmic interval must start above 0")
+        raise ConfigError(f"{given}: a logarithmic interval must start above 0")

@@ -22,13 +22,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
 
 from diffusion_fw.process.level import NoiseLevel, combine, expand
-from diffusion_fw.registry import ConfigError, Positive, Runtime, register
+from diffusion_fw.registry import AutoStd, ConfigError, Positive, Runtime, register
 
 SMALLEST_SINE = 1e-8
 
@@ -166,7 +165,7 @@ class SigmaData:
     Karras et al. 2022, table 1: 0.5 for images in [-1, 1].
     """
 
-    sigma_data: Positive | Literal["auto"] = 0.5
+    sigma_data: Positive | AutoStd = 0.5
     data_std: Runtime[float | None] = None
 
     def __post_init__(self) -> None:

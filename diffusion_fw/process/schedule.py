@@ -20,13 +20,13 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar
 
 import torch
 from torch import Tensor
 
 from diffusion_fw.process.level import NoiseLevel, variance_preserving
-from diffusion_fw.registry import ConfigError, Positive, Range, Runtime
+from diffusion_fw.registry import AutoDiameter, ConfigError, Positive, Range, Runtime
 
 
 def bisect(log_snr: Callable[[Tensor], Tensor], target: Tensor) -> Tensor:
@@ -248,7 +248,7 @@ class GeometricNoise:
     """
 
     sigma_min: Positive = 0.01
-    sigma_max: Positive | Literal["auto"] = 50.0
+    sigma_max: Positive | AutoDiameter = 50.0
     data_diameter: Runtime[float | None] = None
 
     def __post_init__(self) -> None:

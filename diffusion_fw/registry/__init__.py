@@ -4,7 +4,6 @@ Standard library only, so that the name of a component can be looked up without 
 """
 
 from diffusion_fw.registry.components import (
-    GROUPS,
     LONGEST_NAME,
     ConfigError,
     Entry,
@@ -16,10 +15,15 @@ from diffusion_fw.registry.components import (
     names,
     nearest,
     register,
+    sections,
     validate,
 )
+from diffusion_fw.registry.groups import FACTS, GROUPS, Group
 from diffusion_fw.registry.signature import (
+    AutoDiameter,
+    AutoStd,
     Fraction,
+    Measured,
     NonNegative,
     NonNegativeInt,
     OpenFraction,
@@ -33,11 +37,16 @@ from diffusion_fw.registry.signature import (
 )
 
 __all__ = [
+    "FACTS",
     "GROUPS",
     "LONGEST_NAME",
+    "AutoDiameter",
+    "AutoStd",
     "ConfigError",
     "Entry",
     "Fraction",
+    "Group",
+    "Measured",
     "NonNegative",
     "NonNegativeInt",
     "OpenFraction",
@@ -56,5 +65,6 @@ __all__ = [
     "names",
     "nearest",
     "register",
+    "sections",
     "validate",
 ]

@@ -14,10 +14,12 @@ import pkgutil
 import reprlib
 import sys
 import typing
-from collections.abc import Callable, Iterable, Mapping
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 
-from diffusion_fw.registry.signature import convert, describe, is_checkable, is_runtime, misfit
+from diffusion_fw.registry.groups import GROUPS
+from diffusion_fw.registry.signature import convert, describe, is_checkable, is_runtime, measured, misfit
 
 T = TypeVar("T")
 
@@ -25,38 +27,12 @@ LONGEST_NAME = 100
 """Longer names are compared by their beginning."""
 
 
-# Where the built-in components of a group are registered: one module, or a package whose modules are all imported, so
-# that a module dropped into it is found.
-GROUPS: dict[str, str] = {
-    "schedule": "diffusion_fw.process.schedules",
-    "parameterization": "diffusion_fw.process.parameterization",
-    "variance": "diffusion_fw.process.variance",
-    "network": "diffusion_fw.networks",
-    "objective": "diffusion_fw.objectives",
-    "weighting": "diffusion_fw.objectives.weighting",
-    "time_sampler": "diffusion_fw.objectives.time_sampler",
-    "sampler": "diffusion_fw.samplers",
-    "grid": "diffusion_fw.samplers.grid",
-    "guidance": "diffusion_fw.guidance",
-    "data": "diffusion_fw.data",
-    "features": "diffusion_fw.metrics.features",
-    "metric": "diffusion_fw.metrics",
-    "ema": "diffusion_fw.training.ema",
-    "optimizer": "diffusion_fw.training.optimizer",
-    "lr_schedule": "diffusion_fw.training.lr_schedule",
-    "logger": "diffusion_fw.training.loggers.builders",
-    "callbacks": "diffusion_fw.training.callbacks.builders",
-    "trainer": "diffusion_fw.training.trainer",
-    "settings": "diffusion_fw.config.settings",
-}
-
-
 class ConfigError(ValueError):
-    """A choice of the user's that cannot work: says what was given, what is allowed and which key to change."""
+    """A mistake in the config: the message says what was given, what is allowed and which key to change."""
 
 
 class RegistrationError(TypeError):
-    """A component that cannot be registered: its name is taken, or its signature cannot be checked."""
+    """A component that cannot be registered, because its name is taken or its signature cannot be checked."""
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -66,7 +42,7 @@ class RegistrationError(TypeError):
 
 @dataclasses.dataclass(frozen=True)
 class Parameter:
-    """One parameter of a component; ``default`` is ``inspect.Parameter.empty`` where the user must give a value."""
+    """One parameter of a signature; ``default`` is ``inspect.Parameter.empty`` where it has none."""
 
     name: str
     annotation: Any
@@ -79,12 +55,14 @@ class Parameter:
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """A registered component and where it was defined."""
+    """A registered component, where it was defined, and the names that it and its parameters had before."""
 
     group: str
     name: str
     factory: Callable[..., Any]
     source: str
+    formerly: tuple[str, ...] = ()
+    renamed: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     @property
     def summary(self) -> str:
@@ -98,7 +76,7 @@ class Entry:
 
     @functools.cached_property
     def arguments(self) -> dict[str, Parameter]:
-        """Everything that the signature takes, what the composition root passes included."""
+        """Every parameter of the signature, including those that the composition root passes."""
         target = self.factory.__init__ if inspect.isclass(self.factory) else self.factory
         hints = (
             typing.get_type_hints(self.factory, include_extras=True)
@@ -115,6 +93,25 @@ class Entry:
     def parameters(self) -> dict[str, Parameter]:
         """The arguments that are keys of the config."""
         return {name: item for name, item in self.arguments.items() if not is_runtime(item.annotation)}
+
+    @property
+    def runtime(self) -> dict[str, Parameter]:
+        """The arguments that the composition root or a caller in Python passes."""
+        return {name: item for name, item in self.arguments.items() if is_runtime(item.annotation)}
+
+    @property
+    def python_only(self) -> bool:
+        """Whether it needs an argument that only a caller in Python can pass, so that no config can choose it."""
+        return any(item.required and name in GROUPS[self.group].python for name, item in self.runtime.items())
+
+    def measured(self, values: Mapping[str, Any]) -> set[str]:
+        """The facts of the data that must be measured for these values of the parameters."""
+        return {
+            fact
+            for key, parameter in self.parameters.items()
+            for value, fact in measured(parameter.annotation).items()
+            if values.get(key, parameter.default) == value
+        }
 
 
 def _default(factory: Callable[..., Any], parameter: inspect.Parameter) -> Any:
@@ -156,36 +153,66 @@ def _require_group(group: str) -> None:
 
 
 def _check_signature(entry: Entry) -> None:
+    where = f"{entry.group}={entry.name} ({entry.source})"
     try:
         arguments = entry.arguments
     except Exception as error:
-        raise RegistrationError(f"{entry.group}={entry.name} ({entry.source}): {error}") from error
-    for parameter in arguments.values():
-        if is_runtime(parameter.annotation):
-            continue
-        where = f"{entry.group}={entry.name}: parameter '{parameter.name}' ({entry.source})"
-        if parameter.name == "name":
-            raise RegistrationError(f"{where}: 'name' is taken by the config; call it something else")
+        raise RegistrationError(f"{where}: {error}") from error
+    group = GROUPS[entry.group]
+    passed = {**group.runtime, **group.python}
+    for name in entry.runtime:
+        if name not in passed:
+            raise RegistrationError(
+                f"{where}: nothing is passed to its Runtime parameter '{name}'{nearest(name, passed)}; "
+                f"what a {entry.group} can ask for: {', '.join(passed) or '(nothing)'}"
+            )
+    for name, parameter in entry.parameters.items():
+        if name == "name":
+            raise RegistrationError(f"{where}: 'name' is a key of every component; rename the parameter")
         if not is_checkable(parameter.annotation):
             raise RegistrationError(
-                f"{where} has the annotation {parameter.annotation!r}, which cannot be checked; use int, float, bool, "
-                "str, Literal, Optional, list, tuple, dict[str, ...] or Annotated[..., Range(...)] of these, "
-                "or Runtime[...] for what composition.py passes"
+                f"{where}: parameter '{name}' has the annotation {parameter.annotation!r}, which cannot be checked; "
+                "use int, float, bool, str, Literal, Optional, list, tuple, dict[str, ...] or "
+                "Annotated[..., Range(...)] of these, or Runtime[...] for what the composition root passes"
             )
         if not parameter.required:
             try:
                 convert(parameter.annotation, parameter.default)
             except ValueError:
                 raise RegistrationError(
-                    f"{where}: the default {parameter.default!r} is not {describe(parameter.annotation)}"
+                    f"{where}: the default {parameter.default!r} of parameter '{name}' is not "
+                    f"{describe(parameter.annotation)}"
                 ) from None
+        for fact in measured(parameter.annotation).values():
+            if fact not in entry.runtime:
+                raise RegistrationError(f"{where}: parameter '{name}' needs '{fact}: Runtime[float | None]' beside it")
+    for old, new in entry.renamed.items():
+        if old in arguments or new not in entry.parameters:
+            raise RegistrationError(
+                f"{where}: renamed={{'{old}': '{new}'}} must map a name that is no longer a parameter to one that is"
+            )
 
 
-def register(group: str, name: str) -> Callable[[Callable[..., T]], Callable[..., T]]:
+def _check_names(entry: Entry) -> None:
+    """RegistrationError where another component has one of the names."""
+    for known in _entries[entry.group].values():
+        taken = {entry.name, *entry.formerly} & {known.name, *known.formerly}
+        if taken and known.source != entry.source:
+            raise RegistrationError(
+                f"{entry.group}={min(taken)} is registered twice: {known.source} and {entry.source}"
+            )
+
+
+def register(
+    group: str, name: str, *, formerly: tuple[str, ...] = (), renamed: Mapping[str, str] | None = None
+) -> Callable[[Callable[..., T]], Callable[..., T]]:
     """Decorator: make a class or function the choice ``name`` of ``group``.
 
-    Raises RegistrationError where the name is taken (both sources are named) or a parameter's annotation cannot be
-    checked. The factory itself is returned unchanged.
+    ``formerly`` holds earlier names of the component and ``renamed`` earlier names of its parameters, each mapped to
+    the present one. They still work, with a FutureWarning: on the command line, in ``build`` and in checkpoints.
+
+    Raises RegistrationError where the name is taken (both sources are named), a parameter's annotation cannot be
+    checked, or a Runtime parameter has a name that is not passed in this group. Returns the factory unchanged.
     """
 
     caller = sys._getframe(1)
@@ -193,10 +220,9 @@ def register(group: str, name: str) -> Callable[[Callable[..., T]], Callable[...
 
     def decorate(factory: Callable[..., T]) -> Callable[..., T]:
         _require_group(group)
-        entry = Entry(group, name, factory, source)
-        known = _entries.setdefault(group, {}).get(name)
-        if known is not None and known.source != entry.source:
-            raise RegistrationError(f"{group}={name} is registered twice: {known.source} and {entry.source}")
+        entry = Entry(group, name, factory, source, formerly, dict(renamed or {}))
+        _entries.setdefault(group, {})
+        _check_names(entry)
         _check_signature(entry)
         _entries[group][name] = entry
         return factory
@@ -208,7 +234,7 @@ def _load_builtins(group: str) -> None:
     if group in _loaded:
         return
     _loaded.add(group)
-    package = importlib.import_module(GROUPS[group])
+    package = importlib.import_module(GROUPS[group].module)
     for module in pkgutil.iter_modules(getattr(package, "__path__", ())):
         if not module.ispkg and not module.name.startswith("_"):
             importlib.import_module(f"{package.__name__}.{module.name}")
@@ -227,25 +253,57 @@ def names(group: str) -> list[str]:
 
 
 def entry(group: str, name: str) -> Entry:
-    """One entry; ConfigError with the nearest name where there is none."""
+    """The component of this name, present or former (with a FutureWarning); ConfigError where there is none."""
     known = entries(group)
-    if name not in known:
-        raise ConfigError(f"{group}={name}: no such {group}{nearest(name, known)}; choose from: {', '.join(known)}")
-    return known[name]
+    if name in known:
+        return known[name]
+    for component in known.values():
+        if name in component.formerly:
+            _deprecated(f"{group}={name} is now called {group}={component.name}")
+            return component
+    raise ConfigError(f"{group}={name}: no such {group}{nearest(name, known)}; choose from: {', '.join(known)}")
+
+
+def sections(config: Mapping[str, Any]) -> Iterator[tuple[str, str, Any]]:
+    """Every component of a config: its group, the key where it stands, and its section."""
+    for group in GROUPS:
+        section = config.get(group)
+        if not isinstance(section, Mapping):
+            continue
+        if GROUPS[group].several:
+            yield from ((group, f"{group}.{name}", item) for name, item in section.items())
+        else:
+            yield group, group, section
+
+
+def _deprecated(message: str) -> None:
+    warnings.warn(f"{message}; the old name will be removed", FutureWarning, stacklevel=4)
+
+
+def _renamed(component: Entry, values: Mapping[str, Any], path: str) -> dict[str, Any]:
+    """The values by the present names of the parameters."""
+    result = {key: value for key, value in values.items() if key not in component.renamed}
+    for old, new in component.renamed.items():
+        if old in values:
+            if new in values:
+                raise ConfigError(f"{path}.{old} is the old name of {path}.{new}, and both are given; leave out one")
+            _deprecated(f"{path}.{old} is now called {path}.{new}")
+            result[new] = values[old]
+    return result
 
 
 def validate(group: str, name: str, values: Mapping[str, Any], path: str | None = None) -> dict[str, Any]:
-    """The parameters of a component, converted to their annotated types.
+    """The arguments given to a component, by their present names and in their annotated types.
 
-    Raises ConfigError for an unknown key (with the nearest valid one), a missing one, a wrong type, a value out of
-    range. Parameters that the composition root passes are let through as they are. ``path`` is where the component
-    stands in the config, if not under the name of its group.
+    Runtime arguments are let through as they are. ``path`` is where the component stands in the config, if not under
+    the name of its group. Raises ConfigError for an unknown key (with the nearest valid one), a missing one, a wrong
+    type and a value out of range.
     """
     path = path or group
     component = entry(group, name)
-    arguments = component.arguments
+    name, arguments = component.name, component.arguments
     result = {}
-    for key, value in values.items():
+    for key, value in _renamed(component, values, path).items():
         if key not in arguments:
             raise ConfigError(
                 f"{path}.{key}: {group}={name} has no such key{nearest(key, component.parameters)}; "
@@ -262,7 +320,7 @@ def validate(group: str, name: str, values: Mapping[str, Any], path: str | None 
                 f"{path}.{key}{where}={_shown(part)}: must be {describe(wanted)} (of {group}={name})"
             ) from None
     for key, parameter in component.parameters.items():
-        if parameter.required and key not in values:
+        if parameter.required and key not in result:
             raise ConfigError(
                 f"{path}.{key} is missing: {group}={name} needs {describe(parameter.annotation)}; give {path}.{key}=..."
             )
@@ -272,18 +330,18 @@ def validate(group: str, name: str, values: Mapping[str, Any], path: str | None 
 def build(group: str, name: str, /, **kwargs: Any) -> Any:
     """A component by its config name, e.g. ``build("schedule", "linear", num_steps=1000)``.
 
-    Raises ConfigError for an unknown group, name or key, for a value of the wrong type or out of range, and where a
-    parameter is missing that only the caller can give.
+    Raises ConfigError for an unknown group, name or key, for a value of the wrong type or out of range, and for a
+    missing Runtime argument.
     """
     component = entry(group, name)
-    values = validate(group, name, kwargs)
-    missing = [key for key, parameter in component.arguments.items() if parameter.required and key not in values]
+    values = validate(group, component.name, kwargs)
+    missing = [key for key, parameter in component.runtime.items() if parameter.required and key not in values]
     if missing:
         raise ConfigError(
-            f"{group}={name} needs {', '.join(missing)}, which is not a key of the config and was not passed here; "
+            f"{group}={name} needs {', '.join(missing)}, which no config can give; "
             f'in Python, build("{group}", "{name}", {missing[0]}=...)'
         )
     try:
         return component.factory(**values)
     except ConfigError as error:
-        raise ConfigError(f"{group}={name}: {error}") from None
+        raise ConfigError(f"{group}={component.name}: {error}") from None

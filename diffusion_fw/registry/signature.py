@@ -1,4 +1,4 @@
-"""The annotations of a signature: what they allow, and how a value is made to fit. Standard library only."""
+"""The annotations of a signature: what they allow, and how a value is converted to them. Standard library only."""
 
 from __future__ import annotations
 
@@ -41,6 +41,21 @@ RUNTIME = _Runtime()
 Runtime = Annotated[T, RUNTIME]
 """A parameter that the composition root passes (channels, a schedule, ...): not a key of the config."""
 
+
+@dataclasses.dataclass(frozen=True)
+class Measured:
+    """Marks a value of a parameter for which the composition root measures a fact of the data.
+
+    ``scale: Positive | Annotated[Literal["auto"], Measured("data_std")]`` has the fact measured where scale is "auto";
+    it is passed as ``data_std: Runtime[float | None] = None``, which the signature must have beside it.
+    """
+
+    fact: str
+
+
+AutoStd = Annotated[Literal["auto"], Measured("data_std")]
+AutoDiameter = Annotated[Literal["auto"], Measured("data_diameter")]
+
 PositiveInt = Annotated[int, Range(1)]
 NonNegativeInt = Annotated[int, Range(0)]
 Positive = Annotated[float, Range(0, low_open=True)]
@@ -59,7 +74,7 @@ def _metadata(annotation: Any) -> tuple[Any, tuple[Any, ...]]:
 
 
 def is_runtime(annotation: Any) -> bool:
-    """Whether the composition root, not the config, gives this parameter."""
+    """Whether the composition root passes this parameter, rather than the config."""
     return RUNTIME in _metadata(annotation)[1]
 
 
@@ -68,7 +83,7 @@ def _is_union(annotation: Any) -> bool:
 
 
 def is_checkable(annotation: Any) -> bool:
-    """Whether ``convert`` can tell the values that fit."""
+    """Whether ``convert`` can tell which values fit."""
     base, _ = _metadata(annotation)
     origin, args = typing.get_origin(base), typing.get_args(base)
     if base in _SCALARS or base is types.NoneType:
@@ -85,12 +100,12 @@ def is_checkable(annotation: Any) -> bool:
 
 
 def describe(annotation: Any) -> str:
-    """The allowed values of an annotation, in words that a user can read."""
+    """The allowed values of an annotation, as text for a user."""
     base, extra = _metadata(annotation)
     origin, args = typing.get_origin(base), typing.get_args(base)
     bounds = "".join(f" {'' if item.high == math.inf else 'in '}{item}" for item in extra if isinstance(item, Range))
     if origin is Literal:
-        return "one of " + ", ".join(dict.fromkeys(map(str, args)))
+        return ("one of " if len(args) > 1 else "") + ", ".join(dict.fromkeys(map(str, args)))
     if _is_union(base):
         return " or ".join(describe(option) for option in args)
     if origin is tuple and args[-1] is not Ellipsis:
@@ -130,7 +145,7 @@ def _convert_union(options: tuple[Any, ...], value: Any) -> Any:
 
 
 def convert(annotation: Any, value: Any) -> Any:
-    """The value as its annotation wants it (1 for 1.0, a list for a tuple); ValueError where it does not fit."""
+    """The value in the type of its annotation (1.0 for 1, a tuple for a list); ValueError where it does not fit."""
     base, extra = _metadata(annotation)
     origin, args = typing.get_origin(base), typing.get_args(base)
     if base is types.NoneType:
@@ -155,8 +170,16 @@ def convert(annotation: Any, value: Any) -> Any:
     return result
 
 
+def measured(annotation: Any) -> dict[Any, str]:
+    """The values of an annotation for which a fact of the data is measured, with that fact."""
+    base, extra = _metadata(annotation)
+    if _is_union(base):
+        return {value: fact for option in typing.get_args(base) for value, fact in measured(option).items()}
+    return {value: item.fact for item in extra if isinstance(item, Measured) for value in typing.get_args(base)}
+
+
 def misfit(annotation: Any, value: Any) -> tuple[str, Any, Any]:
-    """The part of a value that does not fit: where it is in mappings (".key"), the part, and its annotation."""
+    """The part of a value that does not fit: its place inside mappings (".key"), the part, and its annotation."""
     base, _ = _metadata(annotation)
     if typing.get_origin(base) is dict and isinstance(value, Mapping):
         wanted = typing.get_args(base)[1]

@@ -1,8 +1,7 @@
-"""Going on with a run: its checkpoint, its own config, and what the command line may change of it."""
+"""Resuming a run: its checkpoint, its own config, and what the command line may change of it."""
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -10,57 +9,40 @@ from typing import Any
 
 from diffusion_fw.checkpoints.read import checkpoint_of, read
 from diffusion_fw.composition.experiment import plain
-from diffusion_fw.config.compose import STACKED, check_command_line, checked
+from diffusion_fw.config.compose import STACKED, check_command_line, checked, is_multirun, parse_overrides
 from diffusion_fw.registry import ConfigError
 from diffusion_fw.training.module import RECORD_KEY
 
-REMEMBERED = "DIFFUSION_FW_RESUMED"
-
 FREE = ("trainer", "callbacks", "logger", "num_workers", "explain", "resume")
-"""What may be changed in a run that goes on: where and how long it runs, and what is written of it."""
+"""What may change when a run is resumed: where and how long it runs, and what it writes."""
 
 FIXED = ("trainer.gradient_clip_val", "trainer.accumulate_grad_batches")
-"""What of that changes the steps themselves."""
+"""The exceptions: they change the steps themselves."""
 
 
 def folder_of(run: str | os.PathLike[str]) -> Path:
-    """The folder of the run that a folder or a checkpoint in it belongs to."""
+    """The folder of a run, from that folder itself or from a checkpoint in it."""
     path = Path(run)
     if path.is_dir():
         return path
     return path.parent.parent if path.parent.name == "checkpoints" else path.parent
 
 
-def remember(config: Mapping[str, Any]) -> None:
-    """Keep a config for the job, which composes the command line alone, and for the processes that Lightning starts."""
-    os.environ[REMEMBERED] = json.dumps(config)
-
-
-def is_remembered() -> bool:
-    """Whether the process that started this one has kept its config for it."""
-    return REMEMBERED in os.environ
-
-
-def remembered(config: dict[str, Any]) -> dict[str, Any]:
-    """The config that was kept for the run that ``config`` resumes."""
-    return checked("train", json.loads(os.environ[REMEMBERED])) if config["resume"] else config
-
-
 def continued(config: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """``config``, with ``resume`` where it is of a job that has left a checkpoint in ``folder`` before.
+    """``config``, with ``resume`` if it is that of a sweep's job that has left a checkpoint in ``folder``.
 
     Raises ConfigError where the folder holds a run of another config.
     """
     from hydra.core.hydra_config import HydraConfig
 
     sweeper = HydraConfig.get().sweeper if HydraConfig.initialized() else {}
-    # What the sweepers number is the same job whenever its number is.
+    # A job that a sweeper has numbered is the same job when it runs again.
     numbered = any(sweeper.get(key) is not None for key in ("job", "trial"))
     if config["resume"] or not numbered or not (folder / "checkpoints" / "last.ckpt").is_file():
         return config
     own, now = read(checkpoint_of(folder))[RECORD_KEY]["config"], plain(config)
     if now["features"]["name"] == "auto":
-        # The record has what it came to.
+        # The record holds the features that were chosen.
         now["features"]["name"] = own["features"]["name"]
     for path in dict([*_differences(now, own), *_differences(own, now)]):
         if path.partition(".")[0] not in FREE or path in FIXED:
@@ -74,19 +56,26 @@ def continued(config: dict[str, Any], folder: Path) -> dict[str, Any]:
 def resumed(config: Mapping[str, Any], arguments: Sequence[str]) -> dict[str, Any]:
     """The run's own config with the command line's changes.
 
-    ``config`` is what the command line alone composes. Raises ConfigError for a change of the model, the data or the
-    steps, and for fewer steps than the run has taken.
+    ``config`` is what the command line alone composes. Raises ConfigError for a sweep, another folder, a change of the
+    model, the data or the steps, and for fewer steps than the run has taken.
     """
+    if is_multirun(arguments):
+        raise ConfigError("resume continues one run; a sweep cannot")
+    folder = folder_of(config["resume"])
+    for override in parse_overrides(arguments):
+        # A process that Lightning starts is given the folder of the first one.
+        if override.key_or_group == "hydra.run.dir" and Path(str(override.value())).absolute() != folder.absolute():
+            raise ConfigError("hydra.run.dir: a run is resumed in its own folder; to start a new one, use init_from")
     content = read(checkpoint_of(config["resume"]))
     missing = [key for key in ("global_step", "optimizer_states", "callbacks") if key not in content]
     if missing:
         raise ConfigError(
-            f"resume={config['resume']} holds no {', '.join(missing)}, which going on needs; to start anew from its "
-            f"weights: init_from={config['resume']}"
+            f"resume={config['resume']} holds no {', '.join(missing)}, which resuming needs; to start a new run from "
+            f"its weights: init_from={config['resume']}"
         )
     own: dict[str, Any] = dict(content[RECORD_KEY]["config"])
     own = checked("train", {**own, **{key: config[key] for key in config if key not in own}})
-    keys = [word.partition("=")[0].lstrip("+~") for word in arguments if "=" in word]
+    keys = [argument.partition("=")[0].lstrip("+~") for argument in arguments if "=" in argument]
     default = check_command_line("train", [])[0]
     for key in keys:
         top = key.partition(".")[0]
@@ -111,7 +100,7 @@ def resumed(config: Mapping[str, Any], arguments: Sequence[str]) -> dict[str, An
 
 
 def _check_same(key: str, own: Mapping[str, Any], config: Mapping[str, Any], plain: Mapping[str, Any]) -> None:
-    """ConfigError where the command line asks for another value of ``key`` than the run has; a repeated one is fine."""
+    """ConfigError where the command line gives ``key`` another value than the run has."""
     if key == "experiment":
         wanted = {
             path: value
@@ -129,12 +118,12 @@ def _check_same(key: str, own: Mapping[str, Any], config: Mapping[str, Any], pla
         if _at(own, path) != value:
             raise ConfigError(
                 f"{path}={value} cannot be changed by resume={config['resume']}, which has {_at(own, path)}; "
-                f"what can be: {', '.join(FREE[:-2])}. To start anew from its weights: init_from={config['resume']}"
+                f"what can: {', '.join(FREE[:-2])}. To start a new run from its weights: init_from={config['resume']}"
             )
 
 
 def _differences(config: Mapping[str, Any], plain: Any, above: str = "") -> Iterator[tuple[str, Any]]:
-    """Every value of ``config`` that ``plain`` has not, with its key."""
+    """Every value of ``config`` that differs from ``plain``, with its key."""
     for name, value in config.items():
         path = f"{above}.{name}" if above else name
         other = plain.get(name) if isinstance(plain, Mapping) else None

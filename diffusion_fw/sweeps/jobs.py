@@ -13,7 +13,6 @@ from hydra.core.override_parser.types import Override
 from hydra.core.utils import JobReturn
 
 from diffusion_fw.runs.record import FAILED, FINISHED, NAME, RUNNING, InUseError, choices_of, read_record
-from diffusion_fw.training.os_errors import log_os_errors
 
 Launch = Callable[[Sequence[Sequence[str]], int], Sequence[JobReturn]]
 """A Hydra launcher's ``launch``: it takes each job's overrides and the number of the first job."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -10,11 +9,11 @@ import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from diffusion_fw.files import atomic_write
-from diffusion_fw.registry import ConfigError
+from diffusion_fw.training.archive import read_archive
 
 
 class DurableIO(TorchCheckpointIO):
-    """Writes a checkpoint to a temporary file, flushes it to the disk and renames it; reads with weights-only loading.
+    """Writes a checkpoint to a temporary file, flushes it to the disk and renames it; reads values alone.
 
     A failed write leaves the existing file as it is, and always raises OSError, whatever torch makes of it. Reading
     raises ConfigError for a file that is damaged or holds more than tensors, numbers, text and containers.
@@ -31,13 +30,7 @@ class DurableIO(TorchCheckpointIO):
                 raise watched.error from None
 
     def load_checkpoint(self, path: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        try:
-            content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-        except pickle.UnpicklingError as error:
-            raise ConfigError(
-                f"checkpoint={path} is damaged or holds more than weights and settings, and was not loaded: "
-                f"{str(error).splitlines()[0]}"
-            ) from None
+        content: dict[str, Any] = read_archive(path)
         return content
 
 

@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 import math
 import re
 
 import numpy as np
 import pytest
+import torch
 import yaml
-from examples import complete
 from PIL import Image
 
 import diffusion_fw as dfw
 from diffusion_fw import registry
-from diffusion_fw.app import explain as explain_module
 from diffusion_fw.app.evaluate import evaluate
+from diffusion_fw.app.help import print_help
 from diffusion_fw.app.sample import sample
-from diffusion_fw.app.train import before, train
+from diffusion_fw.app.train import prepare, train
+from diffusion_fw.composition.experiment import build_experiment
 from diffusion_fw.composition.facts import Facts
 from diffusion_fw.composition.parts import build_data, build_denoiser
 from diffusion_fw.config.compose import check_command_line
+from diffusion_fw.config.origins import flatten
 from diffusion_fw.registry import ConfigError
 
 STEPS = "sampler.steps=2"
@@ -155,7 +158,7 @@ ARGUMENTS = [
 def explained(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
     configs = check_command_line("train", ARGUMENTS)
-    assert before(configs, ARGUMENTS)
+    assert prepare(configs, ARGUMENTS) == []
     table, _, run = capsys.readouterr().out.partition("the run")
     cells = [[cell.strip() for cell in re.split("[│┃]", line)[1:-1]] for line in table.splitlines()]
     return configs[0], {row[0]: row[1:] for row in cells if len(row) == 3}, run
@@ -163,14 +166,14 @@ def explained(capsys, monkeypatch):
 
 def test_explain_gives_every_key_its_value_and_origin(explained):
     config, rows, _ = explained
-    for key, value in explain_module.flatten(config):
+    for key, value in flatten(config):
         assert rows[key][0] == str(value)[: len(rows[key][0])], key
         assert rows[key][1], key
     origin = {key: row[1] for key, row in rows.items()}
     assert origin["network.channels"] == "command line"
     assert origin["batch_size"] == "command line"
     assert origin["trainer.devices"] == "conf/trainer/ddp_cpu.yaml"
-    assert origin["seed"] == "conf/train.yaml"
+    assert origin["seed"] == "signature of TrainSettings"
     assert origin["data.name"] == "conf/train.yaml"
     assert origin["schedule.name"] == "conf/experiment/edm.yaml"
     assert origin["parameterization.sigma_data"] == "conf/experiment/edm.yaml"
@@ -187,12 +190,120 @@ def test_explain_states_what_the_run_would_cost(explained):
     assert "14" in run.partition("network evaluations per sample")[2]
 
 
-@pytest.mark.parametrize("name", registry.names("network"))
-def test_parameters_are_counted_without_memory_for_them(tiny, name):
-    config = {**tiny(), "network": complete("network", name)}
-    facts = Facts.of(build_data(config), config)
-    network = dfw.build("network", name, shape=(1, 8, 8), num_classes=10)
-    assert explain_module.parameters(config, facts) == sum(item.numel() for item in network.parameters())
+REFUSED = {
+    "objective=hybrid": "objective=hybrid: it trains a learned variance",
+    "time_sampler=discrete schedule=vp": "time_sampler=discrete draws rows of a table",
+    "batch_size=5000": "batch_size=5000 is larger than the 1438 training examples",
+    "metric=nll": "metric=nll cannot be tracked during training",
+    "variance=learned_range": "objective=simple does not train variance=learned_range",
+    "guidance=classifier_free label_dropout=0": "guidance=classifier_free evaluates the model without a label",
+    "guidance=classifier": "guidance=classifier needs classifier, which no config can give",
+    "sampler=euler_maruyama": "schedule",
+    "trainer=ddp_cpu trainer.strategy=ddp_spawn": "cannot be sent to a spawned process",
+    "trainer=ddp_cpu batch_size=9": "must be a multiple of 2",
+    "trainer=ddp_cpu trainer.devices=8 metric.num_samples=4": "metric.num_samples=4 is less than one",
+    "trainer=cpu trainer.precision=16-mixed": "needs a GPU",
+    "trainer=cpu trainer.strategy=deepspeed": "ema=exponential does not work with trainer.strategy=deepspeed",
+    "init_from=nowhere.ckpt": "nowhere.ckpt: no such file",
+}
+
+
+@pytest.mark.parametrize("arguments", REFUSED)
+def test_explain_refuses_what_train_refuses_and_says_the_same(arguments, tmp_path, capsys):
+    given = [*arguments.split(), "network.channels=4", "network.channel_mult=[1]"]
+    (config,) = check_command_line("train", given)
+    with pytest.raises(ConfigError, match=re.escape(REFUSED[arguments])) as refused:
+        prepare([{**config, "explain": True}], given)
+    with pytest.raises(ConfigError) as failed:
+        train(config, tmp_path)
+    assert str(refused.value) == str(failed.value)
+    assert capsys.readouterr().out == ""
+
+
+def test_explain_says_what_a_start_from_other_weights_would_copy(trained, capsys):
+    checkpoint = trained[0] / "checkpoints" / "last.ckpt"
+    given = ["explain=true", f"init_from={checkpoint}", "network.channels=4", "network.channel_mult=[1]"]
+    assert prepare(check_command_line("train", given), given) == []
+    assert re.search(r"init_from=.*: (\d+) of \1 tensors copied", capsys.readouterr().out)
+
+
+def test_explain_says_which_values_a_resumed_run_keeps(trained, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "300")
+    given = ["explain=true", f"resume={trained[0]}", "trainer.max_steps=9"]
+    assert prepare(check_command_line("train", given), given) == []
+    lines = capsys.readouterr().out.splitlines()
+    origin = {line.split()[1]: line for line in lines if line.startswith("│ ") and "." in line.split()[1]}
+    assert f"resume={trained[0]}" in origin["network.channels"]
+    assert "command line" in origin["trainer.max_steps"]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{group: "edm", f"{group}.sigma_data": "auto"} for group in ("weighting", "parameterization")],
+    ids=["weighting", "parameterization"],
+)
+def test_auto_is_measured_for_any_component_that_needs_it(tiny, changes):
+    """The standard deviation of the digits' own training pixels, x = p / 127.5 - 1."""
+    config = tiny(changes)
+    data = build_data(config)
+    values, _ = data.train.__getitems__(range(len(data.train)))
+    facts = Facts.of(data, config)
+    assert facts.data_std == pytest.approx(float((values.double() / 127.5 - 1).std()), rel=1e-6)
+    assert facts.data_diameter is None
+    assert Facts.of(data, tiny()).data_std is None
+
+
+def test_training_with_a_weight_measured_from_the_data_weighs_by_it(tiny, tmp_path):
+    experiment = build_experiment(tiny({"weighting": "edm", "weighting.sigma_data": "auto"}), tmp_path)
+    std = experiment.module.record["facts"]["data_std"]
+    level = experiment.denoiser.schedule(torch.tensor([0.5], dtype=torch.float64))
+    weight = experiment.module.objective.weighting(level)
+    assert weight.item() == pytest.approx(level.log_snr.exp().item() + 1 / std**2)
+
+
+def test_help_marks_what_no_command_line_can_choose(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "400")
+    print_help("train", [])
+    shown = capsys.readouterr().out
+    for name in ("classifier", "posterior", "replacement"):
+        assert f"{name} (Python only)" in shown
+    for name in ("classifier_free", "autoguidance", "rescheduled", "clip"):
+        assert f"{name} (Python only)" not in shown
+    print_help("train", ["guidance=posterior"])
+    assert "guidance=posterior (Python only)" in capsys.readouterr().out
+
+
+def test_help_lists_what_a_component_can_ask_for(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "400")
+    print_help("train", ["network"])
+    shown = capsys.readouterr().out
+    for name, description in registry.GROUPS["network"].runtime.items():
+        assert re.search(rf"{name}\s+│ {re.escape(description)}", shown)
+    print_help("train", ["network=mlp"])
+    shown = capsys.readouterr().out
+    assert "num_classes" in shown
+    assert "data_std" not in shown
+    assert "network.width" in shown
+
+
+def test_a_checkpoint_with_former_names_is_loaded_with_a_warning(trained, tmp_path, monkeypatch):
+    """The checkpoint of a version in which schedule=cosine was called squared, and its num_steps rows."""
+    content = torch.load(trained[0] / "checkpoints" / "last.ckpt", weights_only=True)
+    section = content["diffusion_fw"]["config"]["schedule"]
+    section.update(name="squared", rows=section.pop("num_steps"))
+    torch.save(content, tmp_path / "old.ckpt")
+    with pytest.raises(ConfigError, match="schedule=squared, which is not registered here"):
+        dfw.load(tmp_path / "old.ckpt")
+    known = {group: dict(entries) for group, entries in registry.components._entries.items()}
+    cosine = dataclasses.replace(known["schedule"]["cosine"], formerly=("squared",), renamed={"rows": "num_steps"})
+    known["schedule"]["cosine"] = cosine
+    monkeypatch.setattr(registry.components, "_entries", known)
+    with pytest.warns(FutureWarning) as given:
+        loaded = dfw.load(tmp_path / "old.ckpt")
+    messages = " ".join(str(item.message) for item in given)
+    assert "schedule=squared is now called schedule=cosine" in messages
+    assert "schedule.rows is now called schedule.num_steps" in messages
+    assert loaded.schedule == dfw.load(trained[0] / "checkpoints" / "last.ckpt").schedule
 
 
 def test_guidance_without_labels_needs_a_model_that_has_gone_without(tiny, tmp_path):

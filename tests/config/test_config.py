@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 import itertools
 import os
 import subprocess
@@ -9,10 +11,22 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 from examples import complete, required
+from hydra.core.config_store import ConfigStore
 
 from diffusion_fw import registry
-from diffusion_fw.config.compose import STACKED, check_command_line, checked, choices, groups, store_components
+from diffusion_fw.composition.experiment import plain
+from diffusion_fw.config.compose import (
+    STACKED,
+    check_command_line,
+    checked,
+    choices,
+    conf_dir,
+    groups,
+    store_components,
+)
+from diffusion_fw.config.origins import flatten, origin_of, origins
 from diffusion_fw.registry import ConfigError
 
 ROOT = Path(__file__).parents[2]
@@ -40,8 +54,8 @@ def rounds():
     """Command lines that together make every choice of every group, each one of every group at a time."""
     every = {group: choices(group) for group in groups() if group not in ("experiment", "sweep", "launcher")}
     for i in range(max(map(len, every.values()))):
-        words = [choose(group, names[i % len(names)]) for group, names in every.items()]
-        yield pytest.param(list(itertools.chain(*words)), id=str(i))
+        chosen = [choose(group, names[i % len(names)]) for group, names in every.items()]
+        yield pytest.param(list(itertools.chain(*chosen)), id=str(i))
 
 
 @pytest.mark.parametrize("arguments", rounds())
@@ -78,6 +92,125 @@ def test_values_come_as_their_signature_wants_them():
     assert type(config["optimizer"]["lr"]) is float
     assert config["network"]["channel_mult"] == (1, 2)
     assert config["optimizer"]["betas"] == (0.0, 0.5)
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Former names
+# --------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def former(monkeypatch):
+    """schedule=linear was straight with rows for num_steps, guidance=classifier_free cfg with strength for scale."""
+    known = registry.components._entries
+    monkeypatch.setattr(registry.components, "_entries", {group: dict(entries) for group, entries in known.items()})
+    monkeypatch.setattr(ConfigStore.instance(), "repo", copy.deepcopy(ConfigStore.instance().repo))
+    changes = {
+        "schedule": ("linear", "straight", {"rows": "num_steps"}),
+        "guidance": ("classifier_free", "cfg", {"strength": "scale"}),
+    }
+    for group, (name, old, renamed) in changes.items():
+        entry = dataclasses.replace(registry.entry(group, name), formerly=(old,), renamed=renamed)
+        registry.components._entries[group][name] = entry
+    store_components()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "warnings"),
+    [
+        (["schedule=straight"], ["schedule=straight is now called schedule=linear"]),
+        (["schedule=linear", "schedule.rows=30"], [r"schedule.rows is now called schedule.num_steps"]),
+        (["schedule=straight", "schedule.rows=30"], ["=straight is now", "schedule.rows is now"]),
+        (["schedule=straight", "schedule.num_steps=30"], ["=straight is now"]),
+        (["guidance=[cfg]", "guidance.cfg.strength=3"], ["=cfg is now", "guidance.cfg.strength is now"]),
+        (["guidance=[cfg,clip]"], ["=cfg is now"]),
+    ],
+)
+def test_former_names_work_on_the_command_line_with_a_warning(former, arguments, warnings):
+    with pytest.warns(FutureWarning) as given:
+        (config,) = train(*arguments)
+    messages = [str(item.message) for item in given]
+    assert all(any(part in message for message in messages) for part in warnings)
+    words = " ".join(arguments)
+    for old, new in (("straight", "linear"), ("rows", "num_steps"), ("cfg", "classifier_free"), ("strength", "scale")):
+        words = words.replace(old, new)
+    assert config == train(*words.split())[0]
+
+
+def test_a_parameter_by_both_its_names_is_refused(former):
+    with pytest.raises(ConfigError, match=r"schedule\.rows is the old name of schedule\.num_steps, and both are given"):
+        train("schedule=linear", "schedule.rows=30", "schedule.num_steps=40")
+
+
+def test_former_names_are_not_offered(former):
+    assert "straight" not in choices("schedule")
+    for argument in ("schedule=strait", "schedule.rowz=3"):
+        with pytest.raises(ConfigError) as error:
+            train("schedule=linear" if "." in argument else "seed=0", argument)
+        assert "straight" not in str(error.value)
+        assert "rows" not in str(error.value)
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Origins
+# --------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "key", "origin"),
+    [
+        ([], "seed", "signature of TrainSettings"),
+        ([], "data.name", "conf/train.yaml"),
+        ([], "optimizer.name", "conf/optimizer/adamw_short.yaml"),
+        ([], "optimizer.lr", "conf/optimizer/adamw_short.yaml"),
+        ([], "optimizer.eps", "signature of adamw"),
+        (["seed=3"], "seed", "command line"),
+        (["guidance=none"], "guidance", "command line"),
+        (["guidance=[]"], "guidance", "command line"),
+        (["-m", "schedule=vp,ve"], "schedule.name", "command line"),
+        (["experiment=iddpm"], "guidance.clip.name", "conf/experiment/iddpm.yaml"),
+        (["experiment=iddpm_vlb"], "schedule.name", "conf/experiment/iddpm.yaml"),
+        (["experiment=iddpm_vlb"], "schedule.num_steps", "conf/experiment/iddpm.yaml"),
+        (["experiment=iddpm_vlb"], "objective.name", "conf/experiment/iddpm_vlb.yaml"),
+        (["experiment=iddpm_vlb"], "network.channels", "signature of UNet"),
+        (["experiment=iddpm_vlb", "sampler=ddim"], "sampler.name", "command line"),
+        (["experiment=iddpm_vlb", "sampler=ddim"], "sampler.steps", "conf/experiment/iddpm.yaml"),
+        (["experiment=iddpm_vlb", "sampler=ddim"], "sampler.eta", "signature of DDIM"),
+    ],
+)
+def test_the_origin_of_a_value_is_where_hydra_takes_it_from(arguments, key, origin):
+    assert origin_of(key, origins("train", arguments)) == origin
+
+
+def chosen_in(content, group):
+    """The choices of a group in a file of conf/: of its own group without a key, as a preset does."""
+    pairs = [
+        pair for item in content["defaults"] for pair in (item.items() if isinstance(item, dict) else [("", item)])
+    ]
+    found = [choice for key, choice in pairs if key.removeprefix("override").strip(" /") in ("", group)]
+    return [name for choice in found for name in (choice if isinstance(choice, list) else [choice])]
+
+
+@pytest.mark.parametrize("name", [None, *choices("experiment")])
+def test_a_file_that_is_an_origin_holds_the_value(name):
+    arguments = [f"experiment={name}"] if name else []
+    (config,), known = train(*arguments), origins("train", arguments)
+    for key, value in flatten(config):
+        origin, group = origin_of(key, known), key.partition(".")[0]
+        if not origin.endswith(".yaml"):
+            assert origin.startswith("signature of "), key
+            continue
+        content = yaml.safe_load((conf_dir().parent / origin).read_text())
+        if key.endswith(".name") or value == {}:
+            assert (value or "none") in chosen_in(content, group), key
+        else:
+            held = {**dict(flatten({group: content})), **dict(flatten(content))}[key]
+            assert plain(value) == (float(held) if isinstance(value, float) else held), key
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# What is wrong
+# --------------------------------------------------------------------------------------------------------------------
 
 
 BAD = [

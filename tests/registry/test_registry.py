@@ -5,14 +5,14 @@ from __future__ import annotations
 import subprocess
 import sys
 import textwrap
-from dataclasses import dataclass
+from dataclasses import dataclass, make_dataclass
 from typing import Annotated, Any, Literal
 
 import pytest
 
 import diffusion_fw as dfw
 from diffusion_fw import registry
-from diffusion_fw.registry import ConfigError, Range, RegistrationError, Runtime, convert
+from diffusion_fw.registry import AutoStd, ConfigError, Positive, Range, RegistrationError, Runtime, convert
 from diffusion_fw.registry.signature import misfit
 
 
@@ -28,13 +28,14 @@ def test_a_registered_class_is_built_with_its_parameters_and_runtime_facts(scrat
     @dfw.register("schedule", "scratch")
     @dataclass(frozen=True)
     class Scratch:
-        fact: Runtime[int]
-        knob: float = 1.0
+        num_classes: Runtime[int]
+        high: float = 1.0
 
-    built = dfw.build("schedule", "scratch", knob=3, fact=7)
-    assert built == Scratch(fact=7, knob=3.0)
-    assert isinstance(built.knob, float)
-    assert list(registry.entry("schedule", "scratch").parameters) == ["knob"]
+    built = dfw.build("schedule", "scratch", high=3, num_classes=7)
+    assert built == Scratch(num_classes=7, high=3.0)
+    assert isinstance(built.high, float)
+    assert list(registry.entry("schedule", "scratch").parameters) == ["high"]
+    assert list(registry.entry("schedule", "scratch").runtime) == ["num_classes"]
 
 
 @pytest.mark.parametrize(("given", "meant"), [("ddmi", "ddim"), ("dpdm", "ddpm"), ("DDIM", "ddim")])
@@ -53,7 +54,7 @@ def test_an_unknown_key_is_answered_with_the_nearest_one():
 
 
 @pytest.mark.parametrize(
-    ("knob", "value", "allowed"),
+    ("key", "value", "allowed"),
     [
         ("steps", 0, "at least 1"),
         ("steps", 2.5, "int"),
@@ -62,9 +63,9 @@ def test_an_unknown_key_is_answered_with_the_nearest_one():
         ("eta", "x", "float"),
     ],
 )
-def test_a_value_of_the_wrong_type_or_range_names_the_key_and_what_is_allowed(knob, value, allowed):
-    with pytest.raises(ConfigError, match=rf"sampler\.{knob}=.*{allowed}"):
-        dfw.build("sampler", "ddim", **{knob: value})
+def test_a_value_of_the_wrong_type_or_range_names_the_key_and_what_is_allowed(key, value, allowed):
+    with pytest.raises(ConfigError, match=rf"sampler\.{key}=.*{allowed}"):
+        dfw.build("sampler", "ddim", **{key: value})
 
 
 def test_a_missing_value_is_named(scratch):
@@ -88,19 +89,129 @@ def test_the_same_name_twice_names_both_sources(scratch):
 
 @pytest.mark.parametrize("annotation", [Any, "Any", object, list, dict, tuple, bytes])
 def test_an_annotation_that_cannot_be_checked_is_refused_at_registration(scratch, annotation):
-    def factory(knob=1): ...
+    def factory(high=1): ...
 
-    factory.__annotations__["knob"] = annotation
-    with pytest.raises(RegistrationError, match="knob"):
+    factory.__annotations__["high"] = annotation
+    with pytest.raises(RegistrationError, match="'high' has the annotation"):
         dfw.register("schedule", "unchecked")(factory)
 
 
 def test_a_default_outside_its_own_range_is_refused_at_registration(scratch):
-    def factory(knob: Annotated[int, Range(1, 5)] = 9): ...
+    def factory(high=9): ...
 
-    factory.__annotations__["knob"] = Annotated[int, Range(1, 5)]
+    factory.__annotations__["high"] = Annotated[int, Range(1, 5)]
     with pytest.raises(RegistrationError, match="default 9"):
         dfw.register("schedule", "outside")(factory)
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Runtime parameters
+# --------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("group", "name", "message"),
+    [
+        (
+            "network",
+            "num_class",
+            r"'num_class' - did you mean 'num_classes'\?; what a network can ask for: shape, num_c",
+        ),
+        ("sampler", "num_classes", r"'num_classes'; what a sampler can ask for: grid, variance$"),
+        ("variance", "schedule", r"'schedule'; what a variance can ask for: \(nothing\)$"),
+    ],
+)
+def test_a_runtime_parameter_that_nothing_is_passed_to_is_refused_at_registration(scratch, group, name, message):
+    factory = make_dataclass("Misspelt", [(name, Runtime[int], 0)])
+    with pytest.raises(RegistrationError, match=message):
+        dfw.register(group, "misspelt")(factory)
+
+
+def test_a_component_that_needs_what_no_config_gives_is_for_python_alone(scratch):
+    @dfw.register("guidance", "needs")
+    def needs(denoiser: Runtime[Any], measurement: Runtime[Any]): ...
+
+    @dfw.register("guidance", "takes")
+    def takes(denoiser: Runtime[Any], measurement: Runtime[Any] = None): ...
+
+    assert registry.entry("guidance", "needs").python_only
+    assert not registry.entry("guidance", "takes").python_only
+
+
+def test_a_value_that_has_a_fact_measured_names_it(scratch):
+    @dfw.register("weighting", "scaled")
+    def scaled(scale: Positive | AutoStd = 1.0, data_std: Runtime[float | None] = None): ...
+
+    entry = registry.entry("weighting", "scaled")
+    assert entry.measured({"scale": "auto"}) == {"data_std"}
+    assert entry.measured({"scale": 2.0}) == entry.measured({}) == set()
+
+
+def test_a_value_that_has_a_fact_measured_needs_the_parameter_that_it_is_passed_as(scratch):
+    with pytest.raises(RegistrationError, match=r"'scale' needs 'data_std: Runtime\[float \| None\]' beside it"):
+
+        @dfw.register("weighting", "unscaled")
+        def unscaled(scale: Positive | AutoStd = 1.0): ...
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Former names
+# --------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def renamed(scratch):
+    """schedule=steep, which was steepest, and its parameter high, which was top."""
+
+    @dfw.register("schedule", "steep", formerly=("steepest",), renamed={"top": "high"})
+    @dataclass(frozen=True)
+    class Steep:
+        high: float = 1.0
+
+    return Steep
+
+
+def test_former_names_work_with_a_warning(renamed):
+    with pytest.warns(FutureWarning, match="schedule=steepest is now called schedule=steep"):
+        assert dfw.build("schedule", "steepest", high=2) == renamed(2.0)
+    with pytest.warns(FutureWarning, match=r"schedule\.top is now called schedule\.high"):
+        assert dfw.build("schedule", "steep", top=2) == renamed(2.0)
+    with pytest.raises(ConfigError, match=r"schedule\.top is the old name of schedule\.high, and both are given"):
+        dfw.build("schedule", "steep", top=2, high=2)
+
+
+def test_present_names_do_not_warn(renamed, recwarn):
+    dfw.build("schedule", "steep", high=2)
+    assert not recwarn.list
+
+
+def test_former_names_are_not_offered(renamed):
+    assert "steepest" not in dfw.names("schedule")
+    with pytest.raises(ConfigError, match="choose from") as error:
+        dfw.build("schedule", "no_such_name_at_all")
+    assert "steepest" not in str(error.value)
+    with pytest.raises(ConfigError, match=r"its keys: high$"):
+        dfw.build("schedule", "steep", bottom=1)
+
+
+def test_a_former_name_is_taken(renamed):
+    with pytest.raises(RegistrationError, match="schedule=steepest is registered twice"):
+
+        @dfw.register("schedule", "steepest")
+        def other() -> None: ...
+
+
+@pytest.mark.parametrize("wrong", [{"top": "low"}, {"high": "high"}])
+def test_a_renamed_parameter_is_one_that_exists_by_its_new_name_alone(scratch, wrong):
+    with pytest.raises(RegistrationError, match="must map a name that is no longer a parameter to one that is"):
+
+        @dfw.register("schedule", "steep", renamed=wrong)
+        def steep(high: float = 1.0) -> None: ...
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Values
+# --------------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -145,6 +256,11 @@ def test_a_misfit_is_found_inside_mappings_at_any_depth():
     assert misfit(dict[str, int], "f") == ("", "f", dict[str, int])
 
 
+# --------------------------------------------------------------------------------------------------------------------
+# Plugins
+# --------------------------------------------------------------------------------------------------------------------
+
+
 def _python(code: str, **variables: str) -> subprocess.CompletedProcess[str]:
     import os
 
@@ -155,7 +271,7 @@ def _python(code: str, **variables: str) -> subprocess.CompletedProcess[str]:
 
 
 PLUGIN = """
-from dataclasses import dataclass
+from dataclasses import dataclass, make_dataclass
 import torch
 from diffusion_fw import register
 from diffusion_fw.process.schedule import DiscreteSchedule

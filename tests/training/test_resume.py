@@ -14,7 +14,7 @@ from examples import plain_state
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
-from diffusion_fw.app.train import before, train
+from diffusion_fw.app.train import prepare, train
 from diffusion_fw.checkpoints.warm_start import warm_start
 from diffusion_fw.composition.experiment import build_experiment
 from diffusion_fw.config.compose import check_command_line, conf_dir, store_components
@@ -181,9 +181,9 @@ def test_resuming_is_refused_where_there_is_nothing_or_several(run, tmp_path):
         asked(tmp_path / "nowhere.ckpt")
     config = {**check_command_line("train", [])[0], "resume": str(run)}
     with pytest.raises(ConfigError, match="a sweep cannot"):
-        before([config, config], ["-m"])
+        prepare([config, config], ["-m"])
     with pytest.raises(ConfigError, match="in its own folder"):
-        before([config], [f"resume={run}", "hydra.run.dir=other"])
+        prepare([config], [f"resume={run}", "hydra.run.dir=other"])
 
 
 def test_a_job_goes_on_in_its_folder_only_with_the_config_it_began_with(tmp_path, monkeypatch):

@@ -1,0 +1,124 @@
+"""How the parts of an experiment fit together: each check raises ConfigError with the config keys to change."""
+
+from __future__ import annotations
+
+import logging
+
+import torch
+
+from diffusion_fw import registry
+from diffusion_fw.composition.facts import Config
+from diffusion_fw.data.dataset import Data
+from diffusion_fw.denoiser import NetworkDenoiser
+from diffusion_fw.metrics.metric import TrackedMetric
+from diffusion_fw.objectives.objective import Objective
+from diffusion_fw.process.compatibility import check_parameterization
+from diffusion_fw.process.schedule import Schedule
+from diffusion_fw.process.variance import Variance
+from diffusion_fw.registry import ConfigError
+from diffusion_fw.samplers.sampler import Sampler
+from diffusion_fw.training.ema import Averages
+from diffusion_fw.training.trainer import check_devices
+
+SHARDING = ("fsdp", "deepspeed")
+"""Prefixes of the names of Lightning's strategies that shard the weights."""
+
+logger = logging.getLogger(__name__)
+
+
+def check_fit(denoiser: NetworkDenoiser, path: Schedule, sampler: Sampler, variance: Variance) -> None:
+    """Whether the sampler can follow ``path`` and the parameterization can be solved at its times.
+
+    A sampler that ignores a learned variance works, but may surprise: a warning.
+    """
+    sampler.check(path)
+    level, own = sampler.levels(path), denoiser.schedule
+    times = level.t if path is own else own.time(level.log_snr)
+    check_parameterization(own, denoiser.parameterization, times)
+    if variance.outputs > 1 and not sampler.uses_variance:
+        logger.warning(
+            "sampler: %s ignores the model's learned variance; sampler=ddpm samples with it", type(sampler).__name__
+        )
+
+
+def check_label_dropout(config: Config, label_dropout: float) -> None:
+    """Whether a guidance that evaluates the model without a label has a model that was trained without labels too."""
+    for name, section in config["guidance"].items():
+        factory = registry.entry("guidance", section["name"]).factory
+        if label_dropout == 0 and getattr(factory, "asks_without_label", False):
+            raise ConfigError(
+                f"guidance={name} evaluates the model without a label, but training always had one "
+                "(label_dropout=0); train with label_dropout=0.1 or so, or remove it from guidance"
+            )
+
+
+def check_objective(config: Config, objective: Objective, variance: Variance) -> None:
+    """Whether a learned variance is trained."""
+    if variance.outputs > 1 and not objective.trains_variance:
+        raise ConfigError(
+            f"objective={config['objective']['name']} does not train variance={config['variance']['name']}; "
+            "choose objective=hybrid or objective=vlb, or variance=small or variance=large"
+        )
+
+
+def check_averages(config: Config, averages: Averages) -> None:
+    """Whether the weights can be averaged under the trainer's strategy.
+
+    A strategy that shards the weights cuts the trained network and its copy at different places.
+    """
+    strategy = config["trainer"].get("strategy", "auto")
+    if averages.tracks and strategy.startswith(SHARDING):
+        raise ConfigError(
+            f"ema={config['ema']['name']} does not work with trainer.strategy={strategy}, under which no process holds "
+            "all weights; choose ema=none, or trainer.strategy=ddp, under which each process holds all of them"
+        )
+
+
+def check_batch(config: Config, data: Data) -> None:
+    """Whether the data fill a batch."""
+    if config["batch_size"] > len(data.train):
+        raise ConfigError(
+            f"batch_size={config['batch_size']} is larger than the {len(data.train)} training examples of "
+            f"data={config['data']['name']}; lower batch_size"
+        )
+
+
+def check_trainer(config: Config, metric: TrackedMetric) -> None:
+    """Whether this machine has the trainer's devices, and the batch and the samples divide among its processes."""
+    trainer = config["trainer"]
+    check_devices(
+        trainer.get("accelerator", "auto"),
+        trainer.get("strategy", "auto"),
+        str(trainer.get("precision", "32-true")),
+        trainer.get("gradient_clip_val", 0.0),
+    )
+    check_processes(config, metric, processes(config))
+
+
+def check_processes(config: Config, metric: TrackedMetric, count: int) -> None:
+    """Whether the batch and the samples divide among ``count`` processes."""
+    accumulated = config["trainer"].get("accumulate_grad_batches", 1)
+    parts = count * accumulated
+    if config["batch_size"] % parts:
+        raise ConfigError(
+            f"batch_size={config['batch_size']} is that of all {count} processes and {accumulated} accumulated steps "
+            f"together and must be a multiple of {parts}"
+        )
+    if metric.num_samples < count:
+        raise ConfigError(
+            f"metric.num_samples={metric.num_samples} is less than one for each of the {count} processes; "
+            "raise metric.num_samples or lower trainer.devices"
+        )
+
+
+def processes(config: Config) -> int:
+    """How many processes the trainer of a config runs, on all machines together."""
+    trainer = config["trainer"]
+    devices = trainer.get("devices", 1)
+    if isinstance(devices, list):
+        count = len(devices)
+    elif isinstance(devices, int) and devices > 0:
+        count = devices
+    else:
+        count = 1 if trainer.get("accelerator") == "cpu" else max(1, torch.cuda.device_count())
+    return int(trainer.get("num_nodes", 1)) * count

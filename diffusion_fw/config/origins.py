@@ -1,0 +1,75 @@
+"""Where each value of a composed config comes from, by Hydra's own defaults list."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from hydra import initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.types import RunMode
+from omegaconf import OmegaConf
+
+from diffusion_fw.config.compose import conf_dir, jobs, parse_overrides
+
+COMMAND_LINE = "command line"
+OTHER = ("defaults", "hydra")
+"""The keys of a file in conf/ that are no part of the config."""
+
+
+def flatten(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Every leaf of a config with its dotted key; an empty mapping is a leaf."""
+    for key, value in config.items():
+        if isinstance(value, Mapping) and value:
+            yield from flatten(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def origins(program: str, arguments: Sequence[str]) -> dict[str, str]:
+    """The origin of every key of the config: the command line, a file of conf/, or a signature.
+
+    A group's own key has the origin of its choice. Of a sweep, the first job counts.
+    """
+    overrides = next(jobs(parse_overrides(arguments)))
+    with initialize_config_dir(version_base="1.3", config_dir=os.fspath(conf_dir())):
+        loader = GlobalHydra.instance().config_loader()
+        composed = loader.compute_defaults_list(program, overrides, RunMode.RUN)
+        choosers = {
+            group: COMMAND_LINE if item.external_override else f"conf/{item.containing_config_path}.yaml"
+            for group, item in composed.overrides.override_metadata.items()
+        }
+        result = dict(choosers)
+        # In the order in which Hydra merges: a later origin replaces an earlier one.
+        for default in composed.defaults:
+            path, package = default.config_path, default.package or ""
+            if path is None or path.startswith("hydra/"):
+                continue
+            source = next(source for source in loader.get_sources() if source.is_config(path))
+            loaded = source.load_config(path)
+            stored = source.scheme() == "structured"
+            chooser = f"conf/{default.parent}.yaml"
+            # What a preset builds on is chosen by the preset, whoever chose that one.
+            if (group := _group(path)) != _group(default.parent or ""):
+                chooser = choosers.get(group, chooser)
+            result[package] = chooser
+            whole: dict[str, Any] = OmegaConf.to_container(loaded.config)  # type: ignore[assignment]
+            content = {key: value for key, value in whole.items() if key not in OTHER}
+            for key, _ in flatten(content):
+                origin = loaded.provider if stored else f"conf/{path}.yaml"
+                result[f"{package}.{key}".lstrip(".")] = chooser if stored and key == "name" else origin
+    for override in composed.config_overrides:
+        result.update((key, COMMAND_LINE) for key, _ in flatten({override.key_or_group: override.value()}))
+    return result
+
+
+def _group(path: str) -> str:
+    return path.rpartition("/")[0]
+
+
+def origin_of(key: str, known: Mapping[str, str]) -> str:
+    """The origin of a key, or of the nearest key above it that has one."""
+    while key not in known and "." in key:
+        key = key.rpartition(".")[0]
+    return known.get(key, "")

@@ -1,0 +1,110 @@
+"""The groups of components: where the built-in ones are registered, and what the composition root passes to each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Group:
+    """An axis of the config: where its built-in components are registered, and what its components may be passed.
+
+    ``runtime`` and ``python`` list every name that a ``Runtime`` parameter of the group may have.
+    """
+
+    module: str
+    """One module, or a package whose modules are all imported, so that a module dropped into it is found."""
+    runtime: Mapping[str, str] = field(default_factory=dict)
+    """What the composition root passes to every component that asks for it: names and descriptions."""
+    python: Mapping[str, str] = field(default_factory=dict)
+    """What only a caller in Python can pass: names and descriptions."""
+    several: bool = False
+    """Whether several components are chosen at once, in order; each then stands at group.name in the config."""
+
+
+FACTS = {
+    "shape": "the shape of one example: (C, H, W) or (D,)",
+    "num_classes": "the number of classes of the data; 0 without labels",
+    "class_names": "the names of the classes",
+    "data_range": "the smallest and the largest value that the model sees",
+    "pixels": "whether the examples are images of 8-bit pixels",
+    "data_diameter": "the largest distance between two training examples, if a parameter needs it measured, or None",
+    "data_std": "the standard deviation of the training data, if a parameter needs it measured, or None",
+}
+"""What a component may ask of the data; a checkpoint holds it."""
+
+SCHEDULE = {"schedule": "the schedule of the model"}
+FOLDER = {"folder": "the folder of the run"}
+
+GROUPS: dict[str, Group] = {
+    "schedule": Group("diffusion_fw.process.schedules", FACTS),
+    "parameterization": Group("diffusion_fw.process.parameterization", SCHEDULE | FACTS),
+    "variance": Group("diffusion_fw.process.variance"),
+    "network": Group(
+        "diffusion_fw.networks", FACTS | {"outputs": "outputs per value: 1, or 2 where the variance is learned"}
+    ),
+    "objective": Group(
+        "diffusion_fw.objectives",
+        SCHEDULE | {"weighting": "the weighting of the noise levels", "variance": "the variance of the reverse step"},
+    ),
+    "weighting": Group("diffusion_fw.objectives.weighting", SCHEDULE | FACTS),
+    "time_sampler": Group("diffusion_fw.objectives.time_sampler", SCHEDULE),
+    "sampler": Group(
+        "diffusion_fw.samplers",
+        {"grid": "the grid that places the steps", "variance": "the variance of the reverse step"},
+    ),
+    "grid": Group("diffusion_fw.samplers.grid"),
+    "guidance": Group(
+        "diffusion_fw.guidance",
+        SCHEDULE
+        | FACTS
+        | {
+            "denoiser": "the denoiser to wrap",
+            "num_classes": "the number of classes that the model takes as labels; 0 for a model without labels",
+            "load": "load(checkpoint, **weights) -> another denoiser, or None in training",
+        },
+        python={
+            "weak": "a weaker denoiser of the same data",
+            "target": "the schedule to follow",
+            "classifier": "classifier(x, level) -> logits (B, K) of the classes",
+            "operator": "the linear operator A of the measurement y = A x_0 + noise",
+            "measurement": "y",
+        },
+        several=True,
+    ),
+    "data": Group("diffusion_fw.data"),
+    "features": Group("diffusion_fw.metrics.features", {"shape": FACTS["shape"]}),
+    "metric": Group(
+        "diffusion_fw.metrics",
+        {
+            "features": "the feature extractor",
+            "reference": "the held-out examples",
+            "train": "the training examples",
+            "test": "the held-out examples",
+            "grid": "the grid that places the steps",
+        },
+    ),
+    "ema": Group("diffusion_fw.training.ema"),
+    "optimizer": Group("diffusion_fw.training.optimizer", {"params": "the trained parameters"}),
+    "lr_schedule": Group("diffusion_fw.training.lr_schedule", {"max_steps": "the number of optimizer steps"}),
+    "logger": Group("diffusion_fw.training.loggers.builders", FOLDER, several=True),
+    "callbacks": Group(
+        "diffusion_fw.training.callbacks.builders",
+        FOLDER
+        | {
+            "history": "the losses and distances of the run so far",
+            "data": "the data set",
+            "sampler": "the sampler",
+            "wrap": "wrap(denoiser) -> the denoiser in every guidance of the config",
+            "metric": "the metric that is tracked",
+            "seed": "the seed of the run",
+        },
+        several=True,
+    ),
+    "trainer": Group(
+        "diffusion_fw.training.trainer",
+        FOLDER | {"loggers": "the loggers", "callbacks": "the callbacks, in order"},
+    ),
+    "settings": Group("diffusion_fw.config.settings"),
+}
