@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from diffusion_fw import registry
-from diffusion_fw.composition import experiment, facts, parts
+from diffusion_fw.composition import experiment, parts
 from diffusion_fw.composition.experiment import build_experiment
 from diffusion_fw.config.compose import STACKED
 from diffusion_fw.registry import ConfigError, Runtime
@@ -145,7 +145,6 @@ def attempt(tiny, tmp_path_factory):
         registry.register("trainer", "loop")(Loop)
         read = functools.cache(lambda items: parts.assemble("data", dict(items)))
         patch.setattr(parts, "build_data", lambda config: read(tuple(config["data"].items())))
-        patch.setattr(facts, "training_bounds", functools.cache(facts.training_bounds))
         patch.setattr(experiment, "compose_parts", compose_parts)
         yield run
 
