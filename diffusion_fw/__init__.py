@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from diffusion_fw.guidance.operators import LinearOperator
     from diffusion_fw.metrics.features.extractor import FeatureExtractor
     from diffusion_fw.metrics.metric import Metric
+    from diffusion_fw.networks.network import Network
     from diffusion_fw.objectives.objective import Objective
     from diffusion_fw.objectives.time_sampler import TimeSampler
     from diffusion_fw.objectives.weighting import Weighting
@@ -64,6 +65,7 @@ _PUBLIC = {
     "diffusion_fw.guidance.operators": ("LinearOperator",),
     "diffusion_fw.metrics.features.extractor": ("FeatureExtractor",),
     "diffusion_fw.metrics.metric": ("Metric",),
+    "diffusion_fw.networks.network": ("Network",),
     "diffusion_fw.objectives.objective": ("Objective",),
     "diffusion_fw.objectives.time_sampler": ("TimeSampler",),
     "diffusion_fw.objectives.weighting": ("Weighting",),
@@ -114,6 +116,7 @@ __all__ = [
     "LinearOperator",
     "LogSNRSchedule",
     "Metric",
+    "Network",
     "NetworkDenoiser",
     "Noise",
     "NoiseLevel",

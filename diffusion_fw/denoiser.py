@@ -1,19 +1,20 @@
-"""What samplers see: a function from x_t and its level to both ends of the path."""
+"""What samplers see: a function of x_t and its noise level that predicts x_0 and eps."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor, nn
 
+from diffusion_fw.networks.network import Network
 from diffusion_fw.process.level import NoiseLevel, combine, expand, scale
 from diffusion_fw.process.parameterization import Parameterization, Prediction
 from diffusion_fw.process.schedule import Schedule
 
 Noise = Callable[[Tensor], Tensor]
-"""Draws standard normal noise like a tensor: seeded per sample in production, replayed in tests."""
+"""noise(like) draws standard normal noise of the shape, precision and device of ``like``."""
 
 
 class Denoiser(Protocol):
@@ -23,29 +24,30 @@ class Denoiser(Protocol):
     def schedule(self) -> Schedule: ...
 
     def __call__(self, x: Tensor, level: NoiseLevel, cond: Any = None) -> Prediction:
-        """x (B, ...), level = schedule(t) with t scalar or (B,), cond what the network was trained on."""
+        """x (B, ...), level = schedule(t) with t scalar or (B,), cond as in training -> x0 and eps like x."""
         ...
 
 
-MAX_KNOWN_LEVELS = 8192
+MAX_CACHED_LEVELS = 8192
 
 
 class NetworkDenoiser(nn.Module):
-    """A network, network(c_in x_t, label, cond) -> F, read through a parameterization on a schedule.
+    """network(c_in x_t, label, cond) -> F, solved for x_0 and eps by the parameterization on the schedule.
 
     A network with twice the channels of x also predicts the variance: the second half is ``variance_logit``.
     """
 
-    def __init__(self, network: nn.Module, schedule: Schedule, parameterization: Parameterization) -> None:
+    def __init__(self, network: Network, schedule: Schedule, parameterization: Parameterization) -> None:
         super().__init__()
-        self.network = network
+        # An nn.Module that is a Network: Python has no type for both.
+        self.network = cast(nn.Module, network)
         self.schedule = schedule
         self.parameterization = parameterization
-        self._known: dict[float, tuple[float, ...]] = {}
+        self._cached: dict[float, tuple[float, ...]] = {}
 
     def output(self, x: Tensor, level: NoiseLevel, cond: Any = None) -> tuple[Tensor, Tensor | None]:
-        """The network's F at x_t, and the raw variance where the network has it."""
-        c_in, label, *_ = self._coefficients(level, x)
+        """F at x_t, and the raw variance if the network predicts it; all that an objective of F needs."""
+        c_in, label = self._input(level, x)
         result = self.network(scale(c_in, x), _labels(label, x), cond)
         if result.shape == x.shape:
             return result, None
@@ -58,23 +60,33 @@ class NetworkDenoiser(nn.Module):
     def prediction(
         self, x: Tensor, level: NoiseLevel, output: Tensor, variance_logit: Tensor | None = None
     ) -> Prediction:
-        """What an ``output`` of the network at x_t says of both ends of the path."""
-        _, _, p, q, r, s = self._coefficients(level, x)
+        """x_0 and eps from x_t and an ``output`` of the network."""
+        p, q, r, s = self._inverse(level, x)
         return Prediction(combine(p, x, q, output), combine(r, x, s, output), variance_logit)
 
-    def _coefficients(self, level: NoiseLevel, x: Tensor) -> tuple[Any, ...]:
-        """c_in, label and the solution's p, q, r, s; for a scalar level numbers, computed once for each t."""
+    def _input(self, level: NoiseLevel, x: Tensor) -> tuple[Tensor | float, Tensor | float]:
+        """c_in and the label: numbers for a scalar level."""
         if level.t.ndim:
             c_in, label = self.parameterization.input(level)
-            inverse = (expand(value, x) for value in self.parameterization.inverse(level))
-            return (expand(c_in, x), label, *inverse)
+            return expand(c_in, x), label
+        c_in_number, label_number = self._numbers(level)[:2]
+        return c_in_number, label_number
+
+    def _inverse(self, level: NoiseLevel, x: Tensor) -> tuple[Tensor | float, ...]:
+        """p, q, r, s with x_0 = p x_t + q F and eps = r x_t + s F: numbers for a scalar level."""
+        if level.t.ndim:
+            return tuple(expand(value, x) for value in self.parameterization.inverse(level))
+        return self._numbers(level)[2:]
+
+    def _numbers(self, level: NoiseLevel) -> tuple[float, ...]:
+        """c_in, label, p, q, r, s of a scalar level, computed once for each t."""
         t = float(level.t)
-        if t not in self._known:
-            if len(self._known) >= MAX_KNOWN_LEVELS:
-                self._known.clear()
+        if t not in self._cached:
+            if len(self._cached) >= MAX_CACHED_LEVELS:
+                self._cached.clear()
             values = (*self.parameterization.input(level), *self.parameterization.inverse(level))
-            self._known[t] = tuple(float(value) for value in values)
-        return self._known[t]
+            self._cached[t] = tuple(float(value) for value in values)
+        return self._cached[t]
 
 
 def _labels(label: Tensor | float, x: Tensor) -> Tensor:

@@ -106,7 +106,7 @@ class Exact:
     def __call__(self, x, level, cond=None):
         exact = dfw.oracles.Gaussian(torch.zeros(1), self.std).denoiser(self.schedule)(x, level)
         index = int((self.levels.t == level.t).nonzero()[0])
-        variances = log_variances(self.levels).at(index)
+        variances = log_variances(self.levels)[index]
         transition = dfw.posterior(self.levels[index], self.levels[index + 1])
         # Var[x_s | x_t] = var_small + c_x0^2 Var[x_0 | x_t] for Gaussian data.
         spread = self.std**2 * level.sigma**2 / (level.alpha**2 * self.std**2 + level.sigma**2)

@@ -7,7 +7,13 @@ import torch
 from torch import nn
 
 import diffusion_fw as dfw
+import diffusion_fw.denoiser as denoiser_module
+import diffusion_fw.process.level as level_module
+import diffusion_fw.process.parameterization as parameterization_module
 from diffusion_fw.noise import generator
+from diffusion_fw.objectives.simple import Simple
+from diffusion_fw.objectives.weighting import output_weight
+from diffusion_fw.process.level import expand
 
 
 class Recording(nn.Module):
@@ -102,3 +108,29 @@ def test_the_prior_is_noise_of_the_size_at_time_one(name, sigma):
     """The deviation of vp at t = 1 is that of yang-song/score_sde_pytorch."""
     x = dfw.prior(dfw.build("schedule", name), (5, 2), torch.ones_like)
     torch.testing.assert_close(x, torch.full((5, 2), sigma))
+
+
+@pytest.mark.parametrize("name", dfw.names("parameterization"))
+def test_a_training_step_expands_no_coefficient_that_it_does_not_use(monkeypatch, name):
+    """The loss of F needs alpha, sigma, c_in, a and b on the device, and none of the four of the inverse."""
+    expanded = []
+
+    def counted(coefficient, x):
+        expanded.append(coefficient)
+        return expand(coefficient, x)
+
+    for module in (denoiser_module, level_module, parameterization_module):
+        monkeypatch.setattr(module, "expand", counted)
+    schedule, parameterization = dfw.build("schedule", "cosine"), dfw.build("parameterization", name)
+    weighting = dfw.build("weighting", "min_snr")
+    denoiser, objective = dfw.NetworkDenoiser(Recording(), schedule, parameterization), Simple(weighting)
+    x0, eps = normal(3, 2, dtype=torch.float32), normal(3, 2, dtype=torch.float32).flip(0)
+    level = schedule(times(0.1, 0.5, 0.9))
+    loss = objective(denoiser, x0, level, eps)
+    used = [level.alpha, level.sigma, parameterization.input(level)[0], *parameterization.coefficients(level)]
+    assert len(expanded) == len(used)
+    for found, wanted in zip(expanded, used, strict=True):
+        assert torch.equal(found, wanted)
+    alpha, sigma, c_in, a, b = (value.float()[:, None] for value in used)
+    error = 0.5 * (c_in * (alpha * x0 + sigma * eps)) - (a * x0 + b * eps)
+    assert torch.equal(loss, error.square().mean(1) * output_weight(weighting, parameterization, level).float())

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 import diffusion_fw as dfw
 from diffusion_fw.denoiser import Denoiser
 from diffusion_fw.noise import generator
-from diffusion_fw.process.compatibility import solvable
 from diffusion_fw.process.level import NoiseLevel, variance_exploding
 from diffusion_fw.process.parameterization import Parameterization
 from diffusion_fw.process.schedule import Schedule
@@ -84,7 +83,7 @@ def test_every_parameterization_through_every_schedule_reads_the_same_x0_and_eps
     t = schedule.snap(torch.linspace(0, 1, 24, dtype=torch.float64))
     t[1] = schedule.t_min
     level = schedule(t)
-    level = level[solvable(parameterization, level)]
+    level = level[parameterization.solvable(level)]
     assert len(level.t) >= 22
     oracle = MIXTURE.denoiser(schedule)
     x0 = MIXTURE.sample(len(level.t), generator(2))

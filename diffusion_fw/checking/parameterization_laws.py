@@ -9,7 +9,6 @@ import torch
 from diffusion_fw.checking.findings import Row
 from diffusion_fw.checking.schedule_laws import noisy_times
 from diffusion_fw.checking.subject import Check, Subject, schedules, verdict
-from diffusion_fw.process.compatibility import solvable
 from diffusion_fw.process.parameterization import Parameterization
 from diffusion_fw.process.schedule import Schedule
 
@@ -30,7 +29,7 @@ def round_trip(subject: Subject) -> Iterator[Row]:
         parameterization = _subject_on(subject, schedule)
         t = noisy_times(schedule)
         level = schedule(torch.cat([t.new_zeros(1), t]))
-        kept = solvable(parameterization, level)
+        kept = parameterization.solvable(level)
         level = level[kept]
         x0, eps = (torch.randn(len(level.t), DIMENSIONS, dtype=torch.float64, generator=generator) for _ in range(2))
         x = level.alpha[:, None] * x0 + level.sigma[:, None] * eps

@@ -13,6 +13,7 @@ from diffusion_fw import registry
 from diffusion_fw.composition.facts import Config, Facts
 from diffusion_fw.data.dataset import Data
 from diffusion_fw.denoiser import Denoiser, NetworkDenoiser
+from diffusion_fw.networks.network import is_class_conditional
 from diffusion_fw.process.compatibility import check_parameterization
 from diffusion_fw.process.schedule import Schedule
 from diffusion_fw.process.variance import Variance
@@ -86,7 +87,7 @@ def build_sampler(config: Config) -> Sampler:
 
 def is_conditional(denoiser: NetworkDenoiser) -> bool:
     """Whether the network was told of classes: it then has ``class_conditional``, and takes labels as cond."""
-    return bool(getattr(denoiser.network, "class_conditional", False))
+    return is_class_conditional(denoiser.network)
 
 
 def build_wrappers(

@@ -95,12 +95,12 @@ class VariationalBound:
         return bits
 
     def _kl(self, prediction: Prediction, x0: Tensor, step: Tensor) -> Tensor:
-        variances = self.log_variances.at(step).expand(x0)
+        variances = self.log_variances[step].expand(x0)
         c_x0 = per_example(self.c_x0[step].to(x0), x0)
         log_variance = self.variance.log_variance(variances, prediction.variance_logit)
         return kl_normal((c_x0 * (x0 - prediction.x0)).square(), variances.small, log_variance)
 
     def _decoder(self, prediction: Prediction, x0: Tensor, step: Tensor) -> Tensor:
-        variances = self.log_variances.at(step).expand(x0)
+        variances = self.log_variances[step].expand(x0)
         log_variance = self.variance.log_variance(variances, prediction.variance_logit)
         return -discretised_log_likelihood(x0, prediction.x0, log_variance.expand_as(x0))

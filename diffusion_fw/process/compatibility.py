@@ -1,8 +1,7 @@
-"""Whether a parameterization can be solved at every level that will be asked for, found by arithmetic."""
+"""Whether a parameterization determines x_0 at every level of a schedule that will be used, found by arithmetic."""
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from diffusion_fw import registry
@@ -11,37 +10,24 @@ from diffusion_fw.process.parameterization import Parameterization
 from diffusion_fw.process.schedule import Schedule
 from diffusion_fw.registry import ConfigError
 
-SMALLEST_SINE = 1e-8
-
-
-def solvable(parameterization: Parameterization, level: NoiseLevel) -> Tensor:
-    """Whether x_t = alpha x_0 + sigma eps and F = a x_0 + b eps determine x_0 and eps, at each level.
-
-    D = alpha b - sigma a is compared to the lengths of (alpha, sigma) and (a, b), so that neither's scale matters:
-    D over their product is the sine of the angle between the two, and below 1e-8 float32 noise is all that is solved.
-    """
-    a, b = parameterization.coefficients(level)
-    sine = (level.alpha * b - level.sigma * a).abs() / (torch.hypot(a, b) * torch.hypot(level.alpha, level.sigma))
-    return sine > SMALLEST_SINE
-
 
 def fitting_parameterizations(level: NoiseLevel) -> list[str]:
-    """The registered parameterizations that are solvable at all of the levels, at their default knobs."""
+    """The registered parameterizations that are solvable at all of the levels, with their default parameters."""
     return [
         name
         for name, entry in registry.entries("parameterization").items()
         if not any(parameter.required for parameter in entry.parameters.values())
-        and bool(solvable(registry.build("parameterization", name), level).all())
+        and bool(registry.build("parameterization", name).solvable(level).all())
     ]
 
 
 def check_parameterization(schedule: Schedule, parameterization: Parameterization, times: Tensor) -> None:
-    """Raise ConfigError where the parameterization does not determine x_0 at one of the noisy times (those above 0).
+    """Raise ConfigError if the parameterization does not determine x_0 at one of the noisy times (those above 0).
 
     epsilon on a schedule of zero terminal SNR is the known case (Lin et al. 2024, section 3.2).
     """
     level = schedule(times[times > 0])
-    wrong = ~solvable(parameterization, level)
+    wrong = ~parameterization.solvable(level)
     if not bool(wrong.any()):
         return
     first = level[int(wrong.nonzero()[0])]

@@ -1,20 +1,28 @@
-"""Where one stands on the Gaussian path: alpha, sigma and the log signal-to-noise ratio, in float64."""
+"""A noise level of the Gaussian path x_t = alpha x_0 + sigma eps, and arithmetic with its float64 coefficients.
+
+log_snr = 2 log(alpha / sigma) is the one number that a level is known by; three paths make alpha and sigma of it:
+
+    variance_preserving  alpha^2 + sigma^2 = 1    alpha = sqrt(sigmoid(log_snr)),  sigma = sqrt(sigmoid(-log_snr))
+    variance_exploding   alpha = 1                sigma = exp(-log_snr / 2)
+    linear_interpolant   alpha + sigma = 1        alpha = sigmoid(log_snr / 2),    sigma = sigmoid(-log_snr / 2)
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
+from diffusion_fw.process.rows import Rows
+
 
 @dataclass(frozen=True, eq=False)
-class NoiseLevel:
+class NoiseLevel(Rows):
     """Points of the path x_t = alpha x_0 + sigma eps; four float64 tensors of the shape of t.
 
-    log_snr = 2 log(alpha / sigma) is kept, never computed again from rounded alpha and sigma. Indexing, length and
+    log_snr = 2 log(alpha / sigma) is stored, never computed again from rounded alpha and sigma. Indexing, length and
     iteration are those of the first dimension of t.
     """
 
@@ -23,31 +31,13 @@ class NoiseLevel:
     sigma: Tensor
     log_snr: Tensor
 
-    def map(self, function: Callable[[Tensor], Tensor]) -> NoiseLevel:
-        """The levels with a function applied to each of the four tensors, such as a selection of rows."""
-        return NoiseLevel(function(self.t), function(self.alpha), function(self.sigma), function(self.log_snr))
-
-    def __getitem__(self, key: int | slice | Tensor | list[int]) -> NoiseLevel:
-        return self.map(lambda value: value[key])
-
-    def __len__(self) -> int:
-        return len(self.t)
-
-    def __iter__(self) -> Iterator[NoiseLevel]:
-        return iter(self.unbind())
-
-    def unbind(self) -> list[NoiseLevel]:
-        """One scalar level for each entry of the first dimension."""
-        rows = zip(*(value.unbind() for value in (self.t, self.alpha, self.sigma, self.log_snr)), strict=True)
-        return [NoiseLevel(*row) for row in rows]
-
     def followed_by(self, last: NoiseLevel) -> NoiseLevel:
         """These levels with one more, a scalar, at the end."""
-        pairs = ((getattr(self, item.name), getattr(last, item.name)) for item in fields(self))
+        pairs = zip(self.tensors(), last.tensors(), strict=True)
         return NoiseLevel(*(torch.cat([values, end[None]]) for values, end in pairs))
 
     def steps(self) -> tuple[NoiseLevel, NoiseLevel]:
-        """The levels at which the N steps between N + 1 levels start, and those at which they end."""
+        """(starts, ends) of the N steps between N + 1 levels."""
         return self[:-1], self[1:]
 
 
@@ -72,7 +62,7 @@ def per_example(values: Tensor, x: Tensor) -> Tensor:
 
 
 def expand(coefficient: Tensor, x: Tensor) -> Tensor:
-    """A float64 coefficient, scalar or one per example, ready to multiply x of shape (B, ...).
+    """A float64 coefficient, scalar or one per example, in the form in which it multiplies x (B, ...).
 
     A scalar stays on the host, where a kernel takes it as an argument; (B,) is cast once and moved to x.
     """

@@ -1,20 +1,21 @@
 """What the network regresses: F = a x_0 + b eps, for a pair (a, b) that may depend on the noise level.
 
-Together with the path x_t = alpha x_0 + sigma eps, F determines both ends of it. With D = alpha b - sigma a,
+Together with the path x_t = alpha x_0 + sigma eps, F determines x_0 and eps. With D = alpha b - sigma a,
 
-    x_0 = (b x_t - sigma F) / D,    eps = (alpha F - a x_t) / D.
+    x_0 = (b x_t - sigma F) / D,    eps = (alpha F - a x_t) / D;
 
-A parameterization is its pair (a, b) and how the network is fed, (c_in, label):
+where D = 0 the output says nothing about one of them. A parameterization is its pair (a, b), the scale c_in of the
+network's input c_in x_t, and the time label:
 
-    name      a                      b                       D                F
-    epsilon   0                      1                       alpha            eps
-    x0        1                      0                       -sigma           x_0
-    v         -sigma                 alpha                   alpha^2+sigma^2  alpha eps - sigma x_0
-    flow      -1                     1                       alpha + sigma    eps - x_0
-    score     0                      -1 / sigma              -alpha / sigma   -eps / sigma
-    edm       sigma / (sigma_data n) -alpha sigma_data / n   -n / sigma_data  (x_0 - c_skip x_t / alpha) / c_out
+    name     a                       b                      D                  c_in   label
+    epsilon  0                       1                      alpha              1      1000 t - 1
+    x0       1                       0                      -sigma             1      1000 t - 1
+    v        -sigma                  alpha                  alpha^2 + sigma^2  1      1000 t - 1
+    flow     -1                      1                      alpha + sigma      1      1000 t
+    score    0                       -1 / sigma             -alpha / sigma     1      100 log(sigma / alpha)
+    edm      sigma / (sigma_data n)  -alpha sigma_data / n  -n / sigma_data    1 / n  log(sigma / alpha) / 4
 
-with n = sqrt(sigma^2 + alpha^2 sigma_data^2). Where D = 0 the output says nothing about x_0 or eps.
+with n = sqrt(sigma^2 + alpha^2 sigma_data^2), the standard deviation of x_t.
 """
 
 from __future__ import annotations
@@ -29,10 +30,12 @@ from torch import Tensor
 from diffusion_fw.process.level import NoiseLevel, combine, expand
 from diffusion_fw.registry import ConfigError, Positive, Runtime, register
 
+SMALLEST_SINE = 1e-8
+
 
 @dataclass(frozen=True)
 class Prediction:
-    """Both ends of the path as seen from x_t = alpha x0 + sigma eps, and the raw variance if learned; each like x_t."""
+    """x_0 and eps predicted from x_t = alpha x0 + sigma eps, and the raw variance if it is learned; all like x_t."""
 
     x0: Tensor
     eps: Tensor
@@ -44,12 +47,13 @@ class Parameterization(ABC):
 
     @abstractmethod
     def coefficients(self, level: NoiseLevel) -> tuple[Tensor, Tensor]:
-        """(a, b), float64, of the shape of level.t: all that a parameterization has to define."""
+        """(a, b), float64, of the shape of level.t; the only method that a parameterization must define."""
 
     def input(self, level: NoiseLevel) -> tuple[Tensor, Tensor]:
-        """c_in, which scales x_t before the network, and the time label: by default 1 and 1000 t - 1.
+        """(c_in, label), float64, of the shape of level.t: by default 1 and 1000 t - 1.
 
-        The label is DDPM's index for num_steps = 1000; any other number of steps is mapped to the same range.
+        The network gets c_in x_t. The label is DDPM's index for num_steps = 1000; other numbers of steps are mapped to
+        the same range.
         """
         return torch.ones_like(level.t), 1000 * level.t - 1
 
@@ -57,6 +61,16 @@ class Parameterization(ABC):
         """D = alpha b - sigma a: where it is 0, F does not determine x_0 and eps."""
         a, b = self.coefficients(level)
         return level.alpha * b - level.sigma * a
+
+    def solvable(self, level: NoiseLevel) -> Tensor:
+        """Whether x_t and F determine x_0 and eps at each level (bool), to the precision of float32.
+
+        D divided by the lengths of (alpha, sigma) and (a, b) is the sine of the angle between the two. Below 1e-8 the
+        solution is float32 noise.
+        """
+        a, b = self.coefficients(level)
+        sine = (level.alpha * b - level.sigma * a).abs() / (torch.hypot(a, b) * torch.hypot(level.alpha, level.sigma))
+        return sine > SMALLEST_SINE
 
     def target(self, level: NoiseLevel, x0: Tensor, eps: Tensor) -> Tensor:
         """F = a x_0 + b eps."""
@@ -70,7 +84,7 @@ class Parameterization(ABC):
         return b * scale, -level.sigma * scale, -a * scale, level.alpha * scale
 
     def solve(self, level: NoiseLevel, x: Tensor, output: Tensor) -> tuple[Tensor, Tensor]:
-        """(x_0, eps) from x_t and the network's F."""
+        """(x_0, eps) from x_t and the network's F, each of the shape of x."""
         p, q, r, s = (expand(value, x) for value in self.inverse(level))
         return combine(p, x, q, output), combine(r, x, s, output)
 
@@ -123,13 +137,13 @@ class Score(Parameterization):
     """F = grad log q(x_t | x_0) = -eps / sigma: (a, b) = (0, -1 / sigma). Song & Ermon 2019, equation 5.
 
     weighting=snr is the paper's lambda = sigma^2. The target grows as 1 / sigma; with scale_by_sigma the network's
-    output is divided by sigma to become the score, so that F = -eps, (a, b) = (0, -1) (Song & Ermon 2020, technique 3;
-    NCSN++ in Song et al. 2021).
+    output is divided by sigma to become the score, so that F = -eps, (a, b) = (0, -1) and D = -alpha (Song & Ermon
+    2020, technique 3; NCSN++ in Song et al. 2021).
 
-    The label is 100 log(sigma / alpha), so that the fastest wave of a sinusoidal embedding has the typical frequency of
-    NCSN++'s Fourier features of log sigma, 2 pi 16 (Song et al. 2021, appendix H). x_t enters as it is, up to sigma_max
-    in size, as in these papers, whose networks normalize it in their first layers (Karras et al. 2022, table 1, column
-    VE: c_in = 1); for one that does not, such as an MLP, scale_input divides it by sqrt(alpha^2 + sigma^2).
+    The label is 100 log(sigma / alpha), so that the highest frequency of a sinusoidal embedding is typical of NCSN++'s
+    Fourier features of log sigma, 2 pi 16 (Song et al. 2021, appendix H). x_t is not scaled, and as large as sigma_max,
+    as in these papers, whose networks normalize it in their first layers (Karras et al. 2022, table 1, column VE:
+    c_in = 1). For a network that does not, such as an MLP, scale_input sets c_in = 1 / sqrt(alpha^2 + sigma^2).
     """
 
     scale_by_sigma: bool = False
@@ -158,7 +172,7 @@ class SigmaData:
     def __post_init__(self) -> None:
         if self.sigma_data == "auto" and self.data_std is None:
             raise ConfigError(
-                "sigma_data=auto needs the standard deviation of the training data, and no data is given here; "
+                "sigma_data=auto needs the standard deviation of the training data, but no data is given here; "
                 "set sigma_data to a number"
             )
 
@@ -178,8 +192,8 @@ class EDM(SigmaData, Parameterization):
     Karras et al. 2022, table 1 and equation 7, there for alpha = 1:
     c_skip = sigma_data^2 / (s^2 + sigma_data^2), c_out = s sigma_data / sqrt(s^2 + sigma_data^2),
     c_in = 1 / sqrt(s^2 + sigma_data^2). With n = sqrt(sigma^2 + alpha^2 sigma_data^2), the deviation of x_t, this is
-    (a, b) = (sigma / (sigma_data n), -alpha sigma_data / n), D = -n / sigma_data and an input x_t / n: it has no
-    singular level on any path, and on a variance-preserving one with sigma_data = 1 it is -v.
+    (a, b) = (sigma / (sigma_data n), -alpha sigma_data / n), D = -n / sigma_data and c_in = 1 / n. D is 0 at no level
+    of any path. On a variance-preserving path with sigma_data = 1 it is -v.
     """
 
     def coefficients(self, level: NoiseLevel) -> tuple[Tensor, Tensor]:

@@ -1,4 +1,16 @@
-"""What a schedule is: the map from time t in [0, 1] (0 = data, 1 = noise) to a noise level."""
+"""Schedules: the path x_t = alpha(t) x_0 + sigma(t) eps for t in [0, 1], from clean data at 0 to noise at 1.
+
+With snr = (alpha / sigma)^2, log_snr = log snr falls strictly in t, from +inf at t = 0. All else follows from the path:
+
+    t(log_snr)                          its inverse
+    f = d log alpha / dt                the SDE dx = f x dt + g dw whose marginals are those of the path
+    g^2 = -sigma^2 d log_snr / dt
+    w = -1/2 d snr / dt                 the weight of |x_0 - x_0_hat|^2 in the variational bound
+
+A LogSNRSchedule states log_snr(t) on one of the paths of level.py. A DiscreteSchedule is a table of T levels at
+t = k / T, k = 1 .. T, whose log_snr is interpolated linearly between rows, and whose weight is the difference
+T / 2 (snr_{k-1} - snr_k). A BetaSchedule is a variance-preserving table: alpha_k^2 = prod_{j <= k} (1 - beta_j).
+"""
 
 from __future__ import annotations
 
@@ -8,13 +20,13 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from torch import Tensor
 
 from diffusion_fw.process.level import NoiseLevel, variance_preserving
-from diffusion_fw.registry import ConfigError, Positive, Range
+from diffusion_fw.registry import ConfigError, Positive, Range, Runtime
 
 
 def bisect(log_snr: Callable[[Tensor], Tensor], target: Tensor) -> Tensor:
@@ -28,7 +40,7 @@ def bisect(log_snr: Callable[[Tensor], Tensor], target: Tensor) -> Tensor:
 
 
 class Schedule(ABC):
-    """The path x_t = alpha(t) x_0 + sigma(t) eps; level(0) is clean data: alpha = 1, sigma = 0."""
+    """The path x_t = alpha(t) x_0 + sigma(t) eps; time 0 is clean data: alpha = 1, sigma = 0."""
 
     @abstractmethod
     def __call__(self, t: Tensor) -> NoiseLevel:
@@ -40,11 +52,11 @@ class Schedule(ABC):
         return 1e-5
 
     def snap(self, t: Tensor) -> Tensor:
-        """The nearest times that the schedule has: t itself, unless it is a table."""
+        """The nearest times at which the schedule is defined: t itself, unless it is a table."""
         return t
 
     def fraction(self, u: Tensor) -> Tensor:
-        """The time below which a fraction u in [0, 1] of the noisy times lies: uniform u gives uniform noisy times."""
+        """The time below which a fraction u in [0, 1] of the noisy times lies: uniform u give uniform noisy times."""
         return self.t_min + (1 - self.t_min) * u
 
     def time(self, log_snr: Tensor) -> Tensor:
@@ -78,9 +90,9 @@ class Schedule(ABC):
 class LogSNRSchedule(Schedule):
     """A continuous schedule stated as log_snr(t) on a path; shift moves all of it by -2 log(shift).
 
-    shift adapts it to a resolution: with shift = d / d_0 an image of side d averages to one of side d_0 at the log_snr
-    of the original (Hoogeboom et al. 2023, section 3.1). On the linear interpolant this is t' = shift t / (1 +
-    (shift - 1) t) (Esser et al. 2024, equation 23).
+    shift adapts it to a resolution: with shift = d / d_0, an image of side d that is averaged down to side d_0 has the
+    log_snr of the schedule for side d_0 (Hoogeboom et al. 2023, section 3.1). On the linear interpolant this is
+    t' = shift t / (1 + (shift - 1) t) (Esser et al. 2024, equation 23).
     """
 
     shift: Positive = field(default=1.0, kw_only=True)
@@ -107,15 +119,15 @@ class LogSNRSchedule(Schedule):
 
 
 TableLength = Annotated[int, Range(1, 1_000_000)]
-"""The rows of a table: its bound keeps a config from asking for all memory."""
+"""The number of noisy rows of a table; bounded, so that no config can ask for all memory."""
 
 
 @dataclass(frozen=True)
 class DiscreteSchedule(Schedule):
     """A table of num_steps noise levels at t = k / num_steps, k = 1 .. num_steps, below a clean row k = 0.
 
-    DDPM's index i is k = i + 1. Between two noisy rows log_snr is interpolated linearly; below the first noisy row, and
-    above the last but one where the last is pure noise, the table says nothing, and asking is a ConfigError.
+    DDPM's index i is k = i + 1. Between two noisy rows log_snr is interpolated linearly. Times between 0 and the first
+    noisy row, or between the last two rows if the last is pure noise, raise a ConfigError.
     """
 
     num_steps: TableLength = 1000
@@ -131,7 +143,7 @@ class DiscreteSchedule(Schedule):
         """The num_steps + 1 rows, row 0 clean."""
         log_snr = torch.cat([torch.tensor([torch.inf], dtype=torch.float64), self.log_snrs()])
         if not bool((log_snr.diff() < 0).all()):
-            raise ConfigError("schedule: the noise does not grow from row to row; change the schedule's own keys")
+            raise ConfigError("schedule: the noise does not grow from row to row; change the schedule's parameters")
         t = torch.arange(self.num_steps + 1, dtype=torch.float64) / self.num_steps
         alpha, sigma = type(self).path(log_snr)
         return NoiseLevel(t, alpha, sigma, log_snr)
@@ -150,7 +162,7 @@ class DiscreteSchedule(Schedule):
         t = torch.as_tensor(t, dtype=torch.float64)
         position = t * self.num_steps
         row = position.round().long()
-        # A time that was float32 on its way here is still that of its row.
+        # A time that passed through float32 still selects its row.
         between = (position - row).abs() >= 1e-7 * self.num_steps
         table = self.table.map(lambda value: value.to(t.device))
         if not bool(between.any()):
@@ -159,12 +171,12 @@ class DiscreteSchedule(Schedule):
         if bool((between & (lower == 0)).any()):
             raise ConfigError(
                 f"schedule is a table of {self.num_steps} rows and has no time between 0 and {self.t_min:g}; "
-                "choose a grid whose times are larger, or a continuous schedule such as schedule=vp"
+                "choose a grid of larger times, or a continuous schedule such as schedule=vp"
             )
         if bool((between & table.log_snr[lower + 1].isneginf()).any()):
             raise ConfigError(
                 f"schedule is a table of {self.num_steps} rows whose last is pure noise, and has no time between the "
-                "last two; choose a grid that stands on rows such as grid=uniform, or schedule.zero_terminal_snr=false"
+                "last two; choose a grid of rows such as grid=uniform, or schedule.zero_terminal_snr=false"
             )
         log_snr = torch.lerp(table.log_snr[lower], table.log_snr[lower + 1], position - lower)
         log_snr = torch.where(between, log_snr, table.log_snr[row])
@@ -187,9 +199,9 @@ class DiscreteSchedule(Schedule):
         )
 
     def elbo_weight(self, t: Tensor) -> Tensor:
-        """T / 2 (snr_{k-1} - snr_k), of the terms L_{k-1} of the nearest row k; T / (2 sigma_1^2) at the first row.
+        """T / 2 (snr_{k-1} - snr_k), the weight in T L_{k-1} of the nearest row k; T / (2 sigma_1^2) at the first row.
 
-        Kingma et al. 2021, equation 13; L_0 is that of a Gaussian decoder of variance sigma_1^2 (Ho et al. 2020,
+        Kingma et al. 2021, equation 13. L_0 is the term of a Gaussian decoder of variance sigma_1^2 (Ho et al. 2020,
         section 3.3, without its discretization).
         """
         t = self.snap(t).clamp(min=self.t_min)
@@ -225,3 +237,35 @@ class BetaSchedule(DiscreteSchedule):
             alpha = (alpha - alpha[-1]) * (alpha[0] / (alpha[0] - alpha[-1]))
             log_alpha_bar = 2 * alpha.log()
         return log_alpha_bar - torch.log(-torch.expm1(log_alpha_bar))
+
+
+@dataclass(frozen=True)
+class GeometricNoise:
+    """The range sigma_min .. sigma_max of ncsn and ve, in which log sigma is linear in time.
+
+    sigma_max=auto is the largest Euclidean distance between two training examples, data_diameter, so that sampling can
+    move from any of them to any other (Song & Ermon 2020, technique 1).
+    """
+
+    sigma_min: Positive = 0.01
+    sigma_max: Positive | Literal["auto"] = 50.0
+    data_diameter: Runtime[float | None] = None
+
+    def __post_init__(self) -> None:
+        if self.sigma_max == "auto" and self.data_diameter is None:
+            raise ConfigError(
+                "schedule.sigma_max=auto needs the largest distance between two training examples, but no data is "
+                "given here; set schedule.sigma_max to a number"
+            )
+        if self.log_sigmas[1] <= self.log_sigmas[0]:
+            raise ConfigError(
+                f"schedule.sigma_max={self.sigma_max} ({math.exp(self.log_sigmas[1]):g}) must be above "
+                f"schedule.sigma_min={self.sigma_min:g}"
+            )
+
+    @property
+    def log_sigmas(self) -> tuple[float, float]:
+        """log sigma_min and log sigma_max."""
+        largest = self.data_diameter if self.sigma_max == "auto" else self.sigma_max
+        assert largest is not None
+        return math.log(self.sigma_min), math.log(largest)

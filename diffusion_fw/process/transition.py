@@ -1,4 +1,8 @@
-"""The Gaussian step between two levels, in closed form."""
+"""The Gaussian step between two levels s < t of the path, with tau = 1 - snr_t / snr_s.
+
+q(x_t | x_s)      = N(alpha_t / alpha_s x_s, sigma_t^2 tau)
+q(x_s | x_t, x_0) = N(alpha_s tau x_0 + (sigma_s / sigma_t) sqrt(snr_t / snr_s) x_t, sigma_s^2 tau)
+"""
 
 from __future__ import annotations
 

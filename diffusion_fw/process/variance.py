@@ -1,6 +1,6 @@
-"""The variance of the reverse step p(x_s | x_t), s < t, between the least and the largest that make sense.
+"""The variance of the reverse step p(x_s | x_t), s < t, whose mean is the posterior's with the predicted x_0.
 
-The mean is the posterior's with the predicted x_0. With tau = 1 - snr_t / snr_s,
+With tau = 1 - snr_t / snr_s, c_x0 = alpha_s tau and the network's v for every value of x:
 
     var_small = sigma_s^2 tau                the posterior's own: right for data of one point
     var_large = sigma_t^2 tau                the forward step's: right for data of N(0, I)
@@ -11,55 +11,56 @@ The mean is the posterior's with the predicted x_0. With tau = 1 - snr_t / snr_s
     learned         log var = log var_large + v
     learned_spread  var = var_small + c_x0^2 exp(v) sigma_t^2 / (alpha_t^2 + sigma_t^2)
 
-v is the network's output for every value of x. Every formula is written for the step (t, s) that is taken, so that a
-model samples on any respacing of its training steps.
+Every formula is written for the step (t, s) that is taken, so a model samples on any respacing of its training steps.
+The step to clean data has var_small = 0, whose logarithm is replaced by that of the step before; ``large`` takes this
+value there too.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from diffusion_fw.process.level import NoiseLevel, per_example
+from diffusion_fw.process.rows import Rows
 from diffusion_fw.process.transition import posterior
 from diffusion_fw.registry import ConfigError, register
 
 
-class LogVariances(NamedTuple):
-    """What the variances of reverse steps are made of, in tensors of one shape.
-
-    log var_small; log var_large; the logarithm of what c_x0 x_0 adds for data of N(0, I), c_x0^2 Var[x_0 | x_t] with
-    Var[x_0 | x_t] = sigma_t^2 / (alpha_t^2 + sigma_t^2); whether the step ends in clean data.
-    """
+@dataclass(frozen=True, eq=False)
+class LogVariances(Rows):
+    """What the variances of reverse steps are made of, one row a step, in tensors of one shape."""
 
     small: Tensor
+    """log var_small."""
     large: Tensor
+    """log var_large."""
     spread: Tensor
+    """log(c_x0^2 sigma_t^2 / (alpha_t^2 + sigma_t^2)): what the uncertainty of x_0 adds for data of N(0, I)."""
     to_data: Tensor
-
-    def at(self, key: int | slice | Tensor) -> LogVariances:
-        """Those of the steps selected by an index, a slice or a tensor of indices."""
-        return LogVariances(*(value[key] for value in self))
+    """Whether the step ends in clean data (bool)."""
 
     def to(self, x: Tensor) -> LogVariances:
-        """Moved to the device and precision of x."""
-        small, large, spread = (value.to(x.device, x.dtype, non_blocking=True) for value in self[:3])
+        """The same on the device and in the precision of x."""
+        small, large, spread = (
+            value.to(x.device, x.dtype, non_blocking=True) for value in (self.small, self.large, self.spread)
+        )
         return LogVariances(small, large, spread, self.to_data.to(x.device, non_blocking=True))
 
     def expand(self, x: Tensor) -> LogVariances:
-        """Values (B,), one per example, ready for arithmetic with x (B, ...)."""
-        return LogVariances(*(per_example(value, x) for value in self.to(x)))
+        """Rows (B,), one per example, in the form in which they broadcast with x (B, ...)."""
+        return self.to(x).map(lambda value: per_example(value, x))
 
 
 def log_variances(levels: NoiseLevel) -> LogVariances:
-    """Those of the N steps between N + 1 levels from noise to data, float64.
+    """The logarithms for the N steps between N + 1 levels from noise to data, float64.
 
-    The step to clean data has var_small = 0, of which there is no logarithm: the decoder takes that of the step before
-    it, as the code of Ho et al. 2020 and Nichol & Dhariwal 2021 do (var_large where there is no other step).
+    The step to clean data has var_small = 0, which has no logarithm. It gets the var_small of the step before it, as in
+    the code of Ho et al. 2020 and Nichol & Dhariwal 2021, or its own var_large where it is the only step.
     """
     start, end = levels.steps()
     transition = posterior(start, end)
@@ -72,14 +73,17 @@ def log_variances(levels: NoiseLevel) -> LogVariances:
 
 
 class Variance(ABC):
-    """The variance of p(x_s | x_t), of which the mean is the posterior's with the predicted x_0."""
+    """The variance of p(x_s | x_t), whose mean is the posterior's with the predicted x_0."""
 
     outputs: ClassVar[int] = 1
-    """What the network emits for each value of x: 1, its prediction, or 2, with a logit of the variance."""
+    """What the network predicts for each value of x: 1 for F alone, 2 for F and a logit of the variance."""
 
     @abstractmethod
     def log_variance(self, step: LogVariances, logit: Tensor | None) -> Tensor:
-        """log variance, of a shape that broadcasts with x; ``logit`` is the denoiser's variance_logit."""
+        """log var, of a shape that broadcasts with x; ``logit`` is the denoiser's variance_logit.
+
+        Raises ConfigError where a learned variance gets no logit.
+        """
 
 
 def required(logit: Tensor | None) -> Tensor:
@@ -121,8 +125,7 @@ class Large(Variance):
 class LearnedRange(Variance):
     """log var = u log var_large + (1 - u) log var_small, u = (v + 1) / 2, with the network's v for every value of x.
 
-    Nichol & Dhariwal 2021, equation 15, where v is not held within [-1, 1] either. The ends are those of the step that
-    is taken, so that a model samples on any respacing of the steps that it was trained on.
+    Nichol & Dhariwal 2021, equation 15; v is not restricted to [-1, 1] there either.
     """
 
     outputs: ClassVar[int] = 2
@@ -137,8 +140,8 @@ class LearnedRange(Variance):
 class Learned(Variance):
     """log var = log var_large + v, with the network's v for every value of x.
 
-    The diagonal variance that Ho et al. 2020, section 4.2, found unstable to learn, kept in units of the step that is
-    taken, so that a model samples on any respacing; at v = 0, where a network starts, it is var_large.
+    The diagonal variance that Ho et al. 2020, section 4.2, found unstable to learn, here relative to the step's
+    var_large, which it equals at v = 0, where a network starts.
     """
 
     outputs: ClassVar[int] = 2
@@ -152,10 +155,10 @@ class Learned(Variance):
 class LearnedSpread(Variance):
     """var = var_small + c_x0^2 S, S = Var[x_0 | x_t] = exp(v) sigma_t^2 / (alpha_t^2 + sigma_t^2) for every value of x.
 
-    The variance at which the bound is least (Bao et al. 2022, "Analytic-DPM", theorem 1, here for every value of x):
-    that of x_s given x_t, since q(x_s | x_t, x_0) has var_small around c_x0 x_0 + c_xt x_t. S belongs to t alone, so
-    that what was learned on short steps is right for long ones, which an interpolation between the ends of the range is
-    not. At v = 0, where a network starts, it is exact for data of N(0, I).
+    The variance of x_s given x_t, since q(x_s | x_t, x_0) has mean c_x0 x_0 + c_xt x_t and variance var_small. It
+    minimizes the bound (Bao et al. 2022, "Analytic-DPM", theorem 1, here for every value of x). S depends on t alone,
+    so what was learned on short steps is right for long ones, which is not true of learned_range. At v = 0, where a
+    network starts, it is exact for data of N(0, I).
     """
 
     outputs: ClassVar[int] = 2

@@ -43,6 +43,6 @@ class DDPM(Sampler):
             prediction = denoiser(x, level, cond)
             x = combine(c_x0[i], prediction.x0, c_xt[i], x)
             if i < self.steps - 1:
-                log_variance = self.variance.log_variance(variances.at(i), prediction.variance_logit)
+                log_variance = self.variance.log_variance(variances[i], prediction.variance_logit)
                 x = torch.addcmul(x, torch.exp(log_variance / 2), noise(x))
             yield Step(times[i + 1], x, prediction.x0)

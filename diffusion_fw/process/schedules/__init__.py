@@ -1,1 +1,1 @@
-"""The registered schedules, one small file each."""
+"""The registered schedules: tables, and continuous ones."""

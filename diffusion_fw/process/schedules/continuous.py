@@ -1,12 +1,14 @@
 """Continuous schedules: alpha(t) and sigma(t) for t in [0, 1], with analytic inverses.
 
-vp                 log alpha = -t^2 (beta_max - beta_min) / 4 - t beta_min / 2,  sigma^2 = 1 - alpha^2
-sub_vp             alpha as vp,  sigma = 1 - alpha^2
-ve                 alpha = 1,  sigma = sigma_min (sigma_max / sigma_min)^t
-cosine_continuous  alpha proportional to cos(pi/2 (t + s) / (1 + s)),  sigma^2 = 1 - alpha^2
-laplace            log_snr has a Laplace distribution for uniform t,  alpha^2 + sigma^2 = 1
-edm                alpha = 1,  sigma = sigma_max t
-flow               alpha = 1 - t,  sigma = t
+    vp                 log alpha = -t^2 (beta_max - beta_min) / 4 - t beta_min / 2,  sigma^2 = 1 - alpha^2
+    sub_vp             alpha of vp,  sigma = 1 - alpha^2
+    ve                 alpha = 1,  sigma = sigma_min (sigma_max / sigma_min)^t for t > 0
+    edm                alpha = 1,  sigma = sigma_max t
+    cosine_continuous  alpha = cos(pi/2 (t + s) / (1 + s)) / cos(pi/2 s / (1 + s)),  sigma^2 = 1 - alpha^2
+    laplace            log_snr = mu - b log(2 t) below t = 1/2, mu + b log(2 - 2 t) above,  alpha^2 + sigma^2 = 1
+    flow               alpha = 1 - t,  sigma = t
+
+``shift`` moves log_snr of the last three by -2 log(shift).
 """
 
 from __future__ import annotations
@@ -20,9 +22,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from diffusion_fw.process.geometric import GeometricNoise
 from diffusion_fw.process.level import NoiseLevel, linear_interpolant, variance_exploding
-from diffusion_fw.process.schedule import LogSNRSchedule, Schedule
+from diffusion_fw.process.schedule import GeometricNoise, LogSNRSchedule, Schedule
 from diffusion_fw.registry import ConfigError, NonNegative, Positive, register
 
 
@@ -49,7 +50,7 @@ class VP(Schedule):
         """The inverse of ``log_alpha``, clamped to at most 1."""
         slope = self.beta_max - self.beta_min
         t = -4 * log_alpha / (self.beta_min + (self.beta_min**2 - 4 * slope * log_alpha).sqrt())
-        # The limit at alpha = 0 is inf / inf.
+        # inf / inf at alpha = 0.
         return t.nan_to_num(torch.inf).clamp(max=1)
 
     def __call__(self, t: Tensor) -> NoiseLevel:
@@ -93,8 +94,8 @@ class SubVP(VP):
 class VE(GeometricNoise, Schedule):
     """alpha = 1, sigma(t) = sigma_min (sigma_max / sigma_min)^t for t > 0, and clean data at t = 0.
 
-    Song et al. 2021, equation 31 and appendix C: the jump from sigma_min to 0 at t = 0 is the paper's own.
-    sigma_max=auto is the largest distance between two training examples.
+    Song et al. 2021, equation 31 and appendix C, where sigma jumps from sigma_min to 0 at t = 0 too. sigma_max=auto is
+    the largest distance between two training examples.
     """
 
     def __call__(self, t: Tensor) -> NoiseLevel:
@@ -104,7 +105,7 @@ class VE(GeometricNoise, Schedule):
         return NoiseLevel(t, *variance_exploding(log_snr), log_snr)
 
     def time(self, log_snr: Tensor) -> Tensor:
-        """The inverse; t_min for less noise than sigma_min, but more than none."""
+        """The inverse; t_min for levels between clean data and sigma_min."""
         target = torch.as_tensor(log_snr, dtype=torch.float64)
         smallest, largest = self.log_sigmas
         t = (-target / 2 - smallest) / (largest - smallest)
@@ -123,8 +124,8 @@ class VE(GeometricNoise, Schedule):
 class CosineContinuous(LogSNRSchedule):
     """alpha^2 = f(t) / f(0), f(t) = cos(pi/2 (t + s) / (1 + s))^2, sigma^2 = 1 - alpha^2; alpha = 0 at t = 1.
 
-    Nichol & Dhariwal 2021, equation 17; with s = 0 log_snr = -2 log tan(pi t / 2) (Hoogeboom et al. 2023, section 2).
-    Written without a difference that cancels: sigma^2 f(0) = sin(pi/2 t / (1 + s)) sin(pi/2 (t + 2 s) / (1 + s)).
+    Nichol & Dhariwal 2021, equation 17; log_snr = -2 log tan(pi t / 2) for s = 0 (Hoogeboom et al. 2023, section 2).
+    1 - alpha^2 cancels near t = 0 and is written sigma^2 f(0) = sin(pi/2 t / (1 + s)) sin(pi/2 (t + 2 s) / (1 + s)).
     """
 
     s: NonNegative = 0.008
@@ -176,9 +177,9 @@ class Laplace(LogSNRSchedule):
 @register("schedule", "edm")
 @dataclass(frozen=True)
 class EDM(Schedule):
-    """alpha = 1, sigma(t) = sigma_max t; noisy times begin at sigma_min / sigma_max.
+    """alpha = 1, sigma(t) = sigma_max t; the smallest noisy time is sigma_min / sigma_max.
 
-    Karras et al. 2022, table 1, whose sigma(t) = t on [0, sigma_max] is here on [0, 1].
+    Karras et al. 2022, table 1: sigma(t) = t on [0, sigma_max] there, rescaled to [0, 1] here.
     """
 
     sigma_min: Positive = 0.002
@@ -213,8 +214,8 @@ class EDM(Schedule):
 class Flow(LogSNRSchedule):
     """alpha = 1 - t, sigma = t, with t replaced by t' = shift t / (1 + (shift - 1) t); alpha = 0 at t = 1.
 
-    Lipman et al. 2023, equation 20 with sigma_min = 0, and Liu et al. 2023, equation 1, in reversed time; shift: Esser
-    et al. 2024 (SD3), equation 23.
+    Lipman et al. 2023, equation 20 with sigma_min = 0, and Liu et al. 2023, equation 1, both in reversed time. shift is
+    that of Esser et al. 2024 (SD3), equation 23.
     """
 
     path: ClassVar[Callable[[Tensor], tuple[Tensor, Tensor]]] = staticmethod(linear_interpolant)

@@ -1,13 +1,15 @@
-"""Discrete schedules: tables of T noise levels, by betas or by sigmas.
+"""Discrete schedules: tables of T noise levels, k = 1 .. T, by betas or by sigmas.
 
-A variance-preserving table comes from betas, for k = 1..T:
-alpha_k^2 = prod_{j <= k} (1 - beta_j) and sigma_k^2 = 1 - alpha_k^2.
+Variance preserving, with alpha_k^2 = prod_{j <= k} (1 - beta_j) and sigma_k^2 = 1 - alpha_k^2:
 
     linear         beta_k linear in k
     scaled_linear  sqrt(beta_k) linear in k
-    cosine         alpha_k^2 proportional to cos^2(pi/2 (k/T + s) / (1 + s)), beta_k clipped
-    sigmoid        alpha_k^2 a sigmoid of k, beta_k clipped
-    ncsn           alpha = 1, sigma_k geometric (variance exploding)
+    cosine         beta_k = 1 - f(k / T) / f((k - 1) / T),  f(t) = cos^2(pi/2 (t + s) / (1 + s)),  at most max_beta
+    sigmoid        the same with f(t) = S(end) - S(start + (end - start) t),  S(x) = sigmoid(x / tau)
+
+Variance exploding, with alpha_k = 1:
+
+    ncsn           sigma_k = sigma_min (sigma_max / sigma_min)^((k - 1) / (T - 1))
 """
 
 from __future__ import annotations
@@ -20,9 +22,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from diffusion_fw.process.geometric import GeometricNoise
 from diffusion_fw.process.level import variance_exploding
-from diffusion_fw.process.schedule import BetaSchedule, DiscreteSchedule, TableLength
+from diffusion_fw.process.schedule import BetaSchedule, DiscreteSchedule, GeometricNoise, TableLength
 from diffusion_fw.registry import ConfigError, NonNegative, OpenFraction, Positive, register
 
 
@@ -31,8 +32,8 @@ from diffusion_fw.registry import ConfigError, NonNegative, OpenFraction, Positi
 class Linear(BetaSchedule):
     """beta_k rises linearly from beta_start to beta_end, both times 1000 / num_steps.
 
-    Ho et al. 2020, section 4, for num_steps = 1000; the factor keeps the path the same for any number of steps
-    (Nichol & Dhariwal 2021, whose T = 4000 it reproduces).
+    Ho et al. 2020, section 4, for num_steps = 1000. The factor keeps the path the same for any number of steps, as in
+    Nichol & Dhariwal 2021 (num_steps = 4000).
     """
 
     beta_start: Positive = 1e-4
@@ -48,7 +49,7 @@ class Linear(BetaSchedule):
 class ScaledLinear(BetaSchedule):
     """sqrt(beta_k) rises linearly from sqrt(beta_start) to sqrt(beta_end), the betas times 1000 / num_steps.
 
-    Rombach et al. 2022, the setting of Stable Diffusion: note that alpha_T^2 = 0.0047, so x_T is not pure noise.
+    Rombach et al. 2022 (Stable Diffusion). Note that alpha_T^2 = 0.0047, so x_T is not pure noise.
     """
 
     beta_start: Positive = 0.00085
@@ -64,7 +65,7 @@ class ScaledLinear(BetaSchedule):
 class Cosine(BetaSchedule):
     """beta_k = min(1 - f(k / T) / f((k - 1) / T), max_beta) with f(t) = cos((t + s) / (1 + s) * pi / 2)^2.
 
-    Nichol & Dhariwal 2021, equation 17. The clipping makes it another schedule than `cosine_continuous`.
+    Nichol & Dhariwal 2021, equation 17. Where beta is clipped it differs from cosine_continuous.
     """
 
     s: NonNegative = 0.008
@@ -81,7 +82,7 @@ class Cosine(BetaSchedule):
 class Sigmoid(BetaSchedule):
     """alpha_k^2 = (S(end) - S(x_k)) / (S(end) - S(start)), x_k = start + (end - start) k / T, S(x) = sigmoid(x / tau).
 
-    Jabri et al. 2022, algorithm 1. As in cosine, beta_k is at most max_beta, since alpha would be 0 at the last row.
+    Jabri et al. 2022, algorithm 1. beta_k is at most max_beta, as in cosine: alpha would be 0 at the last row.
     """
 
     start: float = -3.0
@@ -104,8 +105,9 @@ class Sigmoid(BetaSchedule):
 class NCSN(GeometricNoise, DiscreteSchedule):
     """alpha = 1, sigma_k = sigma_min (sigma_max / sigma_min)^((k - 1) / (L - 1)), k = 1 .. L = num_steps.
 
-    Song & Ermon 2019, section 4.2, who count from the largest, with L = 10 from 1 to 0.01; the defaults are those of
-    Song & Ermon 2020 (NCSNv2) for CIFAR-10. sigma_max=auto is the largest distance between two training examples.
+    Song & Ermon 2019, section 4.2, where k counts from the largest sigma and L = 10 levels go from 1 to 0.01. The
+    defaults are those of Song & Ermon 2020 (NCSNv2) for CIFAR-10. sigma_max=auto is the largest distance between two
+    training examples.
     """
 
     num_steps: TableLength = 232

@@ -8,7 +8,6 @@ import pytest
 import torch
 
 import diffusion_fw as dfw
-from diffusion_fw.process.compatibility import solvable
 from diffusion_fw.process.level import NoiseLevel
 
 NAMES = dfw.names("parameterization")
@@ -28,7 +27,7 @@ def levels(path: str) -> NoiseLevel:
 def test_both_ends_of_the_path_are_recovered_wherever_they_are_determined(name, path):
     parameterization = dfw.build("parameterization", name)
     level = levels(path)
-    level = level[solvable(parameterization, level)]
+    level = level[parameterization.solvable(level)]
     generator = torch.Generator().manual_seed(0)
     x0, eps = (torch.randn(len(level.t), 5, dtype=torch.float64, generator=generator) for _ in range(2))
     x = level.alpha[:, None] * x0 + level.sigma[:, None] * eps
@@ -46,7 +45,7 @@ def test_both_ends_of_the_path_are_recovered_wherever_they_are_determined(name, 
 def test_no_level_is_singular_for_a_parameterization_that_mixes_data_and_noise(name):
     parameterization = dfw.build("parameterization", name)
     for path in PATHS:
-        assert solvable(parameterization, levels(path)).all(), path
+        assert parameterization.solvable(levels(path)).all(), path
 
 
 @pytest.mark.parametrize("path", PATHS)
