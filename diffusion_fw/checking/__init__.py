@@ -1,4 +1,4 @@
-"""Conformance: what every component of a group promises, measured against closed forms."""
+"""Conformance: the laws that every component of a group must keep, measured against closed forms."""
 
 from diffusion_fw.checking.conformance import check, examine, test
 from diffusion_fw.checking.findings import CheckFailed, Report, Row

@@ -1,11 +1,11 @@
 """Conformance on the command line: one component, all built-in ones, or the published constants.
 
-    python -m diffusion_fw.check sampler=my_sampler [sampler.knob=value ...]   one component, a plugin's too
-    python -m diffusion_fw.check all                                           every built-in; writes docs/checks.md
-    python -m diffusion_fw.check references                                    published constants beside ours
+    python -m diffusion_fw.checking sampler=my_sampler [sampler.eta=0.5 ...]   one component, built in or plugin
+    python -m diffusion_fw.checking all                                        every built-in; writes docs/checks.md
+    python -m diffusion_fw.checking references                                 published constants beside ours
 
-Plugins are read from ./plugins and from the folders in DIFFUSION_FW_PLUGINS. The picture of a sampler is written to
-outputs/checks/. Exit code 1 if anything fails.
+Plugins are loaded from ./plugins and from the folders in DIFFUSION_FW_PLUGINS. A picture of the sampler is written to
+outputs/checks/. The exit code is 1 if a check fails or the command line is wrong.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from rich.table import Table
 from torch import Tensor
 
 from diffusion_fw import registry
-from diffusion_fw.checking import convergence, document, references
+from diffusion_fw.checking import convergence, document, published
 from diffusion_fw.checking.built_ins import every
 from diffusion_fw.checking.conformance import examine
 from diffusion_fw.checking.findings import MARKS
@@ -53,7 +53,7 @@ SHOWN_CURVES: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 def curve(subject: Subject) -> list[tuple[int, float]]:
-    """(evaluations, error) of a deterministic sampler over its steps, where it runs with so few."""
+    """(evaluations, error) of a deterministic sampler for the numbers of steps with which it runs."""
     schedule = registry.build("schedule", "vp")
     points = []
     for steps in CURVE_STEPS:
@@ -68,12 +68,12 @@ def curve(subject: Subject) -> list[tuple[int, float]]:
 
 
 def exact_points() -> Tensor:
-    """Points of the mixture itself."""
+    """Exact samples of the mixture."""
     return MIXTURE.sample(SHOWN_POINTS, torch.Generator().manual_seed(0))
 
 
 def picture(subject: Subject, folder: Path) -> Path:
-    """The convergence of a deterministic sampler; of a stochastic one its samples beside exact ones."""
+    """A deterministic sampler's convergence, or a stochastic one's samples beside exact ones."""
     sampler = subject.build()
     path = folder / f"{subject.name}.png"
     if sampler.stochastic:
@@ -84,50 +84,50 @@ def picture(subject: Subject, folder: Path) -> Path:
 
 
 def parse(arguments: Sequence[str]) -> tuple[str, str, dict[str, Any]]:
-    """(group, name, knobs) of ``group=name group.knob=value ...``; ConfigError for anything else."""
+    """(group, name, parameters) of ``group=name group.parameter=value ...``; ConfigError for anything else."""
     pairs = [argument.partition("=")[::2] for argument in arguments]
     chosen = [(key, value) for key, value in pairs if "." not in key]
     if len(chosen) != 1 or not chosen[0][1]:
-        raise ConfigError(f"check {' '.join(arguments)}: give one component, such as sampler=ddim")
+        raise ConfigError(f"{' '.join(arguments)}: give one component, such as sampler=ddim, or all, or references")
     group, name = chosen[0]
-    knobs = {}
+    parameters = {}
     for key, value in pairs:
-        owner, _, knob = key.partition(".")
-        if not knob:
+        owner, _, parameter = key.partition(".")
+        if not parameter:
             continue
         if owner != group:
-            raise ConfigError(f"{key}={value}: is not a key of {group}={name}, which is checked")
-        knobs[knob] = OmegaConf.to_container(OmegaConf.from_dotlist([f"value={value}"]))["value"]  # type: ignore
-    return group, name, knobs
+            raise ConfigError(f"{key}={value}: only keys of {group}, such as {group}.{parameter}, can be set here")
+        parameters[parameter] = OmegaConf.to_container(OmegaConf.from_dotlist([f"value={value}"]))["value"]  # type: ignore
+    return group, name, parameters
 
 
 def check_one(arguments: Sequence[str], console: Console) -> bool:
-    """Print the findings about one component and draw its picture; whether it passed."""
-    group, name, knobs = parse(arguments)
-    report = examine(group, name, **knobs)
+    """Print the findings about one component and draw its picture; True if it passed."""
+    group, name, parameters = parse(arguments)
+    report = examine(group, name, **parameters)
     console.print(report)
     if group == "sampler":
-        console.print(f"picture: {picture(Subject(group, name, knobs), PICTURES)}")
+        console.print(f"picture: {picture(Subject(group, name, parameters), PICTURES)}")
     for row in report.failures:
         console.print(f"[bold red]FAILED[/] {row}", highlight=False)
     return not report.failures
 
 
 def check_all(console: Console) -> bool:
-    """Check every built-in component and write what was found to docs/; whether all passed."""
+    """Check every built-in component and write the findings to docs/; True if all passed."""
     reports = [
-        examine(group, name, **knobs)
-        for group, name, knobs in track(every(), description="checking", console=console, transient=True)
+        examine(group, name, **parameters)
+        for group, name, parameters in track(every(), description="checking", console=console, transient=True)
     ]
-    known = list(references.findings())
-    document.write(DOCUMENT, reports, known, {"convergence": CONVERGENCE, "samplers": SAMPLERS})
+    constants = list(published.comparisons())
+    document.write(DOCUMENT, reports, constants, {"convergence": CONVERGENCE, "samplers": SAMPLERS})
     draw(DOCUMENT.parent)
     table = Table("component", "rows", "")
     for report in reports:
         table.add_row(report.title, str(len(report.rows)), MARKS[not report.failures])
     console.print(table)
     failures = [f"{report.title}: {row}" for report in reports for row in report.failures]
-    failures += [f"{item.what}: found {item.ours}, published {item.published}" for item in known if not item.passed]
+    failures += [f"{item.what}: found {item.ours}, published {item.published}" for item in constants if not item.passed]
     for failure in failures:
         console.print(f"[bold red]FAILED[/] {failure}", highlight=False)
     console.print(f"written: {DOCUMENT}, {DOCUMENT.parent / CONVERGENCE}, {DOCUMENT.parent / SAMPLERS}")
@@ -136,32 +136,32 @@ def check_all(console: Console) -> bool:
 
 def draw(folder: Path) -> None:
     """The pictures of the documentation."""
-    subjects = {label: Subject("sampler", name, knobs) for label, (name, knobs) in SHOWN_CURVES.items()}
+    subjects = {label: Subject("sampler", name, parameters) for label, (name, parameters) in SHOWN_CURVES.items()}
     orders = {label: subject.build().order for label, subject in subjects.items()}
     curves = {label: curve(subject) for label, subject in subjects.items()}
     title = "Convergence to the exact probability flow of a mixture"
     convergence_picture(folder / CONVERGENCE, curves, orders, title)
     first: dict[str, dict[str, Any]] = {}
-    for group, name, knobs in every():
+    for group, name, parameters in every():
         if group == "sampler":
-            first.setdefault(name, knobs)
-    shown = {name: samples(Subject("sampler", name, knobs), SHOWN_POINTS) for name, knobs in first.items()}
+            first.setdefault(name, parameters)
+    shown = {name: samples(Subject("sampler", name, given), SHOWN_POINTS) for name, given in first.items()}
     gallery(folder / SAMPLERS, exact_points(), shown, "A mixture of three Gaussians under every sampler")
 
 
 def check_references(console: Console) -> bool:
-    """Print every published constant beside ours; whether all agree."""
+    """Print every published constant beside ours; True if all agree."""
     table = Table("section", "constant", "published", "ours", "source", "")
-    found = list(references.findings())
-    for item in found:
+    constants = list(published.comparisons())
+    for item in constants:
         table.add_row(item.section, item.what, item.published, item.ours, item.source, MARKS[item.passed])
     console.print(table)
-    console.print(f"{sum(item.passed for item in found)} of {len(found)} agree")
-    return all(item.passed for item in found)
+    console.print(f"{sum(item.passed for item in constants)} of {len(constants)} agree")
+    return all(item.passed for item in constants)
 
 
 def run(arguments: Sequence[str]) -> bool:
-    """What the command line asks for; whether nothing failed."""
+    """Run a command line; True if nothing failed."""
     console = Console() if sys.stdout.isatty() else Console(width=160)
     if list(arguments) == ["references"]:
         return check_references(console)
@@ -172,13 +172,13 @@ def run(arguments: Sequence[str]) -> bool:
 
 
 def _beside() -> Iterable[Path]:
-    """The folder of plugins in the working directory, if there is one."""
+    """The folder of plugins in the working directory, if it exists."""
     folder = Path("plugins")
     return [folder] if folder.is_dir() else []
 
 
 def main() -> None:
-    """The entry point of ``python -m diffusion_fw.check``."""
+    """The entry point of ``python -m diffusion_fw.checking``."""
     arguments = sys.argv[1:]
     if not arguments or arguments[0] in ("-h", "--help"):
         sys.exit(print(__doc__))

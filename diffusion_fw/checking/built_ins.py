@@ -1,4 +1,4 @@
-"""The knobs at which every built-in component is checked: the defaults, and where choices change what is promised."""
+"""The parameters with which built-in components are checked: the defaults, and choices that change the algorithm."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from diffusion_fw import registry
 from diffusion_fw.checking.conformance import CHECKS
 from diffusion_fw.process.variance import Large
 
-Knobs = dict[str, Any]
+Parameters = dict[str, Any]
 
-# A component that is not listed is checked at its defaults.
-SETTINGS: dict[tuple[str, str], list[Knobs]] = {
-    # NCSNv2's own choice is quick, not exact: it keeps a variance some percent too large.
+# A component that is not listed is checked with its defaults.
+SETTINGS: dict[tuple[str, str], list[Parameters]] = {
+    # NCSNv2's step size is fast but leaves the variance some percent too large.
     ("sampler", "annealed_langevin"): [{"step_size": 2e-4}],
     ("sampler", "ddim"): [{}, {"eta": 1.0}],
-    # A larger variance than the posterior's is right in the limit of many steps.
+    # The large variance is right in the limit of many steps.
     ("sampler", "ddpm"): [{}, {"variance": Large()}],
     ("sampler", "deis"): [
         *({"order": order} for order in (1, 2, 3, 4)),
@@ -29,7 +29,7 @@ SETTINGS: dict[tuple[str, str], list[Knobs]] = {
     ("sampler", "edm_stochastic"): [{}, {"s_churn": 0.0}],
     ("sampler", "lms"): [{"order": order} for order in (1, 2, 3, 4)],
     ("sampler", "plms"): [{}, {"warm_up": "improved_euler"}],
-    # Of so few dimensions, and of so many steps, smaller corrections than those of images.
+    # Few dimensions and many steps need smaller corrections than images.
     ("sampler", "predictor_corrector"): [
         {"snr": 0.05, "predictor": predictor} for predictor in ("reverse_diffusion", "ancestral", "euler_maruyama")
     ],
@@ -56,13 +56,13 @@ SETTINGS: dict[tuple[str, str], list[Knobs]] = {
 }
 
 
-def settings(group: str) -> Iterator[tuple[str, Knobs]]:
-    """Every registered name of a group, with each of its knobs."""
+def settings(group: str) -> Iterator[tuple[str, Parameters]]:
+    """Every registered name of a group, with each of its sets of parameters."""
     for name in registry.names(group):
-        for knobs in SETTINGS.get((group, name), [{}]):
-            yield name, knobs
+        for parameters in SETTINGS.get((group, name), [{}]):
+            yield name, parameters
 
 
-def every() -> list[tuple[str, str, Knobs]]:
-    """(group, name, knobs) of everything that is checked."""
-    return [(group, name, knobs) for group in CHECKS for name, knobs in settings(group)]
+def every() -> list[tuple[str, str, Parameters]]:
+    """(group, name, parameters) of everything that is checked."""
+    return [(group, name, parameters) for group in CHECKS for name, parameters in settings(group)]

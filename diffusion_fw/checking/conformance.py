@@ -1,4 +1,4 @@
-"""The checks of every group, and how they are run."""
+"""The laws of every group, and the functions that check a component by them."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ CHECKS: dict[str, tuple[Check, ...]] = {
 
 
 def examine(group: str, name: str, **kwargs: Any) -> Report:
-    """All that is found about a component, whatever fails.
+    """All findings about a component, failures included.
 
-    Raises ConfigError for a group without checks, and for a name or knobs that the registry does not know.
+    Raises ConfigError for a group without checks, and for an unknown name or parameter.
     """
     registry.entry(group, name)
     if group not in CHECKS:
@@ -49,7 +49,7 @@ def examine(group: str, name: str, **kwargs: Any) -> Report:
 
 
 def _rows(item: Check, subject: Subject) -> list[Row]:
-    """The rows of one check; an error that it meets is a finding too, after those that came before it."""
+    """The rows of one check; an exception becomes its last row."""
     rows = []
     try:
         for row in item(subject):
@@ -60,10 +60,10 @@ def _rows(item: Check, subject: Subject) -> list[Row]:
 
 
 def check(group: str, name: str, **kwargs: Any) -> Report:
-    """Whether a component, built in or plugin, keeps what its group promises: ``check("sampler", "ddim", eta=0.5)``.
+    """Check a component, built in or plugin, by the laws of its group: ``check("sampler", "ddim", eta=0.5)``.
 
-    kwargs are its knobs, and what only a caller can pass. Returns the report, whose rows print as a table; raises
-    CheckFailed with the reasons where it breaks its word, and ConfigError where there is nothing to check.
+    kwargs are its parameters, Runtime ones included. Returns the report, which prints as a table. Raises CheckFailed
+    with the reasons if a check fails, and ConfigError for a group without checks, an unknown name or parameter.
     """
     report = examine(group, name, **kwargs)
     if report.failures:
@@ -72,7 +72,7 @@ def check(group: str, name: str, **kwargs: Any) -> Report:
 
 
 def test(group: str, name: str, **kwargs: Any) -> Callable[[], None]:
-    """A test for pytest, in one line of a test module: ``test_mine = dfw.checking.test("sampler", "mine")``."""
+    """A test for pytest in one line: ``test_mine = dfw.checking.test("sampler", "mine")``."""
 
     def conforms() -> None:
         check(group, name, **kwargs)
@@ -80,5 +80,5 @@ def test(group: str, name: str, **kwargs: Any) -> Callable[[], None]:
     return conforms
 
 
-# So that pytest does not take this for a test where it is imported by name.
+# pytest would collect it as a test where it is imported by name.
 test.__test__ = False  # type: ignore[attr-defined]

@@ -1,4 +1,4 @@
-"""How a sampler's error falls with its steps, and the order that this shows."""
+"""How a sampler's error falls with its steps, and the order of convergence."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ Build = Callable[[int, Grid], Sampler]
 
 @dataclass(frozen=True)
 class Interior(Grid):
-    """Times smooth in log-SNR between two noisy levels, short of clean data.
+    """Times smooth in log-SNR between two noisy levels.
 
-    The last step to sigma = 0 is of first order for most methods, and would hide their order.
+    The last step, to clean data, is of first order for most methods, and would hide their order.
     """
 
     first: float
@@ -41,10 +41,10 @@ class Interior(Grid):
 
 @dataclass(frozen=True)
 class Alternating(Interior):
-    """Steps in log-SNR that alternate between one length and twice as much.
+    """Steps in log-SNR that alternate between one length and twice that.
 
-    On steps whose lengths change little from one to the next, a multistep formula that takes them wrong keeps its
-    order; here it loses it.
+    A multistep formula that uses wrong step lengths loses its order here, though not where neighbouring steps are
+    almost equal.
     """
 
     def noisy_times(self, steps: int, schedule: Schedule) -> Tensor:
@@ -55,13 +55,13 @@ class Alternating(Interior):
 
 FROM_NOISE = Interior(-8.0, 5.0)
 FROM_SIGNAL = Interior(-1.0, 5.0)
-"""Begins where the flow bends, so that the error of a start at too low an order shows."""
+"""Starts where the flow is curved, which reveals a start of too low an order."""
 FROM_SIGNAL_ALTERNATING = Alternating(-1.0, 5.0)
 
 
 @dataclass(frozen=True)
 class Point:
-    """The root mean square distance to the exact flow after so many steps and evaluations of the denoiser."""
+    """The root mean square distance to the exact flow after a number of steps and evaluations of the denoiser."""
 
     steps: int
     evaluations: int
@@ -69,7 +69,7 @@ class Point:
 
 
 def measure(build: Build, schedule: Schedule, steps: int, grid: Interior) -> Point:
-    """The error of a sampler with this many steps at the end of the grid, on eight paths of the mixture's flow."""
+    """The error of a sampler at the end of the grid, on eight paths of the mixture's flow."""
     first, last = grid(1, schedule).tolist()
     x = start(schedule(torch.tensor(first, dtype=torch.float64)))
     evaluations = 0
@@ -87,7 +87,7 @@ def order(build: Build, schedule: Schedule, grid: Interior = FROM_SIGNAL) -> flo
 
 
 def most_within(build: Build, schedule: Schedule, evaluations: int) -> Point | None:
-    """The point of the most steps that take at most so many evaluations; None where no number of steps does."""
+    """The point of the most steps within a number of evaluations; None if no number of steps is."""
     per_step = build(evaluations, FROM_NOISE).evaluations_per_step
     candidates = range(evaluations // (per_step or 1) + 1, 0, -1)
     for steps in candidates:

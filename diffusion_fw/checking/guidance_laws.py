@@ -1,4 +1,4 @@
-"""What every guidance promises: it is a denoiser, whose x_0 and eps still make up x_t."""
+"""The laws of guidances: each is a denoiser, with x_t = alpha x_0 + sigma eps for its prediction."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from diffusion_fw import registry
-from diffusion_fw.checking.findings import Row
-from diffusion_fw.checking.subject import Check, Subject, schedules, verdict
+from diffusion_fw.checking.findings import Row, at_most, verdict
+from diffusion_fw.checking.subject import Check, Subject, schedules
 from diffusion_fw.checking.truth import MIXTURE, normal, start
 from diffusion_fw.denoiser import Denoiser
 from diffusion_fw.guidance.operators import Mask
@@ -34,10 +34,10 @@ class _ExactClassifier:
         return weight.log()
 
 
-def assemble(subject: Subject, denoiser: Denoiser, **knobs: Any) -> Denoiser:
-    """The guidance around a denoiser of the mixture, with everything that one may ask for."""
+def assemble(subject: Subject, denoiser: Denoiser, **overrides: Any) -> Denoiser:
+    """The guidance around a denoiser of the mixture, with everything that its signature may require."""
     schedule = denoiser.schedule
-    changed = Subject(subject.group, subject.name, {**subject.knobs, **knobs})
+    changed = Subject(subject.group, subject.name, {**subject.parameters, **overrides})
     wrapped: Denoiser = changed.assemble(
         denoiser=denoiser,
         schedule=schedule,
@@ -71,12 +71,12 @@ def path(subject: Subject) -> Iterator[Row]:
             sum_ = expand(level.alpha, x) * prediction.x0 + expand(level.sigma, x) * prediction.eps
             size = x.abs() + (expand(level.alpha, x) * prediction.x0).abs()
             gap = max(gap, ((sum_ - x).abs() / size).nan_to_num(nan=torch.inf).max().item())
-        yield Row("alpha x0 + sigma eps", name, f"off by {gap:.0e}", "x_t, to 1e-9", gap <= 1e-9)
+        yield at_most("alpha x0 + sigma eps - x_t", name, gap, 1e-9, "of its size")
 
 
 def unguided(subject: Subject) -> Iterator[Row]:
-    """Where it has a ``scale``, there is one, 1 or 0, at which it returns the prediction that it wraps."""
-    if "scale" not in registry.entry(subject.group, subject.name).knobs:
+    """A ``scale`` of 1, or of 0, gives the prediction that it wraps."""
+    if "scale" not in registry.entry(subject.group, subject.name).parameters:
         return
     plain = MIXTURE.denoiser(registry.build("schedule", "vp"))
     x, level, cond = _inputs(plain.schedule, 0.4)
@@ -90,16 +90,15 @@ def unguided(subject: Subject) -> Iterator[Row]:
 
 
 def batch(subject: Subject) -> Iterator[Row]:
-    """A prediction does not depend on the batch, nor on whether the level is one for all or one for each."""
+    """A prediction depends neither on the batch nor on whether the level is a scalar or one for each example."""
     denoiser = assemble(subject, MIXTURE.denoiser(registry.build("schedule", "vp")))
     x, level, cond = _inputs(denoiser.schedule, 0.4)
     together = denoiser(x, level, cond).x0
     alone = torch.cat([denoiser(x[i : i + 1], level, cond[i : i + 1]).x0 for i in range(len(x))])
-    gap = (alone - together).abs().max().item()
-    yield Row("one prediction alone and in a batch", "vp", f"{gap:.0e} apart", "at most 1e-10 apart", gap <= 1e-10)
+    yield at_most("one prediction alone - in a batch", "vp", (alone - together).abs().max().item(), 1e-10)
     each = level.map(lambda value: value.expand(len(x)))
     gap = (denoiser(x, each, cond).x0 - together).abs().max().item()
-    yield Row("one level and one for each", "vp", f"{gap:.0e} apart", "at most 1e-10 apart", gap <= 1e-10)
+    yield at_most("one level for all - the same for each", "vp", gap, 1e-10)
 
 
 def kept(subject: Subject) -> Iterator[Row]:

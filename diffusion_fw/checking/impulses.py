@@ -1,4 +1,4 @@
-"""The variance of a sampler's output without any sampling error, where the sampler is linear in x_T and its noise."""
+"""The exact variance of the output of a sampler that is linear in x_T and its noise."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from diffusion_fw.samplers.sampler import Sampler
 
 STD = 0.5
 DATA = Gaussian(torch.zeros(1, dtype=torch.float64), STD)
-"""Its denoiser is linear in x, and so is every sampler whose steps don't look at the size of x."""
+"""Its denoiser is linear in x, and so is every sampler whose step sizes don't depend on x."""
 
 
 class Impulses:
@@ -29,10 +29,10 @@ class Impulses:
 
 
 def variance_error(sampler: Sampler, schedule: Schedule) -> float | None:
-    """Var[x_0] / 0.5^2 - 1 on data N(0, 0.5^2), from x_T ~ N(0, sigma_T^2); None where the sampler is not linear.
+    """Var[x_0] / 0.5^2 - 1 on data N(0, 0.5^2), from x_T ~ N(0, sigma_T^2); None if the sampler is not linear.
 
-    The output is a linear function of x_T and of every draw. A batch in which each of them is 1 for one example alone
-    gives all its coefficients at once, and the variance is the sum of their squares.
+    The output is a linear function of x_T and of every draw of noise. A batch in which each of them is 1 for one
+    example alone gives all coefficients at once; the variance is the sum of their squares.
     """
     denoiser = DATA.denoiser(schedule)
     sigma = schedule(torch.ones((), dtype=torch.float64)).sigma

@@ -1,4 +1,4 @@
-"""What every network promises: a map of (x, label, cond) to x's shape that treats each example by itself."""
+"""The laws of networks: (x, label, cond) -> F of x's shape, each example by itself."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from diffusion_fw import registry
-from diffusion_fw.checking.findings import Row
-from diffusion_fw.checking.subject import Check, Subject, verdict
+from diffusion_fw.checking.findings import Row, at_least, at_most, verdict
+from diffusion_fw.checking.subject import Check, Subject
+from diffusion_fw.networks.network import is_class_conditional
 from diffusion_fw.registry import ConfigError
 
 SHAPES = ((2,), (1, 8, 8), (3, 16, 16), (3, 32, 32))
@@ -17,7 +18,7 @@ CLASSES = 3
 
 
 def _network(subject: Subject, shape: tuple[int, ...], outputs: int = 1) -> nn.Module:
-    """The network for examples of a shape, its parameters moved off the zeros at which some begin."""
+    """The network for examples of a shape, with its parameters moved away from a start at zero."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         network: nn.Module = subject.assemble(shape=shape, num_classes=CLASSES, outputs=outputs)
@@ -27,7 +28,7 @@ def _network(subject: Subject, shape: tuple[int, ...], outputs: int = 1) -> nn.M
 
 
 def _accepted(subject: Subject) -> dict[tuple[int, ...], nn.Module]:
-    """The networks for those of the shapes that it takes."""
+    """The network for each of the shapes that it accepts."""
     found: dict[tuple[int, ...], nn.Module] = {}
     for shape in SHAPES:
         try:
@@ -43,7 +44,7 @@ def _inputs(shape: tuple[int, ...], count: int = 3) -> tuple[Tensor, Tensor]:
 
 
 def output(subject: Subject) -> Iterator[Row]:
-    """(B, *shape) -> (B, outputs shape[0], *shape[1:]), finite; at least one kind of data is taken."""
+    """(B, *shape) -> (B, outputs shape[0], *shape[1:]), finite; at least one shape is accepted."""
     accepted = _accepted(subject)
     for shape in accepted:
         x, label = _inputs(shape)
@@ -57,7 +58,7 @@ def output(subject: Subject) -> Iterator[Row]:
             elif not bool(result.isfinite().all()):
                 wrong = "values that are not finite"
             yield verdict("output", f"x {shape}, outputs={outputs}", wrong, f"{wanted}, finite")
-    yield Row("kinds of data that it takes", "", str(len(accepted)), "at least 1", len(accepted) > 0)
+    yield at_least("shapes that it accepts", "", len(accepted), 1)
 
 
 def batch(subject: Subject) -> Iterator[Row]:
@@ -69,19 +70,24 @@ def batch(subject: Subject) -> Iterator[Row]:
             alone = torch.cat([network(x[i : i + 1], label[i : i + 1], None) for i in range(len(x))])
             shifted = network(x, label.flip(0), None)
         gap = (alone - together).abs().max().item() / together.abs().max().item()
-        yield Row(
-            "one example alone and in a batch", f"x {shape}", f"{gap:.0e} apart", "at most 1e-4 apart", gap <= 1e-4
-        )
+        yield at_most("one example alone - in a batch", f"x {shape}", gap, 1e-4, "of its size")
         ignored = torch.equal(shifted[0], together[0])
         yield verdict("time label", f"x {shape}", "ignored" if ignored else None, "changes the output")
 
 
 def classes(subject: Subject) -> Iterator[Row]:
-    """With ``class_conditional`` the class changes the output, and no class is the last of num_classes + 1."""
-    if "class_conditional" not in registry.entry(subject.group, subject.name).knobs:
-        return
-    conditional = Subject(subject.group, subject.name, {**subject.knobs, "class_conditional": True})
-    for shape, network in _accepted(conditional).items():
+    """Declared ``class_conditional``, the class changes the output, and cond=None is num_classes, "no class".
+
+    A parameter of this name is set to true, and then declared by the network.
+    """
+    choosable = "class_conditional" in registry.entry(subject.group, subject.name).parameters
+    changed = {"class_conditional": True} if choosable else {}
+    for shape, network in _accepted(Subject(subject.group, subject.name, {**subject.parameters, **changed})).items():
+        declared = is_class_conditional(network)
+        if choosable:
+            yield verdict("class_conditional", f"x {shape}", None if declared else "False", "True, as it was built")
+        if not declared:
+            continue
         x, label = _inputs(shape)
         with torch.no_grad():
             first, last, none = (
@@ -90,7 +96,7 @@ def classes(subject: Subject) -> Iterator[Row]:
         ignored = torch.equal(first, last)
         yield verdict("class", f"x {shape}", "ignored" if ignored else None, "changes the output")
         wrong = None if torch.allclose(last, none) else "another output"
-        yield verdict("cond=None", f"x {shape}", wrong, f"as class {CLASSES}, no class")
+        yield verdict("cond=None", f"x {shape}", wrong, f"that of class {CLASSES}, no class")
 
 
 def gradients(subject: Subject) -> Iterator[Row]:

@@ -1,4 +1,4 @@
-"""What every parameterization promises: F determines x_0 and eps, and the network's inputs are finite."""
+"""The laws of parameterizations: F determines x_0 and eps; the network's inputs are finite and tell levels apart."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 import torch
 
-from diffusion_fw.checking.findings import Row
-from diffusion_fw.checking.schedule_laws import noisy_times
-from diffusion_fw.checking.subject import Check, Subject, schedules, verdict
+from diffusion_fw.checking.findings import Row, at_most, verdict
+from diffusion_fw.checking.schedule_laws import all_times
+from diffusion_fw.checking.subject import Check, Subject, schedules
 from diffusion_fw.process.parameterization import Parameterization
 from diffusion_fw.process.schedule import Schedule
 
@@ -17,7 +17,7 @@ DIMENSIONS = 5
 EPSILON = 2.0**-52
 
 
-def _subject_on(subject: Subject, schedule: Schedule) -> Parameterization:
+def _assembled(subject: Subject, schedule: Schedule) -> Parameterization:
     built: Parameterization = subject.assemble(schedule=schedule, **FACTS)
     return built
 
@@ -26,12 +26,11 @@ def round_trip(subject: Subject) -> Iterator[Row]:
     """(x_0, eps) -> F -> (x_0, eps) wherever D is not 0, on every schedule."""
     generator = torch.Generator().manual_seed(0)
     for name, schedule in schedules().items():
-        parameterization = _subject_on(subject, schedule)
-        t = noisy_times(schedule)
-        level = schedule(torch.cat([t.new_zeros(1), t]))
+        parameterization = _assembled(subject, schedule)
+        level = schedule(all_times(schedule))
         kept = parameterization.solvable(level)
         level = level[kept]
-        x0, eps = (torch.randn(len(level.t), DIMENSIONS, dtype=torch.float64, generator=generator) for _ in range(2))
+        x0, eps = (torch.randn(len(level), DIMENSIONS, dtype=torch.float64, generator=generator) for _ in range(2))
         x = level.alpha[:, None] * x0 + level.sigma[:, None] * eps
         where = f"{name}, all {len(kept)} levels"
         if not bool(kept.all()):
@@ -45,20 +44,22 @@ def round_trip(subject: Subject) -> Iterator[Row]:
         p, q, r, s = parameterization.inverse(level)
         size_x0 = (p[:, None] * x).abs() + (q[:, None] * output).abs() + x0.abs()
         size_eps = (r[:, None] * x).abs() + (s[:, None] * output).abs() + eps.abs()
-        gap = max(
+        error = max(
             ((found - wanted).abs() / size).nan_to_num(nan=torch.inf).max().item()
             for found, wanted, size in ((found_x0, x0, size_x0), (found_eps, eps, size_eps))
         )
-        found = f"off by {gap / EPSILON:.0f} roundings"
-        yield Row("x_0 and eps from F", where, found, "at most 32 roundings of float64", gap <= 32 * EPSILON)
+        yield at_most("error of x_0 and eps from F", where, error / EPSILON, 32, "roundings of float64", digits=".0f")
 
 
 def inputs(subject: Subject) -> Iterator[Row]:
-    """c_in > 0 and the label are finite float64 of t's shape at every level; the label rises with the noise."""
+    """c_in > 0 and the label are finite float64 of t's shape at every level.
+
+    The label never falls with the noise, and rises strictly over the smallest noisy time and eleven even ones.
+    """
     for name, schedule in schedules().items():
-        t = noisy_times(schedule)
-        level = schedule(torch.cat([t.new_zeros(1), t]))
-        c_in, label = _subject_on(subject, schedule).input(level)
+        parameterization = _assembled(subject, schedule)
+        level = schedule(all_times(schedule))
+        c_in, label = parameterization.input(level)
         wrong = None
         for what, value in (("c_in", c_in), ("label", label)):
             if value.shape != level.t.shape or value.dtype != torch.float64:
@@ -69,13 +70,17 @@ def inputs(subject: Subject) -> Iterator[Row]:
             wrong = "c_in not positive"
         if wrong is None and not bool((label.diff() >= 0).all()):
             wrong = "a label that falls with the noise"
+        even = schedule.snap(torch.linspace(0, 1, 12, dtype=torch.float64))
+        even[1] = schedule.t_min
+        if wrong is None and not bool((parameterization.input(schedule(even))[1].diff() > 0).all()):
+            wrong = "one label for several levels"
         yield verdict("network's inputs", name, wrong, "finite, c_in positive, label rising")
 
 
 def shapes(subject: Subject) -> Iterator[Row]:
-    """The coefficients are float64 and of t's shape, scalar or one per example, and both ways agree."""
+    """The coefficients are float64 of t's shape, the same for one time as for several."""
     schedule = schedules()["vp"]
-    parameterization = _subject_on(subject, schedule)
+    parameterization = _assembled(subject, schedule)
     t = torch.tensor([0.2, 0.7], dtype=torch.float64)
     together = torch.stack(parameterization.coefficients(schedule(t)))
     single = torch.stack([torch.stack(parameterization.coefficients(schedule(value))) for value in t], dim=1)

@@ -1,4 +1,4 @@
-"""What every sampler promises, measured on a mixture whose denoiser and probability flow are known."""
+"""The laws of samplers, measured on a mixture whose exact denoiser and probability flow are known."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from torch import Tensor
 
 from diffusion_fw import registry
 from diffusion_fw.checking import convergence
-from diffusion_fw.checking.findings import Row
+from diffusion_fw.checking.findings import Row, at_least, at_most, reported, verdict
 from diffusion_fw.checking.impulses import variance_error
-from diffusion_fw.checking.subject import Check, Subject, schedules, verdict
+from diffusion_fw.checking.subject import Check, Subject, schedules
 from diffusion_fw.checking.truth import MIXTURE, normal, start
 from diffusion_fw.checking.two_sample import energy_test
 from diffusion_fw.denoiser import Denoiser
@@ -38,9 +38,20 @@ COMPARED = 1000
 FALSE_ALARMS = 0.001
 """How often the two-sample test fails a sampler of the exact distribution."""
 
+# The properties that the page of the documentation shows.
+DECLARED, ORDER, ALTERNATING = "declared order", "order", "order on alternating steps"
+MEAN, COVARIANCE = f"error of the mean of {SAMPLES} samples", f"error of the covariance of {SAMPLES} samples"
+TWO_SAMPLE = f"p of a two-sample test, n = {COMPARED}"
+VARIANCE = "error of the variance of N(0, 0.5^2)"
+
+
+def error_within(evaluations: int) -> str:
+    """The property of the error that so many evaluations leave."""
+    return f"error within {evaluations} evaluations"
+
 
 class Counted:
-    """A denoiser that counts how often it is asked."""
+    """A denoiser that counts its evaluations."""
 
     def __init__(self, denoiser: Denoiser) -> None:
         self.denoiser, self.schedule, self.calls = denoiser, denoiser.schedule, 0
@@ -68,13 +79,13 @@ def _build(subject: Subject) -> convergence.Build:
 
 
 def _many(subject: Subject, steps: int) -> int:
-    """So many steps; a sampler that finds its own is exact at any number, and gets few."""
+    """So many steps; few for an adaptive sampler, which is exact at any number."""
     own = subject.build(steps=STEPS).evaluations_per_step is None
     return STEPS if own else steps
 
 
 def _run(sampler: Sampler, x: Tensor, schedule: Schedule | None = None, seed: int = 0) -> list[Step]:
-    """The steps from x, with noise of which every example's is its own."""
+    """The steps from x, with noise seeded for each example."""
     denoiser = MIXTURE.denoiser(schedule or registry.build("schedule", "vp"))
     with torch.no_grad():
         return list(sampler.trajectory(denoiser, x, noise=SampleNoise(seed, range(len(x)))))
@@ -84,28 +95,33 @@ def order(subject: Subject) -> Iterator[Row]:
     """The declared order of convergence to the probability flow is the measured one."""
     sampler = subject.build(steps=STEPS)
     declared = sampler.order
-    if sampler.stochastic and declared is not None:
-        yield Row("order", "", f"{declared} declared", "None of a stochastic sampler", False)
-        return
     if declared is None:
-        yield Row("order", "", "none declared")
+        yield Row(DECLARED, "", "none")
         return
-    wanted = f"the declared {declared}, within {ORDER_TOLERANCE}"
+    if sampler.stochastic:
+        yield Row(DECLARED, "", str(declared), "None for a stochastic sampler", False, value=declared)
+        return
+    yield reported(DECLARED, "", declared, digits="d")
     for name, schedule in _paths().items():
         if refusal := _refusal(subject.build(steps=STEPS, grid=convergence.FROM_SIGNAL), schedule):
-            yield Row("order", name, f"refused: {refusal}")
+            yield Row(ORDER, name, f"refused: {refusal}")
             continue
-        found = convergence.order(_build(subject), schedule)
-        yield Row("order", name, f"{found:.2f}", wanted, abs(found - declared) <= ORDER_TOLERANCE)
-    found = convergence.order(_build(subject), registry.build("schedule", "vp"), convergence.FROM_SIGNAL_ALTERNATING)
+        yield _order(ORDER, name, convergence.order(_build(subject), schedule), declared)
+    schedule = registry.build("schedule", "vp")
+    found = convergence.order(_build(subject), schedule, convergence.FROM_SIGNAL_ALTERNATING)
     if sampler.needs_smooth_grid:
-        yield Row("order on alternating steps", "vp", f"{found:.2f}, and needs smooth grids as declared")
+        yield reported(ALTERNATING, "vp", found, "on a sampler that declares needs_smooth_grid", digits=".2f")
         return
-    yield Row("order on alternating steps", "vp", f"{found:.2f}", wanted, abs(found - declared) <= ORDER_TOLERANCE)
+    yield _order(ALTERNATING, "vp", found, declared)
+
+
+def _order(what: str, where: str, found: float, declared: int) -> Row:
+    wanted, right = f"the declared {declared}, within {ORDER_TOLERANCE}", abs(found - declared) <= ORDER_TOLERANCE
+    return Row(what, where, f"{found:.2f}", wanted, right, found, ORDER_TOLERANCE)
 
 
 def distance_to_the_flow(subject: Subject) -> Iterator[Row]:
-    """A deterministic sampler approaches the exact probability flow; its error after some evaluations."""
+    """A deterministic sampler approaches the exact probability flow; its error after some evaluations is reported."""
     sampler = subject.build(steps=STEPS)
     if sampler.stochastic:
         return
@@ -113,17 +129,14 @@ def distance_to_the_flow(subject: Subject) -> Iterator[Row]:
     if sampler.evaluations_per_step is not None:
         for evaluations in convergence.EVALUATIONS:
             point = convergence.most_within(_build(subject), schedule, evaluations)
-            found = "takes more evaluations" if point is None else f"{point.error:.2e} ({point.steps} steps)"
-            yield Row(f"error after {evaluations} evaluations", "vp", found)
+            if point is None:
+                yield Row(error_within(evaluations), "vp", "takes more evaluations")
+            else:
+                yield reported(error_within(evaluations), "vp", point.error, digits=".2e", steps=point.steps)
     steps = _many(subject, convergence.ORDER_STEPS[0])
     point = convergence.measure(_build(subject), schedule, steps, convergence.FROM_NOISE)
-    yield Row(
-        "distance to the exact flow",
-        f"vp, {steps} steps, {point.evaluations} evaluations",
-        f"{point.error:.2e}",
-        f"at most {FLOW_TOLERANCE}",
-        point.error <= FLOW_TOLERANCE,
-    )
+    where = f"vp, {point.evaluations} evaluations"
+    yield at_most("distance to the exact flow", where, point.error, FLOW_TOLERANCE, digits=".2e", steps=steps)
 
 
 def samples(subject: Subject, count: int = SAMPLES) -> Tensor:
@@ -139,31 +152,21 @@ def samples(subject: Subject, count: int = SAMPLES) -> Tensor:
 
 def distribution(subject: Subject) -> Iterator[Row]:
     """Samples have the mixture's mean and covariance, and pass a two-sample test against it."""
-    x, where = samples(subject), f"vp, {_many(subject, SAMPLE_STEPS)} steps"
+    x, steps = samples(subject), _many(subject, SAMPLE_STEPS)
     centred = x - x.mean(0)
     products = torch.einsum("bi,bj->bij", centred, centred)
     for what, found, exact, spread in (
-        ("mean", x.mean(0), MIXTURE.mean, x.std(0)),
-        ("covariance", products.mean(0), MIXTURE.covariance, products.std(0)),
+        (MEAN, x.mean(0), MIXTURE.mean, x.std(0)),
+        (COVARIANCE, products.mean(0), MIXTURE.covariance, products.std(0)),
     ):
-        error = spread / math.sqrt(len(x))
-        excess = (found - exact).abs() - STANDARD_ERRORS * error
-        yield Row(
-            f"{what} of {SAMPLES} samples",
-            where,
-            f"off by {(found - exact).abs().max().item():.4f}",
-            f"within {STANDARD_ERRORS:g} standard errors of {error.max().item():.4f}, and {BIAS}",
-            bool((excess <= BIAS).all()),
-        )
-    exact = MIXTURE.sample(COMPARED, torch.Generator().manual_seed(2))
-    energy, p = energy_test(x[:COMPARED], exact)
-    yield Row(
-        f"two-sample test, n = {COMPARED}",
-        where,
-        f"energy distance {energy:.4f}, p = {p:.3f}",
-        f"p above {FALSE_ALARMS}, the rate of false alarms",
-        p > FALSE_ALARMS,
-    )
+        error, bound = (found - exact).abs(), STANDARD_ERRORS * spread / math.sqrt(len(x)) + BIAS
+        largest, right = error.max().item(), bool((error <= bound).all())
+        wanted = f"at most {STANDARD_ERRORS:g} standard errors and {BIAS}, {bound.max().item():.4f}"
+        yield Row(what, "vp", f"{largest:.4f}", wanted, right, largest, bound.max().item(), steps=steps)
+    energy, p = energy_test(x[:COMPARED], MIXTURE.sample(COMPARED, torch.Generator().manual_seed(2)))
+    shown = f"{p:.3f}, for an energy distance of {energy:.4f}"
+    wanted = f"above {FALSE_ALARMS}, the rate of false alarms"
+    yield Row(TWO_SAMPLE, "vp", shown, wanted, p > FALSE_ALARMS, p, FALSE_ALARMS, steps=steps)
 
 
 def variance(subject: Subject) -> Iterator[Row]:
@@ -173,23 +176,18 @@ def variance(subject: Subject) -> Iterator[Row]:
         variance_error(subject.build(steps=count, grid=LogSNR(log_snr_max=7.0)), schedule)
         for count in (steps // 2, steps)
     )
-    where = f"vp, {steps // 2} and {steps} steps"
     if coarse is None or fine is None:
-        yield Row("variance of N(0, 0.5^2)", where, "not measured: not linear in x and the noise")
+        yield Row(VARIANCE, "vp", "not measured: not linear in x and the noise", steps=steps)
         return
     # Without the part that falls as 1 / steps.
     limit = 2 * fine - coarse
-    yield Row(
-        "variance of N(0, 0.5^2)",
-        where,
-        f"off by {fine:+.2%}, extrapolated {limit:+.2%}",
-        f"extrapolated within {VARIANCE_TOLERANCE:.1%}",
-        abs(limit) <= VARIANCE_TOLERANCE,
-    )
+    found = f"{limit:+.2%} extrapolated, {fine:+.2%} measured"
+    wanted, right = f"at most {VARIANCE_TOLERANCE:.1%} extrapolated", abs(limit) <= VARIANCE_TOLERANCE
+    yield Row(VARIANCE, "vp", found, wanted, right, limit, VARIANCE_TOLERANCE, steps=steps)
 
 
 def randomness(subject: Subject) -> Iterator[Row]:
-    """The same seed gives the same sample to the bit, all noise is drawn by ``noise``, and only if declared."""
+    """The same seed gives the same sample to the bit; all noise comes from ``noise``, and only if declared."""
     sampler, x = subject.build(steps=STEPS), normal(8)
     state = torch.get_rng_state()
     first, second, other = (_run(sampler, x, seed=seed)[-1].x for seed in (0, 0, 1))
@@ -223,7 +221,7 @@ def kept(subject: Subject) -> Iterator[Row]:
 
 
 def _device(sampler: Sampler, x: Tensor) -> Row:
-    """On an accelerator where there is one; else on the device that has shapes and no values, if they suffice."""
+    """On an accelerator if there is one; else on the meta device, which has shapes without values."""
     device = "cuda" if torch.cuda.is_available() else "meta"
     denoiser = MIXTURE.denoiser(registry.build("schedule", "vp"))
     try:
@@ -241,12 +239,11 @@ def batch(subject: Subject) -> Iterator[Row]:
     together = _run(sampler, x)[-1].x
     denoiser = MIXTURE.denoiser(registry.build("schedule", "vp"))
     alone = torch.cat([sampler(denoiser, x[i : i + 1], noise=SampleNoise(0, [i])) for i in range(len(x))])
-    gap = (alone - together).abs().max().item()
-    yield Row("one sample alone and in a batch", "vp", f"{gap:.0e} apart", "at most 1e-10 apart", gap <= 1e-10)
+    yield at_most("one sample alone - in a batch", "vp", (alone - together).abs().max().item(), 1e-10)
 
 
 def end_points(subject: Subject) -> Iterator[Row]:
-    """On every schedule it gives finite samples at t = 0, or refuses when built and when run."""
+    """On every schedule it gives finite samples at t = 0, or both check() and sampling refuse."""
     sampler, ran = subject.build(steps=STEPS), 0
     for name, schedule in schedules().items():
         x = start(schedule(torch.ones((), dtype=torch.float64)))
@@ -254,7 +251,7 @@ def end_points(subject: Subject) -> Iterator[Row]:
         try:
             steps = _run(sampler, x, schedule)
         except ConfigError as error:
-            wrong = None if refusal else f"check() is silent, but sampling is refused: {error}"
+            wrong = None if refusal else f"check() passes, but sampling is refused: {error}"
             yield verdict("end points", name, wrong, "finite at t = 0, or refused")
             continue
         except Exception as error:
@@ -268,11 +265,22 @@ def end_points(subject: Subject) -> Iterator[Row]:
         else:
             wrong = None if steps[-1].t == 0 else f"the last step at t = {steps[-1].t:g}"
         yield verdict("end points", name, wrong, "finite at t = 0, or refused")
-    yield Row("schedules that it runs on", "", str(ran), "at least 1", ran > 0)
+    yield at_least("schedules that it runs on", "", ran, 1)
+
+
+def few_steps(subject: Subject) -> Iterator[Row]:
+    """One to five steps give finite samples, or are refused."""
+    for count in range(1, 6):
+        try:
+            steps = _run(subject.build(steps=count), normal(8))
+        except ConfigError:
+            continue
+        wrong = None if bool(steps[-1].x.isfinite().all()) else "values that are not finite"
+        yield verdict("few steps", f"vp, {count} steps", wrong, "finite samples, or refused")
 
 
 def trajectory(subject: Subject) -> Iterator[Row]:
-    """``steps`` Steps at the grid's times, which count their evaluations truly; no steps at all are refused."""
+    """``steps`` Steps at the grid's times, with true counts of evaluations; steps=0 is refused."""
     sampler = subject.build(steps=STEPS)
     schedule = registry.build("schedule", "vp")
     denoiser = Counted(MIXTURE.denoiser(schedule))
@@ -302,20 +310,21 @@ def trajectory(subject: Subject) -> Iterator[Row]:
 
 
 def gradients(subject: Subject) -> Iterator[Row]:
-    """A caller who records gradients gets them through all steps."""
+    """Gradients pass through all steps."""
     x = normal(8).requires_grad_()
     denoiser = MIXTURE.denoiser(registry.build("schedule", "vp"))
     steps = list(subject.build(steps=STEPS).trajectory(denoiser, x, noise=SampleNoise(0, range(8))))
     wrong = None
     if not steps[-1].x.requires_grad:
         wrong = "cut off"
-    elif not bool(torch.autograd.grad(steps[-1].x.sum(), x)[0].isfinite().all()):
-        wrong = "not finite"
-    yield verdict("gradient of x_0 by x_T", "vp", wrong, "finite")
+    else:
+        (gradient,) = torch.autograd.grad(steps[-1].x.sum(), x)
+        wrong = None if bool(gradient.isfinite().all()) and bool((gradient != 0).any()) else "zero or not finite"
+    yield verdict("gradient of x_0 by x_T", "vp", wrong, "finite, not zero")
 
 
 def inversion(subject: Subject) -> Iterator[Row]:
-    """Where it encodes, sampling leads the code back to x_0."""
+    """Sampling from the code of x_0 leads back to x_0, if it encodes."""
     x0 = MIXTURE.sample(8, torch.Generator().manual_seed(0))
     denoiser = MIXTURE.denoiser(registry.build("schedule", "vp"))
     grid: Grid = LogSNR(log_snr_max=7.0)
@@ -326,7 +335,7 @@ def inversion(subject: Subject) -> Iterator[Row]:
         yield Row("encoding", "", "none")
         return
     gap = (sampler(denoiser, code) - x0).abs().max().item()
-    yield Row("x_0 encoded and sampled again", "vp", f"{gap:.1e} apart", "at most 0.05 apart", gap <= 0.05)
+    yield at_most("x_0 encoded and sampled - x_0", "vp", gap, 0.05, digits=".1e")
 
 
 CHECKS: tuple[Check, ...] = (
@@ -338,6 +347,7 @@ CHECKS: tuple[Check, ...] = (
     kept,
     batch,
     end_points,
+    few_steps,
     trajectory,
     gradients,
     inversion,

@@ -1,4 +1,4 @@
-"""The component under test, and how each check asks for it anew."""
+"""The component that is checked, and how each check builds it."""
 
 from __future__ import annotations
 
@@ -14,33 +14,33 @@ from diffusion_fw.registry import ConfigError
 
 @dataclass(frozen=True)
 class Subject:
-    """A name of a group with knobs; what only a caller can pass comes from the check, if the signature asks for it."""
+    """A registered name of a group with some of its parameters."""
 
     group: str
     name: str
-    knobs: Mapping[str, Any] = field(default_factory=dict)
+    parameters: Mapping[str, Any] = field(default_factory=dict)
 
     def build(self, **overrides: Any) -> Any:
-        """The component with some of its knobs changed."""
-        return registry.build(self.group, self.name, **{**self.knobs, **overrides})
+        """The component with some of its parameters changed."""
+        return registry.build(self.group, self.name, **{**self.parameters, **overrides})
 
     def assemble(self, **facts: Any) -> Any:
-        """The component with those of the facts that its signature asks for and its knobs don't give."""
-        parameters = registry.entry(self.group, self.name).parameters
+        """The component with those facts that its signature has as Runtime parameters and that are not given yet."""
+        signature = registry.entry(self.group, self.name).parameters
         wanted = {
             key: value
             for key, value in facts.items()
-            if key not in self.knobs and key in parameters and registry.is_runtime(parameters[key].annotation)
+            if key not in self.parameters and key in signature and registry.is_runtime(signature[key].annotation)
         }
         return self.build(**wanted)
 
 
 Check = Callable[[Subject], Iterator[Row]]
-"""One property: yields what it finds about the component."""
+"""One law: yields its findings about the component."""
 
 
 def schedules() -> dict[str, Schedule]:
-    """Every registered schedule that needs no knobs, and a table and a path without signal at t = 1."""
+    """Every registered schedule without required parameters, and a table that ends in pure noise."""
     found = {}
     for name in registry.names("schedule"):
         try:
@@ -49,8 +49,3 @@ def schedules() -> dict[str, Schedule]:
             continue
     found["linear, zero_terminal_snr"] = registry.build("schedule", "linear", zero_terminal_snr=True)
     return found
-
-
-def verdict(what: str, where: str, wrong: str | None, wanted: str) -> Row:
-    """A row that fails with what is wrong, if anything."""
-    return Row(what, where, wrong or "as wanted", wanted, wrong is None)

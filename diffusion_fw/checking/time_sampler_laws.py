@@ -1,4 +1,4 @@
-"""What every time sampler promises: noisy times from the generator alone, unbiased where it weighs them."""
+"""The laws of time samplers: noisy times from the generator alone, with weights that keep the loss unbiased."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from diffusion_fw import registry
-from diffusion_fw.checking.findings import Row
-from diffusion_fw.checking.subject import Check, Subject, schedules, verdict
+from diffusion_fw.checking.findings import Row, at_least, at_most, verdict
+from diffusion_fw.checking.subject import Check, Subject, schedules
 from diffusion_fw.objectives.time_sampler import TimeSampler
 from diffusion_fw.process.schedule import Schedule
 from diffusion_fw.registry import ConfigError
@@ -23,7 +23,7 @@ def _draw(sampler: TimeSampler, schedule: Schedule, count: int = COUNT, seed: in
 
 
 def _accepted(subject: Subject) -> dict[str, Schedule]:
-    """The schedules on which it draws."""
+    """The schedules from which it draws."""
     found = {}
     for name, schedule in schedules().items():
         try:
@@ -48,11 +48,11 @@ def times(subject: Subject) -> Iterator[Row]:
             elif not torch.allclose(schedule.snap(t), t, rtol=0, atol=1e-12):
                 wrong = "times between the rows of the table"
         yield verdict("times", name, wrong, f"in [{schedule.t_min:g}, 1], float64")
-    yield Row("schedules that it draws from", "", str(len(accepted)), "at least 1", len(accepted) > 0)
+    yield at_least("schedules that it draws from", "", len(accepted), 1)
 
 
 def randomness(subject: Subject) -> Iterator[Row]:
-    """The same generator gives the same times, another one others, and no other randomness is used."""
+    """The same generator gives the same times, another one gives others, and no other randomness is used."""
     name, schedule = next(iter(_accepted(subject).items()))
     state = torch.get_rng_state()
     first, second, other = (_draw(subject.build(), schedule, seed=seed) for seed in (0, 0, 1))
@@ -72,23 +72,21 @@ def _distance(t: Tensor, reference: Tensor) -> float:
 
 
 def stratification(subject: Subject) -> Iterator[Row]:
-    """With ``stratified`` a batch of n covers the same distribution evenly: no fraction is off by more than 1 / n."""
-    if "stratified" not in registry.entry(subject.group, subject.name).knobs:
+    """A batch of n with ``stratified`` covers the same distribution evenly: no fraction is off by more than 1 / n."""
+    if "stratified" not in registry.entry(subject.group, subject.name).parameters:
         return
     name, schedule = next(iter(_accepted(subject).items()))
     reference = _draw(subject.build(stratified=True), schedule, 1 << 16)
-    found = _distance(_draw(subject.build(stratified=True), schedule, 64), reference)
-    yield Row("stratified batch of 64", name, f"off by {found:.4f}", "at most 1 / 64", found <= 1 / 64 + 2.0**-16)
-    found = _distance(_draw(subject.build(stratified=False), schedule), reference)
+    distance = _distance(_draw(subject.build(stratified=True), schedule, 64), reference)
+    yield at_most("distribution of a stratified batch of 64", name, distance, 1 / 64 + 2.0**-16, digits=".4f")
+    distance = _distance(_draw(subject.build(stratified=False), schedule), reference)
     # Kolmogorov's 99.9% quantile.
     bound = 1.95 * math.sqrt(1 / COUNT + 2.0**-16)
-    yield Row(
-        "independent times", name, f"off by {found:.4f}", f"the same distribution, to {bound:.4f}", found <= bound
-    )
+    yield at_most("distribution of independent times", name, distance, bound, digits=".4f")
 
 
 def weights(subject: Subject) -> Iterator[Row]:
-    """A weight is 1 over the relative density of its time: the mean over draws is 1, also after learning."""
+    """A weight is 1 over the relative density of its time: its mean over draws is 1, also after learning."""
     name, schedule = next(iter(_accepted(subject).items()))
     sampler = subject.build()
     for _ in range(20):
@@ -97,15 +95,14 @@ def weights(subject: Subject) -> Iterator[Row]:
     t = _draw(sampler, schedule, seed=1)
     weight = sampler.weight(t)
     bound = 5 * weight.std().item() / math.sqrt(COUNT) + 1e-9
-    gap = abs(weight.mean().item() - 1)
-    yield Row("mean weight of the drawn times", name, f"1 off by {gap:.3f}", f"1, to {bound:.3f}", gap <= bound)
+    yield at_most("mean weight of the drawn times - 1", name, abs(weight.mean().item() - 1), bound, digits=".3f")
     wrong = None if weight.shape == t.shape and bool((weight > 0).all()) else "not positive or not of t's shape"
     yield verdict("weights", name, wrong, "positive, of t's shape")
     copy = subject.build()
     _draw(copy, schedule, count=2)
     copy.load_state_dict(sampler.state_dict())
     wrong = None if torch.equal(_draw(copy, schedule), _draw(sampler, schedule)) else "other times"
-    yield verdict("draws after state_dict and back", name, wrong, "the same times")
+    yield verdict("draws after saving and loading its state", name, wrong, "the same times")
 
 
 CHECKS: tuple[Check, ...] = (times, randomness, stratification, weights)

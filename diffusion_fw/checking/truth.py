@@ -1,4 +1,4 @@
-"""The closed-form problem on which samplers are judged: a mixture of three Gaussians in the plane, its flow known."""
+"""The closed-form problem on which samplers are checked: a mixture of three Gaussians in the plane and its flow."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def start(level: NoiseLevel, count: int = 8, seed: int = 0) -> Tensor:
 
 @functools.lru_cache(maxsize=64)
 def flow(schedule: Schedule, first: float, last: float) -> Tensor:
-    """Where the mixture's probability flow leads ``start`` from time ``first`` to ``last``; to twelve digits."""
+    """``start`` moved along the mixture's probability flow from time ``first`` to ``last``, to twelve digits."""
     levels = schedule(torch.tensor([first, last], dtype=torch.float64))
     begin, end = levels.unbind()
     u = start(begin) / expand(radius(begin), start(begin))

@@ -9,8 +9,8 @@ from torch import Tensor
 def energy_test(x: Tensor, y: Tensor, permutations: int = 999, seed: int = 0) -> tuple[float, float]:
     """The energy distance 2 E|X - Y| - E|X - X'| - E|Y - Y'| of x (n, D) and y (m, D), and its p-value.
 
-    Szekely and Rizzo 2004. The p-value is the share of random relabellings, x and y among them, whose distance is as
-    large: for two samples of one distribution it is below a with probability a.
+    Szekely & Rizzo 2004. The p-value is the share of random relabellings, the given one included, whose distance is at
+    least as large. For two samples of one distribution p <= a has probability a.
     """
     points = torch.cat([x, y]).float()
     distances = torch.cdist(points, points)

@@ -1,4 +1,4 @@
-"""What every variance of the reverse step promises: a finite logarithm on every chain, learned or not as it says."""
+"""The laws of variances of the reverse step: finite logarithms on every chain; a logit is used exactly if declared."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from diffusion_fw import registry
-from diffusion_fw.checking.findings import Row
-from diffusion_fw.checking.subject import Check, Subject, schedules, verdict
+from diffusion_fw.checking.findings import Row, verdict
+from diffusion_fw.checking.subject import Check, Subject, schedules
 from diffusion_fw.process.variance import log_variances
 from diffusion_fw.registry import ConfigError
 
@@ -18,7 +18,7 @@ SHAPE = (STEPS, 3, 4, 4)
 
 
 def log_variance(subject: Subject) -> Iterator[Row]:
-    """Finite on every step of every schedule, for logits of usual size, of a shape that goes with x."""
+    """Finite on every step of every schedule for logits in [-1, 1], float64, of a shape that broadcasts with x."""
     variance, logit = subject.build(), _logit(subject)
     for name, schedule in schedules().items():
         levels = schedule(registry.build("grid", "uniform")(STEPS, schedule))
@@ -31,11 +31,11 @@ def log_variance(subject: Subject) -> Iterator[Row]:
             wrong = str(found.dtype)
         elif not bool(found.isfinite().all()):
             wrong = "not finite"
-        yield verdict("log variance", name, wrong, "finite, to go with x")
+        yield verdict("log variance", name, wrong, "finite, float64, of a shape that broadcasts with x")
 
 
 def outputs(subject: Subject) -> Iterator[Row]:
-    """It uses the network's logit exactly if it says so, element by element, and refuses to do without."""
+    """The network's logit is used if ``outputs`` is 2, element by element, and is then required; else it is ignored."""
     variance = subject.build()
     schedule = schedules()["linear"]
     levels = schedule(registry.build("grid", "uniform")(STEPS, schedule))
@@ -44,7 +44,7 @@ def outputs(subject: Subject) -> Iterator[Row]:
     yield verdict("outputs", "", wrong, "1, or 2 with a logit")
     if variance.outputs == 1:
         same = torch.equal(variance.log_variance(steps, None), variance.log_variance(steps, torch.ones(SHAPE)))
-        yield verdict("a logit that it does not ask for", "", None if same else "changes it", "changes nothing")
+        yield verdict("a logit that it does not use", "", None if same else "changes it", "changes nothing")
         return
     logit = torch.zeros(SHAPE, dtype=torch.float64, requires_grad=True)
     found = variance.log_variance(steps, logit)
@@ -52,8 +52,8 @@ def outputs(subject: Subject) -> Iterator[Row]:
     if wrong is None:
         (gradient,) = torch.autograd.grad(found[1, 2, 3, 0], logit)
         own = gradient[1, 2, 3, 0].abs()
-        wrong = None if own > 0 and gradient.abs().sum() == own else "of other places"
-    yield verdict("gradient by the logit", "", wrong, "of the same place alone")
+        wrong = None if own > 0 and gradient.abs().sum() == own else "with respect to other elements"
+    yield verdict("gradient of an element", "", wrong, "with respect to its own logit alone")
     try:
         variance.log_variance(steps, None)
         wrong = "accepted"

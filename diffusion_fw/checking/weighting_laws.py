@@ -1,4 +1,4 @@
-"""What every weighting promises: a finite weight, never negative, at every level."""
+"""The laws of weightings: a finite weight, never negative, at every level."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 import torch
 
-from diffusion_fw.checking.findings import Row
+from diffusion_fw.checking.findings import Row, at_least, verdict
 from diffusion_fw.checking.schedule_laws import noisy_times
-from diffusion_fw.checking.subject import Check, Subject, schedules, verdict
+from diffusion_fw.checking.subject import Check, Subject, schedules
 from diffusion_fw.registry import ConfigError
 
 SPACES = ("native", "eps", "x0")
@@ -36,11 +36,11 @@ def weights(subject: Subject) -> Iterator[Row]:
         elif not bool((weight > 0).any()):
             wrong = "0 everywhere"
         yield verdict("weights", name, wrong, "finite and >= 0")
-    yield Row("schedules that it weighs", "", str(ran), "at least 1", ran > 0)
+    yield at_least("schedules that it weighs", "", ran, 1)
 
 
 def space(subject: Subject) -> Iterator[Row]:
-    """It says whose squared error it weighs."""
+    """It declares which squared error it multiplies."""
     found = subject.assemble(schedule=schedules()["vp"], data_std=0.5).space
     yield verdict("space", "", None if found in SPACES else repr(found), f"one of {', '.join(SPACES)}")
 

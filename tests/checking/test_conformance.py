@@ -38,11 +38,11 @@ def test_a_failure_is_an_assertion_that_carries_the_report(registered):
 
 def test_the_line_for_pytest_fails_as_the_check_does(registered):
     name = registered("weighting", Negative)
-    with pytest.raises(dfw.checking.CheckFailed, match="weighting=broken breaks its word"):
+    with pytest.raises(dfw.checking.CheckFailed, match="weighting=broken fails its checks"):
         dfw.checking.test("weighting", name)()
 
 
-def test_a_name_or_knob_that_does_not_exist_is_refused_as_anywhere():
+def test_an_unknown_name_or_parameter_is_refused():
     with pytest.raises(dfw.ConfigError, match="did you mean 'min_snr'"):
         dfw.checking.check("weighting", "min_snrr")
     with pytest.raises(dfw.ConfigError, match="did you mean 'gamma'"):

@@ -9,7 +9,6 @@ import pytest
 import torch
 
 import diffusion_fw as dfw
-from diffusion_fw.process.transition import posterior
 
 T = torch.tensor([1e-4, 0.02, 0.3, 0.5, 0.81, 0.999], dtype=torch.float64)
 
@@ -158,15 +157,9 @@ def test_no_log_snr_leads_between_the_last_rows_of_a_table_with_zero_terminal_sn
     assert table.time(torch.tensor([last - 0.1, last - 50, -math.inf])).tolist() == [0.9, 0.9, 1.0]
 
 
-@pytest.mark.parametrize("name", ["linear", "cosine", "ncsn"])
-def test_the_elbo_weights_of_a_table_are_those_of_its_posteriors(name):
-    """L_{k-1} = c_x0^2 / (2 var_small) |x_0 - x_0_hat|^2 (Ho et al. 2020, equation 8), times T for a uniform row."""
-    table = dfw.build("schedule", name, num_steps=50)
-    rows = table.table
-    step = posterior(rows[2:], rows[1:-1])
-    expected = 50 * step.c_x0.square() / (2 * step.var_small)
-    torch.testing.assert_close(table.elbo_weight(rows.t[2:]), expected, rtol=1e-9, atol=0)
-    assert table.elbo_weight(rows.t[1]).item() == pytest.approx(25 / rows.sigma[1].item() ** 2)
+def test_a_table_has_no_rates_and_names_a_schedule_that_has():
+    with pytest.raises(dfw.ConfigError, match="schedule=vp"):
+        dfw.build("schedule", "linear").rates(torch.tensor([0.5]))
 
 
 def test_the_elbo_weights_of_a_fine_table_approach_those_of_its_continuous_limit():

@@ -37,7 +37,7 @@ def test_zero_terminal_snr_keeps_the_first_row_and_empties_the_last(name):
     rescaled = dfw.build("schedule", name, zero_terminal_snr=True).table
     assert rescaled.alpha[1].item() == pytest.approx(plain.alpha[1].item(), rel=1e-12)
     assert rescaled.log_snr[-1] == -math.inf
-    assert not any(value.isnan().any() for value in rescaled)
+    assert not any(value.isnan().any() for value in rescaled.tensors())
 
 
 def test_ncsn_of_2019_has_its_ten_sigmas():

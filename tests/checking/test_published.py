@@ -4,24 +4,24 @@ from __future__ import annotations
 
 import pytest
 
-from diffusion_fw.checking import references
+from diffusion_fw.checking import published
 
-FOUND = list(references.findings())
+COMPARISONS = list(published.comparisons())
 
 
-@pytest.mark.parametrize("finding", FOUND, ids=lambda finding: finding.what)
-def test_ours_is_the_published_figure(finding):
-    assert finding.passed, f"{finding.ours}, published {finding.published} ({finding.source})"
+@pytest.mark.parametrize("item", COMPARISONS, ids=lambda item: item.what)
+def test_ours_is_the_published_figure(item):
+    assert item.passed, f"{item.ours}, published {item.published} ({item.source})"
 
 
 def test_every_figure_names_its_source():
-    for entry in references.entries():
+    for entry in published.entries():
         assert entry["source"]
         assert entry["published"]
 
 
 @pytest.mark.parametrize(
-    ("published", "ours", "agree"),
+    ("printed", "ours", "agree"),
     [
         ("4.03582976538e-05", 4.035829765383e-05, True),
         ("4.03582976538e-05", 4.03583e-05, False),
@@ -33,12 +33,12 @@ def test_every_figure_names_its_source():
         ("error", "0", False),
     ],
 )
-def test_agreement_is_that_of_every_printed_digit(published, ours, agree):
-    assert references.agrees(published, ours) == agree
+def test_agreement_is_that_of_every_printed_digit(printed, ours, agree):
+    assert published.agrees(printed, ours) == agree
 
 
 def test_a_figure_off_in_its_last_digits_fails(monkeypatch):
-    (entry,) = (entry for entry in references.entries() if entry["what"].startswith("alpha_bar of linear, T = 1000"))
+    (entry,) = (entry for entry in published.entries() if entry["what"].startswith("alpha_bar of linear, T = 1000"))
     wrong = {**entry, "published": [*entry["published"][:2], "4.03582976638e-05"]}
-    monkeypatch.setattr(references, "entries", lambda: [wrong])
-    assert not next(references.findings()).passed
+    monkeypatch.setattr(published, "entries", lambda: [wrong])
+    assert not next(published.comparisons()).passed

@@ -1,4 +1,4 @@
-"""Published constants beside ours: each figure of references.json, measured on the components of this package."""
+"""Published constants beside ours: each figure of published.json, measured on the components of this package."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from diffusion_fw.registry import ConfigError
 from diffusion_fw.samplers.annealed_langevin import fitting_step
 
 Component = dict[str, Any]
-"""A name and knobs, as in references.json."""
+"""A name and parameters, as in published.json."""
 
 
 @dataclass(frozen=True)
-class Finding:
-    """One published figure, or the figures of one list, and ours; ``passed`` if they agree in every printed digit."""
+class Comparison:
+    """One published figure, or a list of them, and ours; ``passed`` if they agree in every printed digit."""
 
     section: str
     what: str
@@ -39,8 +39,8 @@ class Finding:
 
 
 def _build(group: str, component: Component, **runtime: Any) -> Any:
-    knobs = {key: value for key, value in component.items() if key != "name"}
-    return registry.build(group, component["name"], **knobs, **runtime)
+    parameters = {key: value for key, value in component.items() if key != "name"}
+    return registry.build(group, component["name"], **parameters, **runtime)
 
 
 def _rows(schedule: Component, rows: Sequence[int]) -> NoiseLevel:
@@ -64,7 +64,7 @@ def _gaussian(std: float) -> Gaussian:
 
 
 def _flow_error(schedule: Component, sampler: Component, grid: Component, steps: Sequence[int]) -> list[float]:
-    """|x_0 - exact| of the sampler on data N(0, 0.5^2), begun at 2.5 sigma of the grid's first level."""
+    """|x_0 - exact| of the sampler on data N(0, 0.5^2), from 2.5 sigma at the grid's first level."""
     path: Schedule = _build("schedule", schedule)
     data, times = _gaussian(0.5), _build("grid", grid)
     errors = []
@@ -77,7 +77,7 @@ def _flow_error(schedule: Component, sampler: Component, grid: Component, steps:
 
 
 def _evaluations(schedule: Component, sampler: Component, grid: Component) -> list[int]:
-    """How often the sampler asks the denoiser."""
+    """How often the sampler evaluates the denoiser."""
     path: Schedule = _build("schedule", schedule)
     built = _build("sampler", sampler, grid=_build("grid", grid))
     x = torch.ones(1, 1, dtype=torch.float64)
@@ -85,7 +85,7 @@ def _evaluations(schedule: Component, sampler: Component, grid: Component) -> li
 
 
 def _indices(schedule: Component, grid: Component, steps: int, positions: Sequence[int]) -> list[Any]:
-    """DDPM's indices that the grid visits, increasing, at some positions of the list; "error" where it refuses."""
+    """DDPM's indices in the grid, increasing, at some positions of the list; "error" if it refuses."""
     path: Schedule = _build("schedule", schedule)
     try:
         times = _build("grid", grid)(steps, path)[:-1].flip(0)
@@ -118,13 +118,13 @@ def _terminal_bits(schedule: Component, squares: Sequence[float]) -> Tensor:
 
 
 def _irreducible_eps(schedule: Component, stds: Sequence[float]) -> list[float]:
-    """The least mean squared error of eps on data N(0, s^2), over uniform rows of a table."""
+    """The irreducible mean squared error of eps on data N(0, s^2), over uniform rows of a table."""
     table: NoiseLevel = _build("schedule", schedule).table[1:]
     return [((table.alpha / table.sigma).square() * _gaussian(s).irreducible(table)).mean().item() for s in stds]
 
 
 def _irreducible_edm(stds: Sequence[float], count: int = 1 << 17) -> list[float]:
-    """The least loss of EDM's objective on data N(0, s^2), over its own levels: by the midpoint rule in probability."""
+    """The irreducible loss of EDM's objective on data N(0, s^2) over its own levels, by the midpoint rule."""
     u = (torch.arange(count, dtype=torch.float64) + 0.5) / count
     sampler, weighting = registry.build("time_sampler", "log_normal"), registry.build("weighting", "edm")
     log_sigma = sampler.mean + sampler.std * torch.special.ndtri(u)
@@ -136,7 +136,7 @@ def _irreducible_edm(stds: Sequence[float], count: int = 1 << 17) -> list[float]
 
 
 def _parameters(network: Component, shape: Sequence[int], outputs: int, without: str | None = None) -> list[int]:
-    """The number of parameters, without a row of the embedding ``without`` if named."""
+    """The number of parameters, less one row of the embedding ``without``."""
     classes = 1000 if network.get("class_conditional") else 0
     with torch.device("meta"):
         built = _build("network", network, shape=tuple(shape), outputs=outputs, num_classes=classes)
@@ -145,15 +145,15 @@ def _parameters(network: Component, shape: Sequence[int], outputs: int, without:
 
 
 def _langevin_steps(sigma_max: float, sigma_min: float, levels: int) -> list[float]:
-    """Annealed Langevin's default steps per level, and the step size that it chooses on geometric sigmas."""
+    """Annealed Langevin's default steps per level, and its automatic step size on geometric sigmas."""
     (steps,) = _default("sampler", "annealed_langevin", ["steps_per_level"])
     growth = (sigma_max / sigma_min) ** (2 / (levels - 1))
     return [steps, fitting_step(growth, steps) * sigma_min**2]
 
 
 def _default(group: str, name: str, knobs: Sequence[str]) -> list[Any]:
-    """The defaults of some knobs."""
-    return [registry.entry(group, name).knobs[knob].default for knob in knobs]
+    """The defaults of some parameters."""
+    return [registry.entry(group, name).parameters[knob].default for knob in knobs]
 
 
 MEASURES: dict[str, Callable[..., Any]] = {
@@ -185,18 +185,18 @@ MEASURES: dict[str, Callable[..., Any]] = {
     "parameters": _parameters,
     "default": _default,
 }
-"""What can be measured, by the name under which references.json asks for it with its arguments."""
+"""What can be measured, by its name in published.json."""
 
 
 def entries() -> list[dict[str, Any]]:
-    """references.json: section, what, published figures as printed, measure, its arguments, source."""
-    text = resources.files("diffusion_fw.checking").joinpath("references.json").read_text(encoding="utf-8")
+    """published.json: section, what, published figures as printed, measure, its arguments, source."""
+    text = resources.files("diffusion_fw.checking").joinpath("published.json").read_text(encoding="utf-8")
     found: list[dict[str, Any]] = json.loads(text)
     return found
 
 
 def agrees(published: str, ours: Any, tolerance: float | None = None) -> bool:
-    """Whether a number agrees to one unit of its last printed digit, or to a relative tolerance; words are equal."""
+    """Whether a number agrees to one unit of the last printed digit, or to a relative tolerance; a word if equal."""
     try:
         printed = Decimal(published)
     except ArithmeticError:
@@ -207,7 +207,7 @@ def agrees(published: str, ours: Any, tolerance: float | None = None) -> bool:
     return abs(float(ours) - float(printed)) <= allowed
 
 
-def findings() -> Iterator[Finding]:
+def comparisons() -> Iterator[Comparison]:
     """Every published figure beside ours."""
     for entry in entries():
         ours = MEASURES[entry["measure"]](**entry["arguments"])
@@ -218,4 +218,5 @@ def findings() -> Iterator[Finding]:
             agrees(theirs, mine, tolerance) for theirs, mine in zip(published, ours, strict=False)
         )
         shown = [f"{value:.10g}" if isinstance(value, float) else str(value) for value in ours]
-        yield Finding(entry["section"], entry["what"], ", ".join(published), ", ".join(shown), entry["source"], passed)
+        printed = ", ".join(published)
+        yield Comparison(entry["section"], entry["what"], printed, ", ".join(shown), entry["source"], passed)
