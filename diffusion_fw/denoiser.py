@@ -61,25 +61,21 @@ class NetworkDenoiser(nn.Module):
         self, x: Tensor, level: NoiseLevel, output: Tensor, variance_logit: Tensor | None = None
     ) -> Prediction:
         """x_0 and eps from x_t and an ``output`` of the network."""
-        p, q, r, s = self._inverse(level, x)
+        if level.t.ndim:
+            return Prediction(*self.parameterization.solve(level, x, output), variance_logit)
+        _, _, p, q, r, s = self._numbers(level)
         return Prediction(combine(p, x, q, output), combine(r, x, s, output), variance_logit)
 
     def _input(self, level: NoiseLevel, x: Tensor) -> tuple[Tensor | float, Tensor | float]:
-        """c_in and the label: numbers for a scalar level."""
+        """c_in and the label; numbers for a scalar level."""
         if level.t.ndim:
             c_in, label = self.parameterization.input(level)
             return expand(c_in, x), label
-        c_in_number, label_number = self._numbers(level)[:2]
-        return c_in_number, label_number
-
-    def _inverse(self, level: NoiseLevel, x: Tensor) -> tuple[Tensor | float, ...]:
-        """p, q, r, s with x_0 = p x_t + q F and eps = r x_t + s F: numbers for a scalar level."""
-        if level.t.ndim:
-            return tuple(expand(value, x) for value in self.parameterization.inverse(level))
-        return self._numbers(level)[2:]
+        numbers = self._numbers(level)
+        return numbers[0], numbers[1]
 
     def _numbers(self, level: NoiseLevel) -> tuple[float, ...]:
-        """c_in, label, p, q, r, s of a scalar level, computed once for each t."""
+        """c_in, the label, and p, q, r, s with x_0 = p x_t + q F and eps = r x_t + s F; computed once for each t."""
         t = float(level.t)
         if t not in self._cached:
             if len(self._cached) >= MAX_CACHED_LEVELS:

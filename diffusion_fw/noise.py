@@ -1,4 +1,4 @@
-"""Seeded randomness that doesn't depend on batch size, number of processes or what was drawn before."""
+"""Seeded randomness that does not depend on the batch size, the number of processes or earlier draws."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ import torch
 from torch import Tensor
 
 STREAMS = 8
-"""Training noise comes from this many streams, so that 1, 2, 4 or 8 processes draw the same for the global batch."""
+"""The streams of training noise: 1, 2, 4 or 8 processes draw the same noise for the global batch."""
 
 
 def generators(*key: int, count: int) -> list[torch.Generator]:
-    """``count`` independent CPU generators named by a key of non-negative integers (seed, purpose, step, ...)."""
-    # The length is part of the key: a seed sequence reads (1, 2) and (1, 2, 0) alike.
+    """``count`` independent CPU generators for a key of non-negative integers (seed, purpose, step, ...)."""
+    # The length is part of the key: (1, 2) and (1, 2, 0) are the same seed sequence.
     seeds = np.random.SeedSequence((len(key), *key)).generate_state(count, np.uint64) >> np.uint64(1)
     return [torch.Generator().manual_seed(int(seed)) for seed in seeds]
 
 
 def generator(*key: int) -> torch.Generator:
-    """The one generator named by a key."""
+    """The generator for a key."""
     return generators(*key, count=1)[0]
 
 
 class SampleNoise:
-    """Standard normal noise of which sample i depends on (seed, i) alone, whatever the batch it is drawn in.
+    """Standard normal noise in which sample i depends on (seed, i) alone, not on its batch.
 
-    Called with x (B, ...), one row for each of the indices, it draws like x; contiguous, on the host, then moved.
+    Called with x (B, ...), one row for each of the indices, it draws like x: contiguous, on the host, then moved.
     """
 
     def __init__(self, seed: int, indices: Sequence[int]) -> None:

@@ -19,10 +19,10 @@ BIN = 2 / 255
 
 
 def discretised_log_likelihood(x: Tensor, mean: Tensor, log_variance: Tensor) -> Tensor:
-    """log of the mass that N(mean, var) has within half a bin of each pixel value x in [-1, 1]; elementwise, nats.
+    """log of the mass of N(mean, var) within half a bin of each pixel value x in [-1, 1]; elementwise, nats.
 
-    The first and the last bin reach to infinity (Ho et al. 2020, equation 13), by the exact distribution function, in
-    a form that keeps its gradient however far x lies from the mean.
+    The first and the last bin reach to infinity (Ho et al. 2020, equation 13). The exact distribution function is used,
+    in a form whose gradient does not vanish however far x is from the mean.
     """
     precision = torch.exp(-log_variance / 2)
     low = torch.where(x < -1 + BIN / 2, -torch.inf, (x - mean - BIN / 2) * precision)
@@ -31,10 +31,10 @@ def discretised_log_likelihood(x: Tensor, mean: Tensor, log_variance: Tensor) ->
 
 
 def _log_normal_mass(low: Tensor, high: Tensor) -> Tensor:
-    """log(Phi(high) - Phi(low)): of the two tails the one in which both numbers are small."""
+    """log(Phi(high) - Phi(low)), computed in the tail where both are small."""
     upper = low + high > 0
     low, high = torch.where(upper, -high, low), torch.where(upper, -low, high)
-    # A bin that reaches to infinity takes no part in the difference, nor in its gradient.
+    # A bin that reaches to infinity has no second term, and its gradient would be NaN.
     tail = low == -torch.inf
     log_high = torch.special.log_ndtr(high)
     ratio = torch.special.log_ndtr(torch.where(tail, -1.0, low)) - torch.where(tail, 0.0, log_high)
@@ -50,9 +50,10 @@ def kl_normal(squared_difference: Tensor, log_variance_q: Tensor, log_variance_p
 class VariationalBound:
     """-log p(x_0) <= L_T + sum of L over the steps t -> s of a chain, in bits per dimension.
 
-    L_T = KL(q(x_T | x_0) || N(0, sigma_T^2)), where samplers start; L = KL(q(x_s | x_t, x_0) || p(x_s | x_t)); the last
-    step, to clean data, is the decoder: -log of the discretised Gaussian. Sohl-Dickstein et al. 2015; Ho et al. 2020,
-    equations 5 and 13; for every chain of levels, so that a respaced model has its own bound (Nichol & Dhariwal 2021).
+    L_T = KL(q(x_T | x_0) || N(0, sigma_T^2)), the distribution from which samplers start.
+    L = KL(q(x_s | x_t, x_0) || p(x_s | x_t)); for the last step, to clean data, -log of the discretised Gaussian.
+    Sohl-Dickstein et al. 2015; Ho et al. 2020, equations 5 and 13. Any chain of levels has its bound, so a respaced
+    model has its own (Nichol & Dhariwal 2021).
 
     levels (N + 1,) go from noise to clean data; data are pixel values in [-1, 1].
     """
@@ -66,7 +67,7 @@ class VariationalBound:
 
     @classmethod
     def of_table(cls, schedule: Schedule, variance: Variance, user: str) -> VariationalBound:
-        """The bound over every row of a table, from t = 1; ConfigError that names ``user`` for another schedule."""
+        """The bound over all rows of a table; a ConfigError that names ``user`` for a continuous schedule."""
         if not isinstance(schedule, DiscreteSchedule):
             raise ConfigError(
                 f"{user} sums over the rows of a table, but this schedule is continuous; "
@@ -82,7 +83,7 @@ class VariationalBound:
         return squared_ratio * x0.square().flatten(1).mean(1) / (2 * math.log(2))
 
     def term(self, prediction: Prediction, x0: Tensor, step: Tensor) -> Tensor:
-        """L (B,) of the steps with these indices (B,), on the host, of which 0 is the first, from pure noise."""
+        """L (B,) of the steps with indices ``step`` (B,), on the host; 0 is the first step, from noise."""
         bits = torch.empty(len(x0), device=x0.device, dtype=x0.dtype)
         decoded = self.log_variances.to_data[step]
         for compute, chosen in ((self._kl, (~decoded).nonzero()[:, 0]), (self._decoder, decoded.nonzero()[:, 0])):

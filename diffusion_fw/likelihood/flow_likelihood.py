@@ -1,4 +1,4 @@
-"""Log-densities of a model by its probability flow."""
+"""The log-density of a model by its probability flow."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from diffusion_fw.registry import ConfigError
 
 @dataclass(frozen=True)
 class Likelihood:
-    """log p(x) (B,) in nats, float64, and how many evaluations of the denoiser it took."""
+    """log p(x) (B,) in nats, float64, and the number of evaluations of the denoiser."""
 
     nats: Tensor
     evaluations: int
@@ -39,14 +39,14 @@ def evaluate(
 ) -> Likelihood:
     """log p_0(x) = log p_T(x_T) + integral of the divergence of the flow from x (B, *shape) to x_T.
 
-    Song et al. 2021, equation 39, in u = x / r and the angle theta = atan(sigma / alpha): d log p / dtheta =
-    -div(du/dtheta). x stands at the schedule's smallest noisy time, t_min, and x_T has the log-density ``prior``, by
-    default that of N(0, sigma_T^2), from which samplers start: where alpha_T > 0 this is not quite the density of
-    noised data, and the result is that of the model, not of its data. Nothing is added for the step from t_min to 0.
+    Song et al. 2021, equation 39, with u = x / r and the angle theta = atan(sigma / alpha): d log p / dtheta =
+    -div(du/dtheta). x is taken at the schedule's smallest noisy time, t_min; nothing is added for the step from there
+    to 0. x_T has the log-density ``prior``, by default that of N(0, sigma_T^2), from which samplers start. If
+    alpha_T > 0 this is not exactly the density of noised data: the result is the likelihood of the model.
 
-    divergence "exact" takes as many backward passes as x has dimensions; the others estimate it without bias from
-    random signs or normal numbers (Hutchinson 1990; Grathwohl et al. 2019), the mean over ``probes`` draws from
-    ``noise``, the same along the whole path. The error of nats is of the order of atol + rtol |log p|.
+    divergence "exact" takes as many backward passes as x has dimensions. "rademacher" and "gaussian" estimate it
+    without bias (Hutchinson 1990; Grathwohl et al. 2019) by the mean over ``probes`` draws from ``noise``, the same
+    along the whole path. The error in nats is of the order of atol + rtol |log p|.
     Raises ConfigError for another divergence, probes < 1, and a schedule whose log-SNR has a jump.
     """
     directions = _directions(x, divergence, probes, noise)
@@ -85,15 +85,15 @@ def log_prob(denoiser: Denoiser, x: Tensor, **options: Any) -> Tensor:
 def bits_per_dim(nats: Tensor, dimensions: int, *, levels: int = 256, width: float = 2.0) -> Tensor:
     """Bits per dimension of discrete data from the log-density of its dequantised values.
 
-    -nats / (D log 2) + log2(levels / width), for ``levels`` values spread over an interval of this width: an offset of
-    7 bits for bytes in [-1, 1] and of 8 in [0, 1] (Theis et al. 2016, equation 4).
+    -nats / (D log 2) + log2(levels / width) for ``levels`` values on an interval of this width: 7 bits are added for
+    bytes in [-1, 1], 8 for bytes in [0, 1] (Theis et al. 2016, equation 4).
     """
     return -nats / (dimensions * math.log(2)) + math.log2(levels / width)
 
 
 def dequantise(pixels: Tensor, generator: torch.Generator | None = None) -> Tensor:
-    """uint8 pixels p as (p + u) / 128 - 1 with u uniform on [0, 1): values in [-1, 1) whose density bounds p's mass."""
-    # Of 2^14 even values: p + u has then no more digits than float32 holds, and is never rounded up to p + 1.
+    """uint8 pixels p as (p + u) / 128 - 1, u uniform on [0, 1): in [-1, 1), with a density that bounds p's mass."""
+    # u is a multiple of 2^-15: float32 holds p + u exactly and never rounds it up to p + 1.
     u = (torch.randint(0, 2**14, pixels.shape, generator=generator).to(pixels.device) + 0.5) / 2**14
     return (pixels.float() + u) / 128 - 1
 
@@ -104,7 +104,7 @@ def _normal(x: Tensor, std: float) -> Tensor:
 
 
 def _directions(x: Tensor, divergence: str, probes: int, noise: Noise) -> list[Tensor]:
-    """Vectors v like x for which the sum of v^T J v is the trace of J, or is so in expectation."""
+    """Vectors v like x for which the sum of v^T J v is the trace of J, exactly or in expectation."""
     if divergence == "exact":
         basis = torch.eye(x[0].numel(), dtype=x.dtype, device=x.device)
         return [row.view_as(x[0]).expand_as(x) for row in basis]

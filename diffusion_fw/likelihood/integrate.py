@@ -33,7 +33,7 @@ _SAFETY, _SMALLEST_FACTOR, _LARGEST_FACTOR = 0.9, 0.2, 10.0
 
 @dataclass(frozen=True)
 class Solution:
-    """x (B, ...) at the end and its slope there; step (B,), which the controller would take next; evaluations made."""
+    """x (B, ...) at the end and its slope there, the controller's next step (B,), and the number of evaluations."""
 
     x: Tensor
     slope: Tensor
@@ -78,8 +78,8 @@ def integrate(
 
     A step is accepted where the root mean square of error / (atol + rtol max(|x|, |x_new|)) is at most 1 (Dormand and
     Prince 1980; controller of Hairer et al. 1993). Each example has its own steps, so its result does not depend on
-    the others of the batch; ``first_step`` continues with the step of an earlier solution.
-    Raises ArithmeticError where the tolerance asks for steps below the resolution of s, or for more than max_steps.
+    the others of the batch. ``first_step`` continues with the step of an earlier solution.
+    Raises ArithmeticError if the tolerance needs steps below the resolution of s, or more than max_steps.
     """
     span = end - start
     s = torch.full((x.shape[0],), start, dtype=torch.float64)
@@ -108,7 +108,7 @@ def integrate(
         accepted = error <= 1
         factor = (_SAFETY * error**-_PROPORTIONAL * previous**_INTEGRAL).clamp(_SMALLEST_FACTOR, _LARGEST_FACTOR)
         factor = torch.where(accepted, factor, factor.clamp(max=1.0))
-        # A step cut short by the end says little about the next one.
+        # A step that the end cut short must not shrink the next one.
         step = torch.where(accepted & last, torch.maximum(step, size * factor), size * factor)
         previous = torch.where(accepted, error.clamp(min=1e-4), previous)
         s = torch.where(accepted, torch.where(last, end, s + signed), s)

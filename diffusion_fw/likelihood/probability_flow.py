@@ -1,4 +1,9 @@
-"""The probability flow of any path in the angle between data and noise, where it is bounded at both ends."""
+"""The probability flow of any path, in the angle theta = atan(sigma / alpha) and scaled by r = hypot(alpha, sigma).
+
+    u = x / r,    du/dtheta = cos(theta) eps - sin(theta) x_0,
+
+which is bounded at both ends of the path, unlike dx/dt.
+"""
 
 from __future__ import annotations
 
@@ -30,16 +35,16 @@ def level_at(theta: Tensor, schedule: Schedule) -> NoiseLevel:
 
 
 def require_every_level(schedule: Schedule, user: str) -> None:
-    """ConfigError where the schedule has no level for some log-SNR between those of t = 1 and the smallest noisy time.
+    """ConfigError if the schedule has no level for some log-SNR between those of t_min and of t = 1.
 
-    A table that ends in pure noise is the known case: nothing lies between its last two rows.
+    A table that ends in pure noise is the known case: it has no level between its last two rows.
     """
     first, last = angle(schedule(torch.tensor([1.0, schedule.t_min], dtype=torch.float64)))
     theta = torch.lerp(first, last, torch.linspace(0, 1, 65, dtype=torch.float64))
     if not bool(((angle(level_at(theta, schedule)) - theta).abs() < 1e-6).all()):
         raise ConfigError(
             f"{user} needs a level for every log-SNR between those of t=1 and of the smallest noisy time, "
-            "which this schedule has not; choose a schedule without a jump (schedule.zero_terminal_snr=false)"
+            "but this schedule has a jump; choose one without, such as schedule.zero_terminal_snr=false"
         )
 
 

@@ -32,9 +32,8 @@ class ResidualLayer(nn.Module):
 class MLP(nn.Module):
     """W_out silu(h_depth), h_0 = W_in x, h_k a residual layer of h_(k-1) and the time embedding; W_out starts at 0.
 
-    A fully connected twin of DDPM's residual blocks (Ho et al. 2020, appendix B). network(x, label, cond): x is
-    (B, *shape), flattened, label (B,), cond (B,) classes or None -> (B, outputs shape[0], *shape[1:]), which is 0
-    before training.
+    A fully connected version of DDPM's residual blocks (Ho et al. 2020, appendix B). network(x, label, cond): x
+    (B, *shape), label (B,), cond (B,) classes or None -> (B, outputs shape[0], *shape[1:]), which is 0 before training.
 
     Raises ConfigError for class_conditional on data without classes.
     """
@@ -55,7 +54,7 @@ class MLP(nn.Module):
         self.class_conditional = class_conditional
         self.classes = class_embedding(class_conditional, num_classes, width)
         self.enter = nn.Linear(dimension, width)
-        # Without this the first layer is close to linear on data of scale 1, and thin structures are learned late.
+        # Otherwise the first layer is almost linear on data of scale 1, and thin structures are learned late.
         for parameter in self.enter.parameters():
             nn.init.uniform_(parameter, -INPUT_GAIN / math.sqrt(dimension), INPUT_GAIN / math.sqrt(dimension))
         self.layers = nn.ModuleList(ResidualLayer(width) for _ in range(depth))

@@ -14,9 +14,9 @@ from diffusion_fw.registry import ConfigError, OpenFraction, PositiveInt, Range,
 
 
 def group_norm(channels: int) -> nn.GroupNorm:
-    """GroupNorm with the paper's 32 groups, fewer in narrow layers: at least 4 channels to a group where C >= 4.
+    """GroupNorm with the paper's 32 groups; fewer in narrow layers, so that a group has at least 4 channels if C >= 4.
 
-    With one channel to a group the norm would subtract what the time embedding adds to each channel.
+    With one channel per group the norm would remove what the time embedding adds to each channel.
     """
     most = max(1, min(32, channels // 4))
     groups = next(count for count in range(most, 0, -1) if channels % count == 0)
@@ -73,7 +73,7 @@ class Attention(nn.Module):
 
 
 class Stage(nn.Module):
-    """A residual block and what follows it at its resolution; recomputed in the backward pass when checkpointing."""
+    """A residual block and the layer after it; recomputed in the backward pass when checkpointing."""
 
     def __init__(self, block: ResidualBlock, after: nn.Module, checkpointing: bool) -> None:
         super().__init__()
@@ -94,13 +94,13 @@ class Stage(nn.Module):
 class UNet(nn.Module):
     """The U-Net of DDPM (Ho et al. 2020, appendix B), with improved DDPM's options (Nichol & Dhariwal 2021).
 
-    Level i has channels * channel_mult[i] channels and num_res_blocks residual blocks on the way down, one more on the
-    way up; each level halves height and width, rounding up, so that 28 becomes 14, 7, 4. Attention stands at the levels
-    whose longer side is in attention_resolutions, and always in the middle. network(x, label, cond): x (B, C, H, W),
+    Level i has channels * channel_mult[i] channels, num_res_blocks residual blocks on the way down and one more on the
+    way up. Each level halves height and width, rounding up: 28, 14, 7, 4. The levels whose longer side is in
+    attention_resolutions have attention, as the middle always does. network(x, label, cond): x (B, C, H, W),
     label (B,), cond (B,) classes or None -> (B, outputs C, H, W), which is 0 before training.
     class_conditional "auto" is true for data with classes.
 
-    Raises ConfigError for data that are no images, more levels than the image has sizes, an attention resolution that
+    Raises ConfigError for data other than images, more levels than the image has sizes, an attention resolution that
     no level has, heads that do not divide the channels, and class_conditional on data without classes.
     """
 
@@ -131,7 +131,6 @@ class UNet(nn.Module):
             return Stage(block, Attention(width, num_heads) if attention else nn.Identity(), checkpointing)
 
         self.time = TimeEmbedding(channels, features)
-        # Labels tell a model much: where there are any, it is told.
         self.class_conditional = num_classes > 0 if class_conditional == "auto" else class_conditional
         self.classes = class_embedding(self.class_conditional, num_classes, features)
         self.enter = nn.Conv2d(shape[0], channels, 3, padding=1)
@@ -181,7 +180,7 @@ class UNet(nn.Module):
                 h = self.upsample[i - 1](nn.functional.interpolate(h, size=skips[-1].shape[2:], mode="nearest"))
             for stage in cast(nn.ModuleList, level):
                 h = stage(torch.cat([h, skips.pop()], dim=1), embedding)
-        # Contiguous, so that noise drawn like the output does not depend on the layout of the weights.
+        # Contiguous, so that noise drawn like the output does not depend on the memory format of the weights.
         return self.leave(nn.functional.silu(self.norm(h))).contiguous()
 
 
@@ -190,7 +189,7 @@ def _sizes(shape: tuple[int, ...], channel_mult: tuple[int, ...], attention_reso
     if len(shape) != 3:
         raise ConfigError(f"network=unet needs images (C, H, W); data gives shape {tuple(shape)}; use network=mlp")
     if not channel_mult:
-        raise ConfigError("network.channel_mult=(): must have one factor a level, at least one")
+        raise ConfigError("network.channel_mult=(): must have at least one factor, one for each level")
     sizes = [max(shape[1:])]
     while sizes[-1] > 1:
         sizes.append((sizes[-1] + 1) // 2)

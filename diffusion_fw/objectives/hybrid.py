@@ -22,10 +22,10 @@ from diffusion_fw.registry import ConfigError, NonNegative, Runtime, register
 @register("objective", "hybrid")
 @dataclass(frozen=True)
 class Hybrid(Objective):
-    """L_simple + vlb_weight L_vlb, where L_vlb moves the variance alone: its mean is held fixed.
+    """L_simple + vlb_weight L_vlb, where L_vlb trains the variance alone: no gradient flows through its mean.
 
-    Nichol & Dhariwal 2021, equation 16, L_vlb in bits per dimension and vlb_weight their lambda. Raises ConfigError for
-    a fixed variance, to which L_vlb would do nothing, and for a continuous schedule.
+    Nichol & Dhariwal 2021, equation 16, with L_vlb in bits per dimension and vlb_weight = lambda. Raises ConfigError
+    for a fixed variance, which L_vlb cannot train, and for a continuous schedule.
     """
 
     weighting: Runtime[Weighting]
@@ -38,10 +38,10 @@ class Hybrid(Objective):
     def __post_init__(self) -> None:
         if self.variance.outputs == 1:
             raise ConfigError(
-                "it trains a learned variance, and variance=... is fixed; choose variance=learned_range, "
+                "it trains a learned variance, but variance=... is fixed; choose variance=learned_range, "
                 "or objective=simple or objective=vlb"
             )
-        self.vlb  # noqa: B018 - so that a schedule which does not fit is found when the objective is built
+        self.vlb  # noqa: B018 - refuses a continuous schedule when the objective is built
 
     @cached_property
     def vlb(self) -> VLB:

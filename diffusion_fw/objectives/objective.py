@@ -12,23 +12,23 @@ from diffusion_fw.process.level import NoiseLevel
 
 
 class Objective(ABC):
-    """Returns the loss per example; the mean, its logging and its curve over log-SNR are the caller's.
+    """The loss of each example; the caller takes the mean, logs it and plots it over log-SNR.
 
-    It asks for what it needs, such as ``weighting: Runtime[Weighting]``. One that is also an nn.Module has parameters
-    of its own, which are trained with the network's.
+    It declares what it needs, such as ``weighting: Runtime[Weighting]``. If it is also an nn.Module, its parameters are
+    trained with the network's.
     """
 
     trains_variance: ClassVar[bool] = False
-    """Whether a learned variance has a gradient from it."""
+    """Whether it trains a learned variance."""
 
     @abstractmethod
     def __call__(
         self, denoiser: NetworkDenoiser, x0: Tensor, level: NoiseLevel, eps: Tensor, cond: Any = None
     ) -> Tensor:
-        """Loss (B,) of clean x0 (B, ...) at levels (B,) with the noise eps of x0's shape."""
+        """Loss (B,) of clean data x0 (B, ...) at levels (B,) with noise eps of x0's shape."""
 
     def irreducible(
         self, denoiser: NetworkDenoiser, oracle: Denoiser, x0: Tensor, level: NoiseLevel, eps: Tensor
     ) -> Tensor | None:
-        """The loss (B,) of a perfect network on these very draws, by the data's oracle; None where it isn't known."""
+        """The loss (B,) of a perfect network on the same draws, from the data's oracle; None if unknown."""
         return None

@@ -1,10 +1,10 @@
-"""How training draws the times of a batch: t = Q(u) for a uniform u, or the rows of a table.
+"""How training draws the times of a batch: t = Q(u) for a uniform u, or rows of a table.
 
-discrete      t = k / T, k uniform on the rows 1..T
+discrete      t = k / T, k uniform on the rows 1 .. T
 uniform       t uniform on the noisy times
 log_normal    log(sigma / alpha) ~ N(mean, std^2)
 logit_normal  log(t / (1 - t)) ~ N(mean, std^2)
-loss_aware    rows in proportion to the size of their last losses, the loss weighted by the inverse
+loss_aware    row k with p_k proportional to sqrt(E[L_k^2]) over its last losses, the loss times 1 / (T p_k)
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from diffusion_fw.registry import ConfigError, Fraction, Positive, PositiveInt, 
 
 
 class TimeSampler(ABC):
-    """Draws times; its randomness comes with the generator.
+    """Draws times, with randomness from the generator alone.
 
-    One that learns where to draw keeps tensors, which ``update`` changes after each step and checkpoints hold; for all
+    One that learns where to draw keeps tensors, which ``update`` changes after each step and checkpoints store. For all
     others these methods do nothing.
     """
 
@@ -32,22 +32,22 @@ class TimeSampler(ABC):
     def __call__(self, count: int, schedule: Schedule, generator: torch.Generator | None = None) -> Tensor:
         """(count,) float64 times in [schedule.t_min, 1] for the global batch.
 
-        Raises ConfigError where the schedule has none of the kind.
+        Raises ConfigError for a schedule that has no such times.
         """
 
     def weight(self, t: Tensor) -> Tensor:
-        """What the loss at times t just drawn is multiplied by, float64, of t's shape: 1 / (density of t) where asked.
+        """The factor of the loss at the times t just drawn, float64, of t's shape.
 
-        It keeps the expected loss that of uniform times where the drawing is meant to lower its variance alone. To be
-        called before ``update``.
+        1, unless the sampling is meant to lower the variance of the loss alone: then 1 / (density of t relative to
+        uniform times), which keeps its expectation. Call it before ``update``.
         """
         return torch.ones_like(t)
 
     def update(self, t: Tensor, loss: Tensor) -> None:  # noqa: B027 - most learn nothing
-        """Learn from the losses, without their weights, of all of the step's times: those of every process."""
+        """Learn from the unweighted losses at all times of the step, those of every process included."""
 
     def state_dict(self) -> dict[str, Any]:
-        """What ``update`` has learned."""
+        """The tensors that ``update`` has changed."""
         return {}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:  # noqa: B027 - most learn nothing
@@ -58,8 +58,8 @@ class TimeSampler(ABC):
 class InverseTimeSampler(TimeSampler):
     """t = Q(u) with Q the inverse of the distribution function of t and u uniform on [0, 1).
 
-    stratified draws u_i = (i + u) / n in random order from one u, so that every global batch covers the distribution
-    evenly (Kingma et al. 2021, appendix I.1). Otherwise the u_i are independent.
+    stratified draws one u and uses u_i = (i + u) / n in random order, so that every global batch covers the
+    distribution evenly (Kingma et al. 2021, appendix I.1). Otherwise the u_i are independent.
     """
 
     stratified: bool = False
@@ -102,7 +102,7 @@ class Discrete(TimeSampler):
 class UniformTime(InverseTimeSampler):
     """t = t_min + (1 - t_min) u with u uniform on [0, 1); on a table the row k = floor(u T) + 1.
 
-    Song et al. 2021, equation 7. With stratified every batch covers all times evenly (Kingma et al. 2021).
+    Song et al. 2021, equation 7.
     """
 
     def times(self, u: Tensor, schedule: Schedule) -> Tensor:
@@ -112,7 +112,7 @@ class UniformTime(InverseTimeSampler):
 @register("time_sampler", "log_normal")
 @dataclass(frozen=True)
 class LogNormal(InverseTimeSampler):
-    """log(sigma / alpha) ~ N(mean, std^2), as the nearest noisy time of any schedule. Karras et al. 2022, table 1."""
+    """log(sigma / alpha) ~ N(mean, std^2), at the nearest noisy time of any schedule. Karras et al. 2022, table 1."""
 
     mean: float = -1.2
     std: Positive = 1.2
@@ -125,7 +125,7 @@ class LogNormal(InverseTimeSampler):
 @register("time_sampler", "logit_normal")
 @dataclass(frozen=True)
 class LogitNormal(InverseTimeSampler):
-    """log(t / (1 - t)) ~ N(mean, std^2), as the nearest noisy time. Esser et al. 2024 (SD3), equation 19."""
+    """log(t / (1 - t)) ~ N(mean, std^2), at the nearest noisy time. Esser et al. 2024 (SD3), equation 19."""
 
     mean: float = 0.0
     std: Positive = 1.0
@@ -136,10 +136,10 @@ class LogitNormal(InverseTimeSampler):
 
 @register("time_sampler", "loss_aware")
 class LossAware(TimeSampler):
-    """Row k with p_k in proportion to sqrt(E[L_k^2]) over its last losses, and the loss weighted by 1 / (T p_k).
+    """Row k with p_k proportional to sqrt(E[L_k^2]) over its last losses; the loss is weighted by 1 / (T p_k).
 
-    Nichol & Dhariwal 2021, section 3.3: rows are drawn uniformly until each has ``history`` losses, and always with
-    probability ``uniform``. Meant for weighting=elbo, whose terms differ most in size.
+    Nichol & Dhariwal 2021, section 3.3. Rows are drawn uniformly until each has ``history`` losses, and afterwards with
+    probability ``uniform``. Meant for weighting=elbo and objective=vlb, whose terms differ most in size.
     """
 
     def __init__(self, history: PositiveInt = 10, uniform: Fraction = 0.001) -> None:
@@ -178,7 +178,7 @@ class LossAware(TimeSampler):
         rows, order = self._rows(t).sort(stable=True)
         values = loss.detach().to(device="cpu", dtype=torch.float64)[order]
         found, sizes = rows.unique_consecutive(return_counts=True)
-        # A row's losses go to consecutive places of its ring; of more than it holds only the last are kept.
+        # A row's losses go to consecutive places of its ring buffer, which keeps the last ``history``.
         rank = torch.arange(len(rows)) - (sizes.cumsum(0) - sizes).repeat_interleave(sizes)
         kept = rank >= sizes.repeat_interleave(sizes) - self.history
         places = (self._counts[rows] + rank) % self.history

@@ -18,10 +18,10 @@ from diffusion_fw.registry import PositiveInt, Runtime, register
 
 @register("objective", "uncertainty")
 class Uncertainty(nn.Module, Objective):
-    """L / exp(u) + u, where L is objective=simple and u(log_snr) is learned along; its minimum has exp(u) = E[L].
+    """L / exp(u) + u, where L is objective=simple and u(log_snr) is learned too; at its minimum exp(u) = E[L].
 
-    Karras et al. 2024, equations 14 and 21 (after Kendall et al. 2018): u is linear in random Fourier features of
-    log(sigma / alpha) / 4, and starts at 0, so that training begins as with objective=simple.
+    Karras et al. 2024b, equations 14 and 21 (after Kendall et al. 2018). u is linear in random Fourier features of
+    log(sigma / alpha) / 4 and starts at 0, so that training begins as with objective=simple.
     """
 
     frequencies: Tensor
@@ -30,14 +30,14 @@ class Uncertainty(nn.Module, Objective):
     def __init__(self, weighting: Runtime[Weighting], channels: PositiveInt = 128) -> None:
         super().__init__()
         self.simple = Simple(weighting)
-        # Drawn from a seed of their own: every process and every run has the same features.
+        # A seed of their own gives every process and every run the same features.
         source = torch.Generator().manual_seed(0)
         self.register_buffer("frequencies", 2 * math.pi * torch.randn(channels, generator=source))
         self.register_buffer("phases", 2 * math.pi * torch.rand(channels, generator=source))
         self.coefficients = nn.Parameter(torch.zeros(channels))
 
     def log_loss(self, level: NoiseLevel) -> Tensor:
-        """u at each level (B,), float32: the logarithm of the loss that is to be expected there."""
+        """u at each level (B,), float32: the logarithm of the expected loss there."""
         # Pure noise has no finite log(sigma / alpha).
         label = (-level.log_snr.clamp(-40, 40) / 8).to(device=self.phases.device, dtype=torch.float32)
         features = torch.cos(label[..., None] * self.frequencies + self.phases) * math.sqrt(2 / len(self.phases))

@@ -1,4 +1,4 @@
-"""The variational bound itself."""
+"""The variational bound as an objective."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from diffusion_fw.registry import Runtime, register
 @register("objective", "vlb")
 @dataclass(frozen=True)
 class VLB(Objective):
-    """T L_k in bits per dimension, k the row of a table: its mean over even rows is the bound without the prior's term.
+    """T L_k in bits per dimension, k the row of a table; its mean over uniform rows is the bound without L_T.
 
-    Ho et al. 2020, equation 5; Nichol & Dhariwal 2021, equation 4. The terms differ much in size: to be used with
+    Ho et al. 2020, equation 5; Nichol & Dhariwal 2021, equation 4. The terms differ widely in size, so use it with
     time_sampler=loss_aware. Raises ConfigError for a continuous schedule.
     """
 
@@ -33,7 +33,7 @@ class VLB(Objective):
     trains_variance: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        self.bound  # noqa: B018 - so that a schedule which does not fit is found when the objective is built
+        self.bound  # noqa: B018 - refuses a continuous schedule when the objective is built
 
     @cached_property
     def bound(self) -> VariationalBound:

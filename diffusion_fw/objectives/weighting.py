@@ -1,8 +1,9 @@
-"""How much each noise level counts in the loss: w(level) times a squared error.
+"""How much each noise level counts in the loss: a weight w(level) times a squared error.
 
-Papers state the weight in the space of the output F, of eps or of x_0. Since x_0 and eps are solved from F,
+Papers state the weight for the error of the output F, of eps or of x_0. Since x_0 = (b x_t - sigma F) / D and
+eps = (alpha F - a x_t) / D with D = alpha b - sigma a, they are one weight of F:
 
-    w_F = w_x0 (sigma / D)^2 = w_eps (alpha / D)^2,    D = alpha b - sigma a,    snr = (alpha / sigma)^2.
+    w_F = w_x0 (sigma / D)^2 = w_eps (alpha / D)^2,    so that    w_x0 = snr w_eps,    snr = (alpha / sigma)^2.
 
     native        w_F = 1
     snr           w_eps = 1, that is w_x0 = snr
@@ -30,10 +31,10 @@ from diffusion_fw.registry import NonNegative, Positive, Runtime, register
 
 
 class Weighting(ABC):
-    """A weight of the squared error, stated in the space in which its paper states it."""
+    """A weight of the squared error in one of the spaces F, eps and x_0."""
 
     space: ClassVar[Literal["native", "eps", "x0"]]
-    """Whose squared error the weight multiplies: the network's own output F, eps, or x_0."""
+    """Which squared error the weight multiplies: that of the network's output F, of eps or of x_0."""
 
     @abstractmethod
     def __call__(self, level: NoiseLevel) -> Tensor:
@@ -41,7 +42,7 @@ class Weighting(ABC):
 
 
 def output_weight(weighting: Weighting, parameterization: Parameterization, level: NoiseLevel) -> Tensor:
-    """The weight in the space of F: w_F = w_x0 (sigma / D)^2 = w_eps (alpha / D)^2, since x_0 and eps solve F."""
+    """The weight of the error of F: w_F = w_x0 (sigma / D)^2 = w_eps (alpha / D)^2, float64."""
     weight = weighting(level)
     if weighting.space == "native":
         return weight
@@ -77,7 +78,7 @@ class SNR(Weighting):
 @register("weighting", "min_snr")
 @dataclass(frozen=True)
 class MinSNR(Weighting):
-    """w_x0 = min(snr, gamma): one weight for networks of x_0, eps and v. Hang et al. 2023."""
+    """w_x0 = min(snr, gamma), whatever the network predicts. Hang et al. 2023."""
 
     gamma: Positive = 5.0
 
@@ -90,10 +91,10 @@ class MinSNR(Weighting):
 @register("weighting", "soft_min_snr")
 @dataclass(frozen=True)
 class SoftMinSNR(Weighting):
-    """w_x0 = gamma snr / (snr + gamma): the limit of min_snr without its corner.
+    """w_x0 = gamma snr / (snr + gamma): min_snr without its corner.
 
-    Crowson et al. 2024 (Hourglass Diffusion Transformers); with s = sigma / alpha it is 1 / (s^2 + sigma_data^2) for
-    gamma = 1 / sigma_data^2.
+    Crowson et al. 2024 (Hourglass Diffusion Transformers). For gamma = 1 / sigma_data^2 it is 1 / (s^2 + sigma_data^2)
+    with s = sigma / alpha.
     """
 
     gamma: Positive = 4.0
@@ -137,8 +138,8 @@ class EDM(SigmaData, Weighting):
 class Sigmoid(Weighting):
     """w_eps = sigmoid(bias - log_snr). Kingma & Gao 2023 (bias 2); Hoogeboom et al. 2024 (SiD2).
 
-    Their loss is an integral over log_snr, so that with t uniform -d log_snr / dt is a factor beside this weight; here
-    the density of log_snr in training is the choice of schedule and time_sampler alone.
+    Their loss is an integral over log_snr, which for uniform t multiplies this weight by -d log_snr / dt. Here schedule
+    and time_sampler alone determine the density of log_snr in training.
     """
 
     bias: float = 2.0
@@ -152,7 +153,7 @@ class Sigmoid(Weighting):
 @register("weighting", "elbo")
 @dataclass(frozen=True)
 class ELBO(Weighting):
-    """w_x0 = -1/2 d snr / dt, w_eps = -1/2 d log_snr / dt: the likelihood bound in nats per dimension for t uniform.
+    """w_x0 = -1/2 d snr / dt, w_eps = -1/2 d log_snr / dt: the bound in nats per dimension for uniform t.
 
     Kingma et al. 2021, equations 16 and 17; on a table T / 2 (snr_{k-1} - snr_k), equation 13.
     """

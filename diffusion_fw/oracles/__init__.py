@@ -1,4 +1,4 @@
-"""Closed-form truth: distributions whose perfect denoiser, score and log-density are known at every noise level."""
+"""Closed-form distributions whose exact denoiser, score and log-density are known at every noise level."""
 
 from diffusion_fw.oracles.empirical import Empirical
 from diffusion_fw.oracles.gaussian import CorrelatedDenoiser, CorrelatedGaussian, Gaussian

@@ -15,10 +15,10 @@ from diffusion_fw.process.schedule import Schedule
 
 @dataclass(frozen=True)
 class Empirical:
-    """The distribution that puts the same weight on every example of ``data`` (N, *shape): what memorising learns.
+    """The denoiser of the uniform distribution over the examples ``data`` (N, *shape): a network that memorises them.
 
-    E[x_0 | x_t] = softmax_i(-|x_t - alpha x_i|^2 / (2 sigma^2)) x_i, taken ``chunk`` examples at a time. At sigma = 0
-    it is the nearest example, and eps, of which x_t then says nothing, is 0.
+    E[x_0 | x_t] = sum_i p_i x_i with p = softmax_i(-|x_t - alpha x_i|^2 / (2 sigma^2)), computed ``chunk`` examples at
+    a time. At sigma = 0 it is the nearest example, and eps, which x_t does not determine there, is 0.
     """
 
     data: Tensor
@@ -32,10 +32,10 @@ class Empirical:
         best, total, mean = flat.new_full((len(x), 1), -torch.inf), flat.new_zeros(len(x), 1), torch.zeros_like(flat)
         for part in self.data.split(self.chunk):
             points = part.to(x).flatten(1)
-            # -|x - alpha x_i|^2 / 2 without its part that no i changes.
+            # -|x - alpha x_i|^2 / 2 without |x|^2, which is the same for all i.
             closeness = alpha * (flat @ points.T) - alpha.square() / 2 * points.square().sum(1)
             largest = torch.maximum(best, closeness.amax(1, keepdim=True))
-            # The difference comes before the division, so that the nearest keeps weight 1 at sigma = 0.
+            # Subtracting before the division keeps weight 1 for the nearest example at sigma = 0.
             kept, weight = torch.exp((best - largest) * precision), torch.exp((closeness - largest) * precision)
             total, mean = kept * total + weight.sum(1, keepdim=True), kept * mean + weight @ points
             best = largest

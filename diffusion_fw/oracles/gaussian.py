@@ -1,4 +1,4 @@
-"""Gaussian data, whose probability flow is known in closed form too."""
+"""Gaussian data, whose probability flow has a closed form too."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ class Gaussian(GaussianMixture):
 class CorrelatedGaussian:
     """N(m, C): mean of any shape, covariance C (D, D) of the flattened example, diagonal or full.
 
-    C = Q diag(lambda) Q^T: in the basis Q each coordinate is a Gaussian alone, of variance alpha^2 lambda_i + sigma^2
-    at a level. Raises ConfigError where C has another shape or is not symmetric and positive semidefinite.
+    C = Q diag(lambda) Q^T: in the basis Q the coordinates are independent, with variance alpha^2 lambda_i + sigma^2 at
+    a level. Raises ConfigError if C has another shape or is not symmetric and positive semidefinite.
     """
 
     def __init__(self, mean: Tensor, covariance: Tensor) -> None:
@@ -72,7 +72,7 @@ class CorrelatedGaussian:
         return CorrelatedGaussian(level.alpha * self.mean, level.alpha.square() * self.covariance + noise)
 
     def log_prob(self, x: Tensor) -> Tensor:
-        """log p(x) (B,) in nats of x (B, *shape), float64, for a covariance without the eigenvalue 0."""
+        """log p(x) (B,) in nats of x (B, *shape), float64; the covariance must be invertible."""
         squared = ((x.double() - self.mean).flatten(1) @ self.basis).square() / self.variances
         return -(squared + (2 * math.pi * self.variances).log()).sum(1) / 2
 
@@ -81,12 +81,12 @@ class CorrelatedGaussian:
         return self.scale(-1 / self.variances, x.double() - self.mean)
 
     def scale(self, gains: Tensor, x: Tensor) -> Tensor:
-        """Q diag(gains) Q^T x for gains (D,), or (B, D) for each example its own, in the precision of x (B, *shape)."""
+        """Q diag(gains) Q^T x for gains (D,), or (B, D) of each example, in the precision of x (B, *shape)."""
         basis = self.basis.to(x)
         return ((x.flatten(1) @ basis * gains.to(x)) @ basis.T).view_as(x)
 
     def denoiser(self, schedule: Schedule) -> CorrelatedDenoiser:
-        """The perfect denoiser of this distribution on a schedule."""
+        """The exact denoiser of this distribution on a schedule."""
         return CorrelatedDenoiser(self, schedule)
 
     def irreducible(self, level: NoiseLevel) -> Tensor:
@@ -94,7 +94,7 @@ class CorrelatedGaussian:
         return (self.variances * level.sigma[..., None].square() / self.noised(level)).mean(-1)
 
     def flow(self, x: Tensor, level_t: NoiseLevel, level_s: NoiseLevel) -> Tensor:
-        """x_s on the flow through x_t: in the basis Q, coordinate by coordinate, as for ``Gaussian``."""
+        """x_s on the flow through x_t: that of ``Gaussian`` for each coordinate in the basis Q."""
         mean, ratio = self.mean.to(x), (self.noised(level_s) / self.noised(level_t)).sqrt()
         return level_s.alpha * mean + self.scale(ratio, x - level_t.alpha * mean)
 

@@ -16,13 +16,14 @@ from diffusion_fw.process.schedule import Schedule
 from diffusion_fw.registry import ConfigError
 
 SMALLEST_VARIANCE = 1e-280
-"""Stands for the variance 0 of points in clean data: exponents stay finite, and the nearest point has all weight."""
+"""Replaces a variance of 0: exponents stay finite, and the nearest point gets all the weight."""
 
 
 class GaussianMixture:
-    """p(x_0) = sum_k w_k N(x_0; m_k, s_k^2 I): means (K, *shape), stds (K,) >= 0, weights (K,) that sum to 1.
+    """p(x_0) = sum_k w_k N(x_0; m_k, s_k^2 I): means (K, *shape), stds (K,) >= 0, weights (K,) of sum 1.
 
-    At a level (alpha, sigma) it is again a mixture, of means alpha m_k and variances alpha^2 s_k^2 + sigma^2.
+    At a level (alpha, sigma) it is a mixture too, with means alpha m_k and variances alpha^2 s_k^2 + sigma^2. Raises
+    ConfigError for negative stds or weights, and for weights of another number or sum.
     """
 
     def __init__(self, means: Tensor, stds: Tensor, weights: Tensor | None = None) -> None:
@@ -92,14 +93,14 @@ class GaussianMixture:
         return -torch.einsum("bk,bk...->b...", share / variance, offset)
 
     def denoiser(self, schedule: Schedule) -> MixtureDenoiser:
-        """The perfect denoiser of this distribution on a schedule."""
+        """The exact denoiser of this distribution on a schedule."""
         return MixtureDenoiser(self, schedule)
 
     def irreducible(self, level: NoiseLevel, count: int = 4096, seed: int = 0) -> Tensor:
-        """E |x_0 - E[x_0 | x_t]|^2 / D, the least x_0 error that any network can have, at each level; float64.
+        """E |x_0 - E[x_0 | x_t]|^2 / D, the least possible error of x_0, at each level; float64.
 
-        Exact for one component, s^2 sigma^2 / (alpha^2 s^2 + sigma^2); else the mean over ``count`` draws of x_t of
-        the exact posterior variance. That of eps is (alpha / sigma)^2 times as large.
+        Exact for one component: s^2 sigma^2 / (alpha^2 s^2 + sigma^2). Otherwise the mean of the exact posterior
+        variance over ``count`` draws of x_t. The least error of eps is (alpha / sigma)^2 times as large.
         """
         return torch.stack([self._irreducible(item, count, seed) for item in _each(level)]).reshape(level.t.shape)
 
@@ -124,7 +125,7 @@ def _each(level: NoiseLevel) -> list[NoiseLevel]:
 class MixtureDenoiser:
     """E[x_0 | x_t] and E[eps | x_t] of a mixture, in the precision of x; exact at both ends of the path.
 
-    cond (B,) is the component that x_0 came from, K for an unknown one; without cond all are unknown.
+    cond (B,) is the component of x_0, K if it is unknown; without cond all are unknown.
     """
 
     mixture: GaussianMixture
@@ -134,7 +135,7 @@ class MixtureDenoiser:
     def posterior(
         mixture: GaussianMixture, x: Tensor, level: NoiseLevel, cond: Tensor | None = None
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Of each component, its probability given x_t (B, K) and the means of x_0 and eps (B, K, *shape)."""
+        """For each component, its probability given x_t (B, K) and its means of x_0 and eps (B, K, *shape)."""
         alpha, sigma = (value.to(x.device).reshape(-1, 1) for value in (level.alpha, level.sigma))
         stds = mixture.stds.to(x.device)
         variance = ((alpha * stds).square() + sigma.square()).clamp(min=SMALLEST_VARIANCE)

@@ -31,6 +31,8 @@ from diffusion_fw.registry import AutoStd, ConfigError, Positive, Runtime, regis
 
 SMALLEST_SINE = 1e-8
 
+SMALLEST_SINE = 1e-8
+
 
 @dataclass(frozen=True)
 class Prediction:

@@ -1,1 +1,1 @@
-"""Blocks that networks share; nothing here is a choice of a config."""
+"""Building blocks that networks share; no choices of the config."""

@@ -1,4 +1,4 @@
-"""The time label and the class label as vectors."""
+"""Embeddings of the time label and of the class."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from diffusion_fw.registry import ConfigError
 class TimeEmbedding(nn.Module):
     """W_2 silu(W_1 [sin(w_k label), cos(w_k label)]) with w_k = 10000^(-k / (K - 1)), k = 0..K-1, K = channels // 2.
 
-    Ho et al. 2020 (after Vaswani et al. 2017, section 3.5). The label (B,) is any real number, an index of 0..1000 or
-    a continuous one such as log(sigma) / 4; the result is (B, features). Computed in float32 under autocast too: bf16
-    has only 507 distinct values among the labels 0..999.
+    Ho et al. 2020 (after Vaswani et al. 2017, section 3.5). label (B,) is any real number, such as an index in 0..1000
+    or log(sigma) / 4 -> (B, features). Computed in float32 under autocast too: bf16 has only 507 distinct values for
+    the labels 0..999.
     """
 
     frequencies: Tensor
@@ -37,7 +37,7 @@ class TimeEmbedding(nn.Module):
 
 
 def _float32(device_type: str) -> contextlib.AbstractContextManager[None]:
-    # The meta device, on which networks are counted, knows no autocast.
+    # The meta device, on which parameters are counted, has no autocast.
     if torch.amp.is_autocast_available(device_type):
         return torch.autocast(device_type, enabled=False)
     return contextlib.nullcontext()
@@ -60,19 +60,19 @@ class ClassEmbedding(nn.Module):
 
 
 class Unconditional(nn.Module):
-    """Leaves the time embedding as it is, whatever the class."""
+    """Returns the time embedding unchanged."""
 
     def forward(self, embedding: Tensor, cond: Tensor | None) -> Tensor:
         return embedding
 
 
 def class_embedding(class_conditional: bool, num_classes: int, features: int) -> nn.Module:
-    """The module that adds the class; ConfigError where the data has no classes to be conditioned on."""
+    """The module that adds the class to the time embedding; ConfigError for class_conditional without classes."""
     if not class_conditional:
         return Unconditional()
     if num_classes == 0:
         raise ConfigError(
-            "network.class_conditional=true needs classes, and this data has none; "
+            "network.class_conditional=true needs classes, but this data has none; "
             "set network.class_conditional=false or choose data=... with classes"
         )
     return ClassEmbedding(num_classes, features)
