@@ -33,7 +33,7 @@ RUNS = {
 
 @pytest.fixture(scope="module")
 def checkpoint(tiny, tmp_path_factory):
-    """checkpoint(name) -> that of a run, trained when first asked for."""
+    """checkpoint(name) -> the checkpoint of a run, which is trained at its first use."""
     folder = tmp_path_factory.mktemp("runs")
 
     def path(name):

@@ -20,7 +20,7 @@ from examples import plain_state
 from diffusion_fw.training.module import RECORD_KEY
 
 HERE = Path(__file__).parent
-WORDS = (
+OVERRIDES = (
     "data=moons",
     "network=mlp",
     "network.width=16",
@@ -37,8 +37,8 @@ WORDS = (
 """A run that spends its time evenly on training, checkpoints and evaluations."""
 
 
-def start(folder, *words):
-    """The process of a run, its folder given by the first of ``words``."""
+def start(folder, *arguments):
+    """Start a run; ``folder`` holds the files in which it notes its phase."""
     environment = {
         **os.environ,
         "PHASE_FILE": str(folder / "phase"),
@@ -47,7 +47,7 @@ def start(folder, *words):
         "PYTHONPATH": os.fspath(HERE.parents[1]),
     }
     return subprocess.Popen(
-        [sys.executable, os.fspath(HERE / "victim.py"), *words],
+        [sys.executable, os.fspath(HERE / "victim.py"), *arguments],
         env=environment,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
@@ -59,7 +59,7 @@ def begin_or_resume(folder, steps):
     run = folder / "run"
     if (run / "checkpoints" / "last.ckpt").exists():
         return start(folder, f"resume={run}", f"trainer.max_steps={steps}")
-    return start(folder, *WORDS, f"hydra.run.dir={run}", f"trainer.max_steps={steps}")
+    return start(folder, *OVERRIDES, f"hydra.run.dir={run}", f"trainer.max_steps={steps}")
 
 
 def note(folder, name="phase"):
@@ -97,8 +97,8 @@ def result(folder):
 
 def finish(folder, steps):
     process = begin_or_resume(folder, steps)
-    _, told = process.communicate(timeout=250)
-    assert process.returncode == 0, told[-2000:]
+    _, output = process.communicate(timeout=250)
+    assert process.returncode == 0, output[-2000:]
 
 
 def kill_and_resume(folder, kills, steps, seed, longest):

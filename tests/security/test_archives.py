@@ -60,8 +60,8 @@ def archive(path, members):
     return path
 
 
-def read(path, **knobs):
-    data = dfw.build("data", "image_folder", path=str(path), size=4, **knobs)
+def read(path, **parameters):
+    data = dfw.build("data", "image_folder", path=str(path), size=4, **parameters)
     return [data.load(split).__getitems__(range(len(data.load(split))))[0] for split in ("train", "test")]
 
 

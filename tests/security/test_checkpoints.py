@@ -84,9 +84,9 @@ def test_a_model_that_only_guides_another_is_not_run_either(forged, trap, tmp_pa
     path, calls = trap
     own = forged().rename(tmp_path / "own.ckpt")
     weaker = forged(lambda content: content.update(extra=calls["os.mkdir"]))
-    words = [f"checkpoint={own}", "guidance=[autoguidance]", f"guidance.autoguidance.checkpoint={weaker}"]
+    arguments = [f"checkpoint={own}", "guidance=[autoguidance]", f"guidance.autoguidance.checkpoint={weaker}"]
     with pytest.raises(ConfigError, match=r"the weaker model: checkpoint=.*forged\.ckpt .*was not loaded"):
-        open_trained(check_command_line("sample", words)[0])
+        open_trained(check_command_line("sample", arguments)[0])
     assert not path.exists()
 
 

@@ -43,10 +43,10 @@ def controller(place: Path, script: str, *jobs: str) -> None:
         (place / f"job-{name}").write_text("COMPLETED" if code == 0 else "FAILED")
 
 
-def srun(place: Path, *words: str) -> None:
+def srun(place: Path, *arguments: str) -> None:
     """Run the tasks of a job side by side, with the patterns in the names of their log files filled in."""
     signs = {"%A": "SLURM_ARRAY_JOB_ID", "%a": "SLURM_ARRAY_TASK_ID", "%j": "SLURM_JOB_ID"}
-    command, logs = list(words), {}
+    command, logs = list(arguments), {}
     while command[0].startswith("--"):
         flag = command.pop(0)
         if flag in ("--output", "--error"):
@@ -68,7 +68,7 @@ def srun(place: Path, *words: str) -> None:
     sys.exit(max(abs(task.wait()) for task in tasks))
 
 
-def sacct(place: Path, *words: str) -> None:
+def sacct(place: Path, *arguments: str) -> None:
     print("JobID|State|NodeList")
     for path in sorted(place.glob("job-*")):
         print(f"{path.name.removeprefix('job-')}|{path.read_text()}|localhost")
