@@ -147,7 +147,7 @@ class _Unpickler(_PythonUnpickler):  # type: ignore[misc]
         state = self.stack.pop()
         if not isinstance(self.stack[-1], OrderedDict) or set(state) != {"_metadata"}:
             raise pickle.UnpicklingError("it sets the attributes of an object")
-        self.stack[-1]._metadata = state["_metadata"]
+        self.stack[-1]._metadata = state["_metadata"]  # type: ignore[attr-defined]
 
     def load_setitem(self) -> None:
         self._check_container(self.stack[-3])
