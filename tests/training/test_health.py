@@ -104,7 +104,9 @@ def test_stop_names_step_examples_times_and_layers_and_keeps_what_was_before(tin
     assert message.startswith("step 4 is bad: its loss ")
     assert "\n" not in message
     expected = [indices(4)[row] for row in (1, 6)]
-    found = re.findall(r"(\d+) \(position (\d+) of the stream\): t=([\d.e-]+), log-SNR=([\d.e+-]+), loss=(nan|inf)", message)
+    found = re.findall(
+        r"(\d+) \(position (\d+) of the stream\): t=([\d.e-]+), log-SNR=([\d.e+-]+), loss=(nan|inf)", message
+    )
     assert [int(item[0]) for item in found] == expected
     assert [int(item[1]) for item in found] == [3 * BATCH + 1, 3 * BATCH + 6]
     assert "(2 of 8)" in message

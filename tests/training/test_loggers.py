@@ -134,9 +134,7 @@ def test_a_wandb_server_that_does_not_answer_leaves_a_run_to_be_sent_and_says_ho
     logger.finalize("success")
     (kept,) = (tmp_path / "wandb").glob("offline-run-*")
     (told,) = [item.getMessage() for item in caplog.records if "no answer" in item.getMessage()]
-    assert told == (
-        f"W&B's server failed: no answer; the run is logged offline; `wandb sync {kept}` uploads it later"
-    )
+    assert told == (f"W&B's server failed: no answer; the run is logged offline; `wandb sync {kept}` uploads it later")
 
 
 def full_disk(monkeypatch, after=0):
