@@ -34,7 +34,8 @@ class Statistics:
 def extract(features: FeatureExtractor, examples: Tensor) -> Tensor:
     """float64 features (B, D) without gradients, computed in full precision even under autocast."""
     with torch.no_grad(), torch.autocast(examples.device.type, enabled=False):
-        return features(examples).double()
+        found: Tensor = features(examples)
+        return found.double()
 
 
 def compute(features: FeatureExtractor, examples: Examples, indices: Sequence[int], device: torch.device) -> Statistics:

@@ -69,7 +69,7 @@ def inner(first: Profile, second: Profile) -> float:
     """
     early, late = sorted((first, second), key=lambda profile: profile.time)
     scale = (early.gamma + 1) * (late.gamma + 1) / (early.gamma + late.gamma + 1)
-    return scale * (early.time / late.time) ** late.gamma / late.time
+    return float(scale * (early.time / late.time) ** late.gamma / late.time)
 
 
 @dataclass(frozen=True)

@@ -37,7 +37,8 @@ class DigitsClassifier(nn.Module):
         return x.mean((2, 3))
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.output(self.features(x))
+        logits: Tensor = self.output(self.features(x))
+        return logits
 
 
 @register("features", "digits")

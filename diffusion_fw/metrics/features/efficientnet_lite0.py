@@ -50,4 +50,5 @@ class EfficientNetLite0(FeatureExtractor):
     def forward(self, examples: Tensor) -> Tensor:
         x = to_model(examples).expand(-1, 3, -1, -1)
         x = interpolate(x, size=(SIZE, SIZE), mode="bilinear", antialias=True)
-        return self.layers(x.contiguous(memory_format=torch.channels_last)).mean((2, 3))
+        maps: Tensor = self.layers(x.contiguous(memory_format=torch.channels_last))
+        return maps.mean((2, 3))

@@ -65,4 +65,5 @@ class Inception(FeatureExtractor):
             raise ConfigError(
                 "features=inception needs uint8 pixels, but data=... holds floats; choose features=pixels"
             )
-        return self.network(examples.expand(-1, 3, -1, -1))[0]
+        pooled: Tensor = self.network(examples.expand(-1, 3, -1, -1))[0]
+        return pooled

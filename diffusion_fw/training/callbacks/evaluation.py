@@ -73,7 +73,7 @@ class Evaluation(StepCallback):
     def evaluate(self, trainer: lightning.Trainer, module: Any, step: int) -> None:
         """One evaluation: its results go to the history and the loggers, its pictures into the folder."""
         first = self._samples(trainer, module)
-        distance = self.metric.compute()
+        distance = float(self.metric.compute())
         name = self.metric.name(module.weights_name)
         self.history.distances.append([step, distance])
         module.log(name, distance, logger=False)
@@ -156,7 +156,8 @@ class Evaluation(StepCallback):
         if self.data.oracle is None or module.conditional:
             return None
         exact = self.data.oracle.denoiser(module.denoiser.schedule)
-        return module.objective.irreducible(module.averaged, exact, x0, level, eps)
+        least: Tensor | None = module.objective.irreducible(module.averaged, exact, x0, level, eps)
+        return least
 
     def _draw_trajectory(self, module: Any) -> Path:
         classes = module.num_classes if module.conditional else 0
