@@ -38,7 +38,7 @@ def python(tmp_path):
     return run
 
 
-LOAD = "from diffusion_fw import discovery; print(*discovery.load_plugins())"
+LOAD = "from diffusion_fw.registry import discovery; print(*discovery.load_plugins())"
 
 
 @pytest.fixture
@@ -70,8 +70,8 @@ def test_a_relative_folder_stays_where_the_user_was_when_it_was_named(python, fo
     (tmp_path / "plugins").mkdir()
     (tmp_path / "plugins" / "good.py").write_text("")
     code = (
-        f"import os; from diffusion_fw import discovery; print(*discovery.load_plugins()); os.chdir({str(home)!r}); "
-        "print(*discovery.load_plugins()); print(os.environ['DIFFUSION_FW_PLUGINS'])"
+        "import os; from diffusion_fw.registry import discovery; print(*discovery.load_plugins()); "
+        f"os.chdir({str(home)!r}); print(*discovery.load_plugins()); print(os.environ['DIFFUSION_FW_PLUGINS'])"
     )
     found = python(code, tmp_path, DIFFUSION_FW_PLUGINS="plugins")
     assert found == ["diffusion_fw.plugins.good"] * 2 + [str(tmp_path / "plugins")]
