@@ -86,6 +86,11 @@ def check_devices(accelerator: str, strategy: str, precision: str, gradient_clip
                 f"trainer.gradient_clip_val={gradient_clip_val:g} would clip by the norm of a part of the gradient "
                 f"under trainer.strategy={strategy}; set trainer.gradient_clip_val=0 or choose trainer=ddp"
             )
+        if precision.endswith("-mixed"):
+            raise ConfigError(
+                f"trainer.precision={precision} under trainer.strategy={strategy} would round the embedding of times, "
+                "which must stay float32; set trainer.precision=32 or choose trainer=ddp"
+            )
     host = accelerator == "cpu" or (accelerator == "auto" and not gpu and not torch.backends.mps.is_available())
     if precision == "16-mixed" and host:
         raise ConfigError(

@@ -127,6 +127,19 @@ def test_fsdp_with_clipping_is_refused(tiny, tmp_path, monkeypatch):
         build_experiment(tiny(changes), tmp_path)
 
 
+def test_fsdp_with_mixed_precision_is_refused(tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    changes = {
+        "ema": "none",
+        "trainer.accelerator": "gpu",
+        "trainer.strategy": "fsdp",
+        "trainer.gradient_clip_val": 0.0,
+        "trainer.precision": "bf16-mixed",
+    }
+    with pytest.raises(ConfigError, match=r"precision=bf16-mixed .*trainer\.precision=32"):
+        build_experiment(tiny(changes), tmp_path)
+
+
 def test_a_compiled_run_is_that_of_the_plain_network_and_its_checkpoint_loads_as_any(tiny, tmp_path, monkeypatch):
     """The eager backend: the network is traced as for any other, and no compiler is needed."""
     compiled = []
