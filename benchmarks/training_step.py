@@ -25,7 +25,8 @@ BOUND = 2.2
 
 def network() -> nn.Module:
     torch.manual_seed(0)
-    return dfw.build("network", "mlp", shape=(2,))
+    result: nn.Module = dfw.build("network", "mlp", shape=(2,))
+    return result
 
 
 class Clock(lightning.pytorch.Callback):

@@ -37,7 +37,7 @@ class NetworkDenoiser(nn.Module):
     A network with twice the channels of x also predicts the variance: the second half is ``variance_logit``.
     """
 
-    def __init__(self, network: Network, schedule: Schedule, parameterization: Parameterization) -> None:
+    def __init__(self, network: Network | nn.Module, schedule: Schedule, parameterization: Parameterization) -> None:
         super().__init__()
         # An nn.Module that is a Network: Python has no type for both.
         self.network = cast(nn.Module, network)

@@ -68,7 +68,7 @@ class GridSweeper(LaunchingSweeper):
     """Runs every combination of the listed values."""
 
     def sweep(self, arguments: list[str]) -> Any:
-        from diffusion_fw.sweeps.jobs import sweep
+        from diffusion_fw.sweeps.grid_sweep import sweep
         from diffusion_fw.training.signals import signals_raise
 
         with signals_raise():

@@ -64,7 +64,8 @@ def train(images: Tensor, labels: Tensor) -> DigitsClassifier:
 @torch.no_grad()
 def accuracy(classifier: DigitsClassifier, images: Tensor, labels: Tensor) -> float:
     """The fraction of images whose largest logit is that of the label."""
-    return (classifier(images).argmax(1) == labels).double().mean().item()
+    result: float = (classifier(images).argmax(1) == labels).double().mean().item()
+    return result
 
 
 def main() -> None:

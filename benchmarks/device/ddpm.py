@@ -51,7 +51,8 @@ def flops_per_image(options: Options) -> float:
     model = network(options)
     with FlopCounterMode(display=False) as counter:
         model(torch.randn(2, *SHAPE), torch.zeros(2)).sum().backward()
-    return counter.get_total_flops() / 2
+    result: float = counter.get_total_flops() / 2
+    return result
 
 
 @contextlib.contextmanager

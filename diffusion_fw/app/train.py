@@ -87,7 +87,7 @@ def errors_of_children() -> Iterator[None]:
     A ConfigError or NumericalError, which arrives as the text of its traceback, is raised as one. Where a signal ended
     the children, or their state could not be written, this program exits with their code.
     """
-    from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
+    from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException
 
     from diffusion_fw.training.callbacks.health import NumericalError
     from diffusion_fw.training.signals import Interrupted

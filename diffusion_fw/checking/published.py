@@ -46,7 +46,8 @@ def _build(group: str, component: Component, **runtime: Any) -> Any:
 def _rows(schedule: Component, rows: Sequence[int]) -> NoiseLevel:
     """The levels of a table's rows k; DDPM's index is k - 1, and negative numbers count from the end."""
     table = _build("schedule", schedule).table
-    return table[list(rows)]
+    result: NoiseLevel = table[list(rows)]
+    return result
 
 
 def _transition(schedule: Component, rows: Sequence[int]) -> Transition:

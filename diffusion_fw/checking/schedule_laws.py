@@ -24,7 +24,8 @@ def noisy_times(schedule: Schedule) -> Tensor:
     """Noisy times up to 1, increasing: the rows of a table, many scales of a continuous schedule."""
     even = schedule.fraction(torch.linspace(0, 1, 4001, dtype=torch.float64))
     small = torch.logspace(math.log10(schedule.t_min), 0, 61, dtype=torch.float64)
-    return schedule.snap(torch.cat([even, small])).clamp(schedule.t_min, 1).unique()
+    result: Tensor = schedule.snap(torch.cat([even, small])).clamp(schedule.t_min, 1).unique()
+    return result
 
 
 def all_times(schedule: Schedule) -> Tensor:

@@ -49,7 +49,8 @@ def read(checkpoint: str | os.PathLike[str]) -> dict[str, Any]:
     for name, value in content["state_dict"].items():
         if not isinstance(name, str) or not isinstance(value, Tensor):
             raise ConfigError(f"checkpoint={path} was not loaded: its weights hold a {type(value).__name__}")
-    return content
+    result: dict[str, Any] = content
+    return result
 
 
 def _is_ours(content: Any) -> bool:

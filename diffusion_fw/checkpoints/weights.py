@@ -109,7 +109,8 @@ def _held(content: dict[str, Any], path: Path) -> dict[str, dict[str, float]]:
     )
     if not right:
         raise ConfigError(f"checkpoint={path} was not loaded: its record of the averages holds no lengths")
-    return held
+    result: dict[str, dict[str, float]] = held
+    return result
 
 
 def _part(content: dict[str, Any], prefix: str) -> dict[str, Tensor]:

@@ -33,7 +33,7 @@ class Experiment:
 
 def build_experiment(config: Config, folder: Path) -> Experiment:
     """Build and check a training run that writes into ``folder``; ConfigError where its parts don't fit together."""
-    from lightning.pytorch.utilities.exceptions import MisconfigurationException
+    from lightning.fabric.utilities.exceptions import MisconfigurationException
 
     from diffusion_fw.training.callbacks.history import History
     from diffusion_fw.training.callbacks.snapshots import FOLDER, Snapshots

@@ -98,7 +98,8 @@ class Matrix(LinearOperator):
         return x.flatten(1) @ self.matrix.to(x).mT
 
     def transpose(self, y: Tensor) -> Tensor:
-        return (y @ self.matrix.to(y)).unflatten(-1, self.shape)
+        result: Tensor = (y @ self.matrix.to(y)).unflatten(-1, self.shape)
+        return result
 
     def solve(self, y: Tensor, prior: Tensor | float, noise: float) -> Tensor:
         u, s = (value.to(y) for value in self.decomposition)

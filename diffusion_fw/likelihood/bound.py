@@ -38,7 +38,8 @@ def _log_normal_mass(low: Tensor, high: Tensor) -> Tensor:
     tail = low == -torch.inf
     log_high = torch.special.log_ndtr(high)
     ratio = torch.special.log_ndtr(torch.where(tail, -1.0, low)) - torch.where(tail, 0.0, log_high)
-    return log_high + torch.where(tail, 0.0, torch.log(-torch.expm1(ratio)))
+    result: Tensor = log_high + torch.where(tail, 0.0, torch.log(-torch.expm1(ratio)))
+    return result
 
 
 def kl_normal(squared_difference: Tensor, log_variance_q: Tensor, log_variance_p: Tensor) -> Tensor:

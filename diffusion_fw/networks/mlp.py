@@ -25,7 +25,8 @@ class ResidualLayer(nn.Module):
 
     def forward(self, h: Tensor, embedding: Tensor) -> Tensor:
         hidden = self.first(nn.functional.silu(h)) + self.embedding(embedding)
-        return h + self.second(nn.functional.silu(hidden))
+        result: Tensor = h + self.second(nn.functional.silu(hidden))
+        return result
 
 
 @register("network", "mlp")
@@ -65,4 +66,5 @@ class MLP(nn.Module):
         h = self.enter(x.flatten(1))
         for layer in self.layers:
             h = layer(h, embedding)
-        return self.leave(nn.functional.silu(h)).unflatten(1, self.output_shape)
+        result: Tensor = self.leave(nn.functional.silu(h)).unflatten(1, self.output_shape)
+        return result

@@ -49,7 +49,8 @@ class ResidualBlock(nn.Module):
             residual = torch.addcmul(shift, self.norm2(residual), 1 + scale)
         else:
             residual = self.norm2(residual + modulation)
-        return self.skip(h) + self.conv2(self.dropout(nn.functional.silu(residual)))
+        result: Tensor = self.skip(h) + self.conv2(self.dropout(nn.functional.silu(residual)))
+        return result
 
 
 class Attention(nn.Module):
@@ -69,7 +70,8 @@ class Attention(nn.Module):
         tokens = self.norm(h).flatten(2).transpose(1, 2)
         query, key, value = self.qkv(tokens).unflatten(2, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
         mixed = nn.functional.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2)
-        return h + self.out(mixed).transpose(1, 2).unflatten(2, h.shape[2:])
+        result: Tensor = h + self.out(mixed).transpose(1, 2).unflatten(2, h.shape[2:])
+        return result
 
 
 class Stage(nn.Module):
@@ -82,7 +84,8 @@ class Stage(nn.Module):
         self.checkpointing = checkpointing
 
     def _run(self, h: Tensor, embedding: Tensor) -> Tensor:
-        return self.after(self.block(h, embedding))
+        result: Tensor = self.after(self.block(h, embedding))
+        return result
 
     def forward(self, h: Tensor, embedding: Tensor) -> Tensor:
         if self.checkpointing and torch.is_grad_enabled():
@@ -181,7 +184,8 @@ class UNet(nn.Module):
             for stage in cast(nn.ModuleList, level):
                 h = stage(torch.cat([h, skips.pop()], dim=1), embedding)
         # Contiguous, so that noise drawn like the output does not depend on the memory format of the weights.
-        return self.leave(nn.functional.silu(self.norm(h))).contiguous()
+        result: Tensor = self.leave(nn.functional.silu(self.norm(h))).contiguous()
+        return result
 
 
 def _sizes(shape: tuple[int, ...], channel_mult: tuple[int, ...], attention_resolutions: tuple[int, ...]) -> list[int]:

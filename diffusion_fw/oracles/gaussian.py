@@ -74,7 +74,8 @@ class CorrelatedGaussian:
     def log_prob(self, x: Tensor) -> Tensor:
         """log p(x) (B,) in nats of x (B, *shape), float64; the covariance must be invertible."""
         squared = ((x.double() - self.mean).flatten(1) @ self.basis).square() / self.variances
-        return -(squared + (2 * math.pi * self.variances).log()).sum(1) / 2
+        result: Tensor = -(squared + (2 * math.pi * self.variances).log()).sum(1) / 2
+        return result
 
     def score(self, x: Tensor) -> Tensor:
         """grad log p(x) = -C^-1 (x - m), of the shape of x (B, *shape), float64."""
@@ -83,7 +84,8 @@ class CorrelatedGaussian:
     def scale(self, gains: Tensor, x: Tensor) -> Tensor:
         """Q diag(gains) Q^T x for gains (D,), or (B, D) of each example, in the precision of x (B, *shape)."""
         basis = self.basis.to(x)
-        return ((x.flatten(1) @ basis * gains.to(x)) @ basis.T).view_as(x)
+        result: Tensor = ((x.flatten(1) @ basis * gains.to(x)) @ basis.T).view_as(x)
+        return result
 
     def denoiser(self, schedule: Schedule) -> CorrelatedDenoiser:
         """The exact denoiser of this distribution on a schedule."""
@@ -91,7 +93,8 @@ class CorrelatedGaussian:
 
     def irreducible(self, level: NoiseLevel) -> Tensor:
         """E |x_0 - E[x_0 | x_t]|^2 / D = mean_i lambda_i sigma^2 / (alpha^2 lambda_i + sigma^2) at each level."""
-        return (self.variances * level.sigma[..., None].square() / self.noised(level)).mean(-1)
+        result: Tensor = (self.variances * level.sigma[..., None].square() / self.noised(level)).mean(-1)
+        return result
 
     def flow(self, x: Tensor, level_t: NoiseLevel, level_s: NoiseLevel) -> Tensor:
         """x_s on the flow through x_t: that of ``Gaussian`` for each coordinate in the basis Q."""
@@ -101,7 +104,8 @@ class CorrelatedGaussian:
     def noised(self, level: NoiseLevel) -> Tensor:
         """alpha^2 lambda_i + sigma^2 (..., D) at each level."""
         variances = level.alpha[..., None].square() * self.variances + level.sigma[..., None].square()
-        return variances.clamp(min=SMALLEST_VARIANCE)
+        result: Tensor = variances.clamp(min=SMALLEST_VARIANCE)
+        return result
 
 
 @dataclass(frozen=True)

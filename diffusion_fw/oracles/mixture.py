@@ -53,7 +53,8 @@ class GaussianMixture:
     @property
     def mean(self) -> Tensor:
         """E[x_0], of one example's shape."""
-        return torch.tensordot(self.weights, self.means, dims=1)
+        result: Tensor = torch.tensordot(self.weights, self.means, dims=1)
+        return result
 
     @property
     def covariance(self) -> Tensor:

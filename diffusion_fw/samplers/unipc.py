@@ -38,7 +38,8 @@ def coefficients(r: Sequence[float], h: float, b: float) -> list[float]:
     powers = torch.arange(len(r), dtype=torch.float64)[:, None]
     system = torch.tensor(r, dtype=torch.float64) ** powers
     target = [math.factorial(n) * -h * phi(n + 1, -h) / b for n in range(1, len(r) + 1)]
-    return torch.linalg.solve(system, torch.tensor(target, dtype=torch.float64)).tolist()
+    result: list[float] = torch.linalg.solve(system, torch.tensor(target, dtype=torch.float64)).tolist()
+    return result
 
 
 def weights(r: Sequence[float], h: float, b: float, alpha: float) -> tuple[float, ...]:

@@ -13,7 +13,7 @@ from rich.console import Console
 from diffusion_fw.runs.record import FINISHED
 from diffusion_fw.sweeps.jobs import Launch, launch_jobs, plan_jobs, read_results
 from diffusion_fw.sweeps.tables import print_table, write_results
-from diffusion_fw.training.outages import log_os_errors
+from diffusion_fw.training.os_errors import log_os_errors
 
 
 def sweep(config: DictConfig, arguments: list[str], config_loader: Any, launch: Launch) -> list[float]:

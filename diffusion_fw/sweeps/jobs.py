@@ -60,7 +60,8 @@ class Job:
 
     @property
     def seconds(self) -> float:
-        return sum(attempt.get("seconds", 0.0) for attempt in self.record.get("attempts", []))
+        result: float = sum(attempt.get("seconds", 0.0) for attempt in self.record.get("attempts", []))
+        return result
 
 
 def combinations(overrides: Iterable[Override]) -> list[tuple[list[str], dict[str, str]]]:

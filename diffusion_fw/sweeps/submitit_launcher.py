@@ -56,7 +56,8 @@ def submit(
 
 def _result(handle: Any, overrides: Sequence[str]) -> JobReturn:
     try:
-        return handle.results()[0]
+        found: JobReturn = handle.results()[0]
+        return found
     except (submitit.core.utils.UncompletedJobError, submitit.core.utils.FailedJobError) as error:
         result = JobReturn(overrides=list(overrides), status=JobStatus.FAILED)
         result.return_value = error

@@ -33,7 +33,8 @@ class TimeEmbedding(nn.Module):
         with _float32(label.device.type):
             angles = label[:, None] * self.frequencies
             waves = torch.cat([angles.sin(), angles.cos()], dim=1)
-            return self.second(nn.functional.silu(self.first(waves)))
+            result: Tensor = self.second(nn.functional.silu(self.first(waves)))
+            return result
 
 
 def _float32(device_type: str) -> contextlib.AbstractContextManager[None]:

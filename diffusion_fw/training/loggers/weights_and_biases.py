@@ -9,8 +9,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import wandb
+from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.pytorch.loggers import WandbLogger
-from lightning.pytorch.loggers.logger import rank_zero_experiment
 from lightning.pytorch.utilities import rank_zero_only
 
 from diffusion_fw.training.os_errors import warn_once
