@@ -26,7 +26,7 @@ _STAGES = (
 )
 _ERROR = (71 / 57600, 0.0, -71 / 16695, 71 / 1920, -17253 / 339200, 22 / 525, -1 / 40)
 
-# Hairer, Norsett and Wanner 1993, section IV.2: the PI controller of DOPRI5.
+# Hairer & Wanner 1996, section IV.2: the PI controller of DOPRI5.
 _PROPORTIONAL, _INTEGRAL = 0.2 - 0.75 * 0.04, 0.04
 _SAFETY, _SMALLEST_FACTOR, _LARGEST_FACTOR = 0.9, 0.2, 10.0
 

@@ -96,7 +96,7 @@ class PowerFunction(Average):
     """d = (1 - 1 / n)^(gamma + 1), so that theta_t' has the weight t'^gamma; the random start has none.
 
     ``std``, the standard deviation of these weights relative to the training time, determines gamma (Karras et al.
-    2024, "Analyzing and Improving the Training Dynamics of Diffusion Models", section 3.1). 0.05 to 0.1 is usual; the
+    2024b, "Analyzing and Improving the Training Dynamics of Diffusion Models", section 3.1). 0.05 to 0.1 is usual; the
     largest, 1 / sqrt(12), weighs all steps equally.
     """
 
@@ -142,7 +142,7 @@ class PostHoc(Averages):
     """A power-function average for each of ``stds``; snapshots of them make averages of any length after training.
 
     Snapshots are written to the run's ``snapshots/`` every ``every`` steps, in float32. ``ema.std`` of sample.py and
-    evaluate.py selects any length: the combination of snapshots with the nearest weights (Karras et al. 2024, section
+    evaluate.py selects any length: the combination of snapshots with the nearest weights (Karras et al. 2024b, section
     3.2 and appendix C). During training samples are drawn with the first. Raises ConfigError for an empty list and for
     a length given twice.
     """

@@ -4,7 +4,7 @@ The average of relative length std taken at time t weighs the weights of time t'
 
     p(t') = (gamma + 1) t'^gamma / t^(gamma + 1),   0 <= t' <= t
 
-with the standard deviation std t (Karras et al. 2024, "Analyzing and Improving the Training Dynamics of Diffusion
+with the standard deviation std t (Karras et al. 2024b, "Analyzing and Improving the Training Dynamics of Diffusion
 Models", section 3.1). A linear combination of averages has the same combination of densities.
 """
 
@@ -63,7 +63,7 @@ class Profile:
 
 
 def inner(first: Profile, second: Profile) -> float:
-    """The integral of the product of two densities (Karras et al. 2024, appendix C).
+    """The integral of the product of two densities (Karras et al. 2024b, appendix C).
 
     (g_1 + 1)(g_2 + 1) / (g_1 + g_2 + 1) (t_1 / t_2)^g_2 / t_2 for t_1 <= t_2, a form that avoids overflow.
     """

@@ -86,7 +86,7 @@ def test_labels_reach_both_models_and_one_of_no_labels_guides_one_of_labels(draw
     ("run", "second", "message"),
     [
         ("main", None, r"^guidance=autoguidance: it needs the model.*give guidance\.autoguidance\.checkpoint="),
-        ("main", "images", r"the weaker model: checkpoint=.* of shape \(1, 8, 8\), the guided of \(2,\)"),
+        ("main", "images", r"the weaker model: checkpoint=.* of data of shape \(1, 8, 8\), the guided model of \(2,\)"),
         ("main", "flow", r"the weak model is on Flow.*the guided one on Linear.*train both on one schedule"),
         ("unlabelled", "images", r"takes labels of 10 classes, the guided model of 0"),
     ],

@@ -120,7 +120,7 @@ def test_waits_are_counted_by_the_lines_that_cause_them():
 
 
 def test_a_run_is_timed_profiled_and_watched_over_separate_steps(tiny, tmp_path, monkeypatch):
-    monkeypatch.setattr(components, "_entries", copy.deepcopy(components._entries))
+    monkeypatch.setattr(components, "_entries", {group: dict(known) for group, known in components._entries.items()})
     device_watch = importlib.import_module("benchmarks.device.plugins.device_watch").device_watch
     experiment = build_experiment(tiny({"callbacks": [], "trainer.max_steps": 8}), tmp_path)
     experiment.trainer.callbacks.append(device_watch(tmp_path, first=2, steps=2, profile=True, syncs=True))
