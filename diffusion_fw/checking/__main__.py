@@ -46,7 +46,7 @@ SHOWN_CURVES: dict[str, tuple[str, dict[str, Any]]] = {
     "dpm_solver_pp 2M": ("dpm_solver_pp", {}),
     "dpm_solver_pp 3M": ("dpm_solver_pp", {"order": 3}),
     "deis": ("deis", {}),
-    "unipc solver_order=3": ("unipc", {"solver_order": 3}),
+    "unipc predictor_order=3": ("unipc", {"predictor_order": 3}),
     "lms": ("lms", {}),
 }
 """The samplers of the picture in the documentation."""

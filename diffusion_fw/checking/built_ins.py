@@ -34,10 +34,10 @@ SETTINGS: dict[tuple[str, str], list[Parameters]] = {
         {"snr": 0.05, "predictor": predictor} for predictor in ("reverse_diffusion", "ancestral", "euler_maruyama")
     ],
     ("sampler", "unipc"): [
-        *({"solver_order": order, "variant": variant} for order in (1, 2, 3) for variant in ("bh1", "bh2")),
-        *({"solver_order": order, "corrector": False} for order in (1, 2, 3)),
-        {"solver_order": 3, "warm_up": "lower_order"},
-        {"solver_order": 3, "warm_up": "lower_order", "corrector": False},
+        *({"predictor_order": order, "variant": variant} for order in (1, 2, 3) for variant in ("bh1", "bh2")),
+        *({"predictor_order": order, "corrector": False} for order in (1, 2, 3)),
+        {"predictor_order": 3, "warm_up": "lower_order"},
+        {"predictor_order": 3, "warm_up": "lower_order", "corrector": False},
     ],
     ("grid", "explicit"): [{"times": [0.9, 0.5, 0.1]}],
     ("grid", "karras"): [{}, {"rho": 3.0}],

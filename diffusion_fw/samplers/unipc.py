@@ -51,10 +51,10 @@ def weights(r: Sequence[float], h: float, b: float, alpha: float) -> tuple[float
     return (-alpha * math.expm1(-h) - sum(w), *w)
 
 
-@register("sampler", "unipc")
+@register("sampler", "unipc", renamed={"solver_order": "predictor_order"})
 @dataclass(frozen=True)
 class UniPC(LinearSampler):
-    """UniPC-p, p = solver_order: the predictor UniP-p of order p, with the corrector UniC-p of order p + 1.
+    """UniPC-p, p = predictor_order: the predictor UniP-p of order p, with the corrector UniC-p of order p + 1.
 
     Zhao et al. 2023, multistep, in the prediction of x_0. B(h) is -h for ``bh1`` and exp(-h) - 1 for ``bh2``; they
     differ only where a_1 is the published 1/2. The last step is not corrected; to sigma = 0 it is x_s = m_0.
@@ -63,7 +63,7 @@ class UniPC(LinearSampler):
     ``warm_up="lower_order"``, as published, it is UniPC-1's, which limits the order to 3, or 2 without the corrector.
     """
 
-    solver_order: Literal[1, 2, 3] = 2
+    predictor_order: Literal[1, 2, 3] = 2
     variant: Literal["bh1", "bh2"] = "bh2"
     corrector: bool = True
     warm_up: Literal["singlestep", "lower_order"] = "singlestep"
@@ -73,16 +73,16 @@ class UniPC(LinearSampler):
 
     @property
     def order(self) -> int | None:
-        order = self.solver_order + self.corrector
+        order = self.predictor_order + self.corrector
         return order if self.warm_up == "singlestep" else min(order, 2 + self.corrector)
 
     def plan(self, schedule: Schedule) -> list[LinearStep]:
-        self.require_steps(self.solver_order, f"sampler.solver_order={self.solver_order}")
+        self.require_steps(self.predictor_order, f"sampler.predictor_order={self.predictor_order}")
         levels = self.levels(schedule)
         rows, alpha, times = levels.unbind(), levels.alpha.tolist(), levels.t.tolist()
         h = half_log_snr(levels).diff().tolist()
         c_x = (levels.sigma[1:] / levels.sigma[:-1]).tolist()
-        orders = decreasing_orders(self.solver_order, levels, self.lower_order_final)
+        orders = decreasing_orders(self.predictor_order, levels, self.lower_order_final)
         start = self._start(rows, schedule)
         first = 1 if start else 0
         evaluations = [0, *range(len(start) or 1, self.steps + len(start))]
@@ -114,7 +114,7 @@ class UniPC(LinearSampler):
 
     def _start(self, rows: list[NoiseLevel], schedule: Schedule) -> tuple[Stage, ...]:
         """The stages of a singlestep first step, or none."""
-        if self.solver_order < 3 or self.warm_up == "lower_order":
+        if self.predictor_order < 3 or self.warm_up == "lower_order":
             return ()
-        inner = inner_levels(rows[0], rows[1], self.solver_order - 1 + self.corrector, schedule)
+        inner = inner_levels(rows[0], rows[1], self.predictor_order - 1 + self.corrector, schedule)
         return singlestep_stages(rows[0], inner, rows[1])

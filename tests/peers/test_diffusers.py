@@ -193,7 +193,7 @@ def test_dpm_solver_pp_multistep(tables, steps, order):
 def test_unipc_bh2(tables, steps, order):
     scheduler = UniPCMultistepScheduler(**TABLE, solver_order=order, solver_type="bh2", final_sigmas_type="zero")
     wanted = theirs(scheduler, steps, tables)
-    knobs = {"solver_order": order, "variant": "bh2", "warm_up": "lower_order"}
+    knobs = {"predictor_order": order, "variant": "bh2", "warm_up": "lower_order"}
     assert_agree(ours("unipc", scheduler.timesteps, **knobs), wanted, tables)
 
 
@@ -206,7 +206,7 @@ def test_unipc_to_the_first_row_of_the_table(tables, steps, order, variant):
         **TABLE, solver_order=order, solver_type=variant, final_sigmas_type="sigma_min", lower_order_final=False
     )
     wanted = theirs(scheduler, steps, tables)
-    knobs = {"solver_order": order, "variant": variant, "warm_up": "lower_order", "lower_order_final": False}
+    knobs = {"predictor_order": order, "variant": variant, "warm_up": "lower_order", "lower_order_final": False}
     assert_agree(ours_to_the_first_row("unipc", scheduler.timesteps, **knobs), wanted, tables, **FIRST_ROW)
 
 
