@@ -94,6 +94,17 @@ def test_values_come_as_their_signature_wants_them():
     assert config["optimizer"]["betas"] == (0.0, 0.5)
 
 
+@pytest.mark.parametrize("program", ["train", "sample", "evaluate"])
+def test_the_defaults_at_the_top_stand_in_the_settings_alone(program):
+    given = [] if program == "train" else ["checkpoint=last.ckpt"]
+    (config,) = check_command_line(program, [*given, "seed=1"])
+    settings = registry.entry("settings", program).parameters
+    assert not set(settings) & set(yaml.safe_load((conf_dir() / f"{program}.yaml").read_text()))
+    defaults = {key: item.default for key, item in settings.items() if key not in ("checkpoint", "seed")}
+    assert {key: config[key] for key in defaults} == defaults
+    assert config["seed"] == 1
+
+
 # --------------------------------------------------------------------------------------------------------------------
 # Former names
 # --------------------------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Evaluate: what a metric says of a checkpoint, with any sampler."""
+"""Evaluate: measure a checkpoint by a metric, with any sampler."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from diffusion_fw.runs.record import Result
 
 
 def evaluate(config: dict[str, Any], folder: Path) -> Result:
-    """Measure a checkpoint, print a table and write evaluation.json into ``folder``; returns what was measured."""
+    """Measure a checkpoint, print a table and write evaluation.json into ``folder``; returns the result."""
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table

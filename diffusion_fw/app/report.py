@@ -1,4 +1,4 @@
-"""What a training run leaves for people: pictures and one table."""
+"""The report of a training run: pictures and one table."""
 
 from __future__ import annotations
 
@@ -24,31 +24,32 @@ from diffusion_fw.training.outages import log_os_errors
 
 
 class Report(lightning.Callback):
-    """What the first process leaves: config.yaml and the loggers' settings at first, pictures and a table at the end.
+    """Writes config.yaml and logs the config when training starts, draws pictures and prints a table when it ends.
 
-    A callback, since the history is in the process that trains, which is a child where a strategy forks or spawns.
+    Only in the first process. It is a callback because the history is in the process that trains, which is a child
+    where a strategy forks.
     """
 
     def __init__(self, experiment: Experiment, config: Mapping[str, Any], folder: Path, *, floor: float) -> None:
         self.experiment, self.config, self.folder, self.floor = experiment, config, folder, floor
 
     def on_fit_start(self, trainer: lightning.Trainer, pl_module: Any) -> None:
-        # Before there is a progress bar.
+        # Before the progress bar starts.
         if trainer.is_global_zero:
             local = self.config["batch_size"] // (trainer.world_size * trainer.accumulate_grad_batches)
-            said = describe_memory(self.config, Facts.from_record(pl_module.record["facts"]), local)
-            print(f"memory per process, estimated: {said}")
+            estimate = describe_memory(self.config, Facts.from_record(pl_module.record["facts"]), local)
+            print(f"memory per process, estimated: {estimate}")
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: Any) -> None:
         if trainer.is_global_zero:
             path = self.folder / "config.yaml"
             with (
-                log_os_errors(f"writing {path}", "training goes on; the checkpoints hold it too"),
+                log_os_errors(f"writing {path}", "training continues; the checkpoints hold it too"),
                 atomic_write(path) as file,
             ):
                 file.write(yaml.safe_dump(plain(self.config), sort_keys=False).encode())
         for logger in trainer.loggers:
-            with log_os_errors(f"logging into {logger.save_dir}", "training goes on; it lacks the config"):
+            with log_os_errors(f"logging into {logger.save_dir}", "training continues; the log lacks the config"):
                 logger.log_hyperparams(plain(self.config))
 
     def on_train_end(self, trainer: lightning.Trainer, pl_module: Any) -> None:
@@ -59,7 +60,7 @@ class Report(lightning.Callback):
 
 
 def draw_report(experiment: Experiment, config: Mapping[str, Any], folder: Path, floor: float) -> None:
-    """Draw the curves of the loss, of the distance and of the schedule, and real examples beside generated ones."""
+    """Draw the curves of loss, distance and schedule, and real examples beside generated ones."""
     history, evaluation = experiment.history, experiment.evaluation
     draw_schedule(folder / "schedule.png", experiment.denoiser.schedule, config["schedule"]["name"])
     if history.records:
@@ -76,7 +77,7 @@ def draw_report(experiment: Experiment, config: Mapping[str, Any], folder: Path,
     name = experiment.metric.name("ema")
     curves.distance_curve(folder / "distance.png", {name: history.distances}, floor=floor)
     generated = evaluation.last_samples
-    # In a folder's order the first would all be of one class.
+    # The first examples of a folder would all be of one class.
     order = torch.randperm(len(experiment.data.test), generator=generator(config["seed"]))
     real, _ = experiment.data.test.__getitems__(order[: len(generated)].tolist())
     evaluation.view.samples(folder / "samples.png", generated)

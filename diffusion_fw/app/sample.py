@@ -10,7 +10,7 @@ from diffusion_fw.registry import ConfigError
 
 
 def sample(config: dict[str, Any], folder: Path) -> None:
-    """Draw config["num_samples"] samples into ``folder``: a PNG each for images, a grid, and samples.npz on request."""
+    """Draw config["num_samples"] samples into ``folder``: a grid, a PNG for each image, and samples.npz if npz=true."""
     import numpy as np
     import torch
     from PIL import Image
@@ -21,10 +21,10 @@ def sample(config: dict[str, Any], folder: Path) -> None:
     from diffusion_fw.pictures.view import view_for
 
     if (folder / "images").exists():
-        raise ConfigError(f"{folder} holds the images of another run already; give another hydra.run.dir")
+        raise ConfigError(f"{folder} holds the images of another run; give another hydra.run.dir")
     model = open_trained(config)
     model.check_sampler()
-    # In their chunks, and together.
+    # Two copies: the chunks, and all samples together.
     print(f"memory, estimated: {model.memory(config['num_samples'], copies=2)}")
     values = []
     with tqdm(total=config["num_samples"], desc="sampling") as bar:
@@ -43,7 +43,7 @@ def sample(config: dict[str, Any], folder: Path) -> None:
             Image.fromarray(image.squeeze(-1) if image.shape[-1] == 1 else image).save(unfinished / f"{index:06d}.png")
         unfinished.replace(folder / "images")
     how = f"sampler={config['sampler']['name']}, weights {model.choice.name}"
-    print(f"{len(result)} samples by {how}, in {folder}; all at a glance: {path}")
+    print(f"{len(result)} samples by {how}, in {folder}; all in one picture: {path}")
 
 
 def main(plugins: Path | None = None) -> None:

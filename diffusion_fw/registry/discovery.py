@@ -1,4 +1,4 @@
-"""Where plugins are looked for: the folders and the entry points that the user named, and nowhere else."""
+"""Plugins: the folders and entry points that the user named are searched, and nothing else."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ PLUGIN_PACKAGE = "diffusion_fw.plugins"
 
 
 def plugin_folders() -> list[str]:
-    """The folders that hold plugins, from the environment, which child processes inherit."""
+    """The folders of plugins, from the environment, which child processes inherit."""
     return [folder for folder in os.environ.get(PLUGIN_VARIABLE, "").split(os.pathsep) if folder]
 
 
 def plugin_files() -> dict[str, Path]:
-    """Every plugin file by its module name, in sorted order; two files of one name are an error."""
+    """Every plugin file by its module name, in sorted order; ConfigError for two files of one name."""
     files: dict[str, Path] = {}
     for folder in plugin_folders():
         if not Path(folder).is_dir():
@@ -46,10 +46,10 @@ def _import_plugin(module: str, origin: str) -> None:
 def load_plugins(*folders: str | os.PathLike[str]) -> list[str]:
     """Import every plugin: ``*.py`` of the folders given, of those in ``DIFFUSION_FW_PLUGINS``, and entry points.
 
-    Nothing else is searched. Relative folders in the variable are those of the working directory at the first call. The
-    folders given are added to the variable, and plugin ``x.py`` is the module ``diffusion_fw.plugins.x``, so
-    that every child process (DDP rank, data worker, sweep job) imports the same module under the same name.
-    Returns the names of the modules. Raises ConfigError that names the file of a failing import.
+    Nothing else is searched. Relative folders in the variable are relative to the working directory of the first call.
+    The folders given are added to the variable, and plugin ``x.py`` is the module ``diffusion_fw.plugins.x``, so that
+    every child process (DDP rank, data worker, sweep job) imports the same module under the same name. Returns the
+    names of the modules. Raises ConfigError with the file of a failing import.
     """
     known = [os.path.abspath(folder) for folder in plugin_folders()]
     added = [os.path.abspath(folder) for folder in folders]
@@ -67,7 +67,7 @@ def load_plugins(*folders: str | os.PathLike[str]) -> list[str]:
 
 
 def plugin_hashes() -> dict[str, str]:
-    """SHA-256 of every plugin file that is loaded, by module name: recorded in checkpoints."""
+    """SHA-256 of every loaded plugin file, by module name; checkpoints record it."""
     return {
         stem: hashlib.sha256(path.read_bytes()).hexdigest()
         for stem, path in plugin_files().items()

@@ -5,12 +5,14 @@ from __future__ import annotations
 import csv
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import lightning
 import pytest
 import torch
-from examples import plain_state
+from examples import TINY_WORDS, plain_state
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
@@ -43,6 +45,7 @@ SMALL = (
 )
 """An experiment with its own process, objective, time sampler, average and rates, in the fewest steps that show it."""
 
+ROOT = Path(__file__).parents[2]
 FULL = Path("/dev/full")
 EXPERIMENTS = sorted(path.stem for path in (conf_dir() / "experiment").glob("*.yaml"))
 
@@ -184,6 +187,19 @@ def test_resuming_is_refused_where_there_is_nothing_or_several(run, tmp_path):
         prepare([config, config], ["-m"])
     with pytest.raises(ConfigError, match="in its own folder"):
         prepare([config], [f"resume={run}", "hydra.run.dir=other"])
+
+
+def test_processes_that_lightning_starts_resume_the_same_run(tmp_path):
+    """Each runs the command line again, and finds the config in the checkpoint and the folder beside it."""
+    store_components()
+    train(check_command_line("train", [*TINY_WORDS, "trainer.max_steps=4"])[0], tmp_path / "run")
+    arguments = ["resume=run", "trainer.max_steps=6", "trainer.devices=2", "trainer.strategy=ddp"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    subprocess.run([sys.executable, str(ROOT / "train.py"), *arguments], cwd=tmp_path, env=environment, check=True)
+    assert content(tmp_path / "run")["global_step"] == 6
+    assert content(tmp_path / "run")["diffusion_fw"]["config"]["network"]["width"] == 8
+    assert (tmp_path / "run" / ".hydra_resume").is_dir()
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
 
 def test_a_job_goes_on_in_its_folder_only_with_the_config_it_began_with(tmp_path, monkeypatch):
