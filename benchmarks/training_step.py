@@ -8,6 +8,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import lightning.pytorch
 import torch
@@ -34,7 +35,7 @@ class Clock(lightning.pytorch.Callback):
 
     seconds = 0.0
 
-    def on_train_batch_end(self, trainer, *_) -> None:
+    def on_train_batch_end(self, trainer: Any, *_: Any) -> None:
         if trainer.global_step == WARMUP:
             self.begin = time.perf_counter()
         if trainer.global_step == STEPS:
@@ -73,7 +74,8 @@ def bare(points: torch.Tensor) -> float:
     model = network()
     average = copy.deepcopy(model).requires_grad_(False)
     optimizer = torch.optim.AdamW(model.parameters(), lr=2e-4, weight_decay=0.0, fused=True)
-    table = dfw.build("schedule", "linear").table
+    schedule: Any = dfw.build("schedule", "linear")
+    table = schedule.table
     alpha, sigma = table.alpha.float(), table.sigma.float()
     begin = 0.0
     for step in range(STEPS):

@@ -104,7 +104,8 @@ def diffusers_step(
     own = settings(options)
     widths = tuple(own["channels"] * factor for factor in own["channel_mult"])
     attended = [32 >> level in own["attention_resolutions"] for level in range(len(widths))]
-    model = UNet2DModel(
+    network_of_peer: Any = UNet2DModel
+    model = network_of_peer(
         sample_size=32,
         block_out_channels=widths,
         layers_per_block=own["num_res_blocks"],
@@ -119,7 +120,7 @@ def diffusers_step(
     average = EMAModel(model.parameters(), decay=0.9999, use_ema_warmup=True, foreach=True)
     average.to(device())
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, betas=(0.95, 0.999), weight_decay=1e-6)
-    scheduler = DDPMScheduler(num_train_timesteps=1000)
+    scheduler: Any = DDPMScheduler(num_train_timesteps=1000)
     clean = torch.rand(batch, *SHAPE, device=device()) * 2 - 1
     forward: Any = torch.compile(model) if compiled else model
     try:
@@ -127,7 +128,8 @@ def diffusers_step(
 
         accelerator = Accelerator(mixed_precision="bf16" if precision == "bf16" else "no")
         forward, optimizer = accelerator.prepare(forward, optimizer)
-        backward, clip, context = accelerator.backward, accelerator.clip_grad_norm_, contextlib.nullcontext
+        backward, clip = accelerator.backward, accelerator.clip_grad_norm_
+        context: Callable[[], Any] = contextlib.nullcontext
     except ImportError:
 
         def backward(loss: Any) -> None:

@@ -127,7 +127,8 @@ def _irreducible_eps(schedule: Component, stds: Sequence[float]) -> list[float]:
 def _irreducible_edm(stds: Sequence[float], count: int = 1 << 17) -> list[float]:
     """The irreducible loss of EDM's objective on data N(0, s^2) over its own levels, by the midpoint rule."""
     u = (torch.arange(count, dtype=torch.float64) + 0.5) / count
-    sampler, weighting = registry.build("time_sampler", "log_normal"), registry.build("weighting", "edm")
+    sampler: Any = registry.build("time_sampler", "log_normal")
+    weighting = registry.build("weighting", "edm")
     log_sigma = sampler.mean + sampler.std * torch.special.ndtri(u)
     sigma = log_sigma.exp()
     level = NoiseLevel(sigma, torch.ones_like(sigma), sigma, -2 * log_sigma)

@@ -16,10 +16,25 @@ import sys
 import typing
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
 from diffusion_fw.registry.groups import GROUPS
 from diffusion_fw.registry.signature import convert, describe, is_checkable, is_runtime, measured, misfit
+
+if TYPE_CHECKING:
+    from diffusion_fw.data.dataset import Data
+    from diffusion_fw.guidance.guidance import Guidance
+    from diffusion_fw.metrics.features.extractor import FeatureExtractor
+    from diffusion_fw.metrics.metric import Metric
+    from diffusion_fw.objectives.objective import Objective
+    from diffusion_fw.objectives.time_sampler import TimeSampler
+    from diffusion_fw.objectives.weighting import Weighting
+    from diffusion_fw.process.parameterization import Parameterization
+    from diffusion_fw.process.schedule import Schedule
+    from diffusion_fw.process.variance import Variance
+    from diffusion_fw.samplers.grid import Grid
+    from diffusion_fw.samplers.sampler import Sampler
+    from diffusion_fw.training.ema import Averages
 
 T = TypeVar("T")
 
@@ -327,6 +342,34 @@ def validate(group: str, name: str, values: Mapping[str, Any], path: str | None 
     return result
 
 
+@overload
+def build(group: Literal["schedule"], name: str, /, **kwargs: Any) -> Schedule: ...
+@overload
+def build(group: Literal["parameterization"], name: str, /, **kwargs: Any) -> Parameterization: ...
+@overload
+def build(group: Literal["variance"], name: str, /, **kwargs: Any) -> Variance: ...
+@overload
+def build(group: Literal["objective"], name: str, /, **kwargs: Any) -> Objective: ...
+@overload
+def build(group: Literal["weighting"], name: str, /, **kwargs: Any) -> Weighting: ...
+@overload
+def build(group: Literal["time_sampler"], name: str, /, **kwargs: Any) -> TimeSampler: ...
+@overload
+def build(group: Literal["sampler"], name: str, /, **kwargs: Any) -> Sampler: ...
+@overload
+def build(group: Literal["grid"], name: str, /, **kwargs: Any) -> Grid: ...
+@overload
+def build(group: Literal["guidance"], name: str, /, **kwargs: Any) -> Guidance: ...
+@overload
+def build(group: Literal["data"], name: str, /, **kwargs: Any) -> Data: ...
+@overload
+def build(group: Literal["features"], name: str, /, **kwargs: Any) -> FeatureExtractor: ...
+@overload
+def build(group: Literal["metric"], name: str, /, **kwargs: Any) -> Metric: ...
+@overload
+def build(group: Literal["ema"], name: str, /, **kwargs: Any) -> Averages: ...
+@overload
+def build(group: str, name: str, /, **kwargs: Any) -> Any: ...
 def build(group: str, name: str, /, **kwargs: Any) -> Any:
     """A component by its config name, e.g. ``build("schedule", "linear", num_steps=1000)``.
 

@@ -144,9 +144,8 @@ def run(record: Record, options: Options) -> None:
     each("objective", loss)
 
     def guided(name: str) -> dict[str, Any]:
-        settings: dict[str, Any] = {"rescheduled": {"schedule": "flow"}, "classifier_free": {"num_classes": 3}}.get(
-            name, {}
-        )
+        own: dict[str, dict[str, Any]] = {"rescheduled": {"schedule": "flow"}, "classifier_free": {"num_classes": 3}}
+        settings = own.get(name, {})
         target = dfw.build("schedule", "flow" if name == "rescheduled" else "vp")
 
         def compute(where: torch.device) -> Iterable[Tensor]:
@@ -191,7 +190,7 @@ def run(record: Record, options: Options) -> None:
         generated, _ = digits.train.__getitems__(range(64 if options.toy else 500))
 
         def compute(where: torch.device) -> Iterable[Tensor]:
-            metric = dfw.build(
+            metric: Any = dfw.build(
                 "metric",
                 "fid",
                 features=dfw.build("features", "digits", shape=digits.shape),
@@ -199,7 +198,8 @@ def run(record: Record, options: Options) -> None:
                 reference=digits.test,
                 num_samples=len(generated),
                 cache_dir=str(options.work / str(where)),
-            ).to(where)
+            )
+            metric = metric.to(where)
             metric.reset()
             metric.update(generated.to(where))
             yield torch.tensor(metric.compute())
