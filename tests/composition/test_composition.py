@@ -201,7 +201,7 @@ def test_every_choice_trains_and_samples_where_it_fits(home, choice):
 
 @pytest.mark.parametrize("pair", itertools.combinations(GROUPS, 2), ids="-".join)
 def test_every_two_choices_train_and_sample_or_are_refused_by_their_keys(attempt, home, pair):
-    """Refused on all that one of the two runs on by itself. Each error names a config key; one of the pair's is named."""
+    """Refused on all that one of the two runs on by itself, each time by config keys, of which one is the pair's."""
     first, second = ([choice for choice in COMPLETE if choice[0] == group] for group in pair)
     for a, b in itertools.product(first, second):
         errors = []
