@@ -191,7 +191,10 @@ class UNet(nn.Module):
 def _sizes(shape: tuple[int, ...], channel_mult: tuple[int, ...], attention_resolutions: tuple[int, ...]) -> list[int]:
     """The longer side of the image at every level."""
     if len(shape) != 3:
-        raise ConfigError(f"network=unet needs images (C, H, W); data gives shape {tuple(shape)}; use network=mlp")
+        raise ConfigError(
+            f"network=unet needs images (C, H, W), but an example of data=... has the shape {tuple(shape)}; "
+            "choose network=mlp or other data"
+        )
     if not channel_mult:
         raise ConfigError("network.channel_mult=(): must have at least one factor, one for each level")
     sizes = [max(shape[1:])]

@@ -44,7 +44,8 @@ class Restart(LinearSampler):
                 raise ConfigError(
                     f"sampler.intervals: [{count}, {repetitions}, {low:g}, {high:g}] needs rho_max between the grid's "
                     f"level nearest to rho_min, {rho[landing].item():.3g}, and its first, {rho[0].item():.3g} "
-                    f"(sampler.steps={self.steps}); change the interval or raise sampler.steps"
+                    f"(sampler.steps={self.steps}); change the interval, raise sampler.steps, or choose another "
+                    "grid=... or schedule=..."
                 )
             plan[landing - 1] += self._restart(levels[landing], count, high, schedule) * repetitions
         return [step for steps in plan for step in steps]
