@@ -98,8 +98,9 @@ def test_the_stated_peak_of_training_is_what_torch_allocates(tiny, facts, tmp_pa
     experiment = build_experiment(config, tmp_path)
     held = sum(item.nbytes for item in experiment.module.state_dict().values())
     measured = held + peak(lambda: experiment.trainer.fit(experiment.module))
-    # On a processor without bf16 instructions, kernels keep copies in float32.
-    within = 0.35 if config["trainer"]["precision"] == "bf16-mixed" else 0.2
+    emulated = config["trainer"]["precision"] == "bf16-mixed" and not torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    # A processor without bf16 instructions computes on copies in float32, which are a kernel's workspace.
+    within = 0.35 if emulated else 0.2
     assert memory.total == pytest.approx(measured, rel=within)
 
 
