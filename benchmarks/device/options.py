@@ -1,4 +1,4 @@
-"""What every stage is told."""
+"""The options of every stage."""
 
 from __future__ import annotations
 

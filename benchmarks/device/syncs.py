@@ -45,7 +45,7 @@ class Syncs:
         frames = [frame for frame in traceback.extract_stack()[:-1] if not frame.filename.endswith("warnings.py")]
         inside = [frame for frame in frames if frame.filename.startswith(str(ROOT))]
         inside = [frame for frame in inside if not _name(frame).startswith(OWN)]
-        # A wait inside a library is told by its own line, and by the line of the package that led to it.
+        # A wait inside a library is reported by its own line and by the line of this package that led to it.
         innermost = [frames[-1]] if frames and frames[-1] not in inside else []
         self._counts[tuple(_name(frame) for frame in [*inside[-3:], *innermost])] += 1
 

@@ -148,14 +148,14 @@ def _parameters(network: Component, shape: Sequence[int], outputs: int, without:
 
 def _langevin_steps(sigma_max: float, sigma_min: float, levels: int) -> list[float]:
     """Annealed Langevin's default steps per level, and its automatic step size on geometric sigmas."""
-    (steps,) = _default("sampler", "annealed_langevin", ["steps_per_level"])
+    (steps,) = _defaults("sampler", "annealed_langevin", ["steps_per_level"])
     growth = (sigma_max / sigma_min) ** (2 / (levels - 1))
     return [steps, fitting_step(growth, steps) * sigma_min**2]
 
 
-def _default(group: str, name: str, knobs: Sequence[str]) -> list[Any]:
+def _defaults(group: str, name: str, keys: Sequence[str]) -> list[Any]:
     """The defaults of some parameters."""
-    return [registry.entry(group, name).parameters[knob].default for knob in knobs]
+    return [registry.entry(group, name).parameters[key].default for key in keys]
 
 
 MEASURES: dict[str, Callable[..., Any]] = {
@@ -185,7 +185,7 @@ MEASURES: dict[str, Callable[..., Any]] = {
     "irreducible_eps": _irreducible_eps,
     "irreducible_edm": _irreducible_edm,
     "parameters": _parameters,
-    "default": _default,
+    "default": _defaults,
 }
 """What can be measured, by its name in published.json."""
 

@@ -40,7 +40,9 @@ def continued(config: dict[str, Any], folder: Path) -> dict[str, Any]:
     numbered = any(sweeper.get(key) is not None for key in ("job", "trial"))
     if config["resume"] or not numbered or not (folder / "checkpoints" / "last.ckpt").is_file():
         return config
-    own, now = read(checkpoint_of(folder))[RECORD_KEY]["config"], plain(config)
+    # Checked, so that former names of components and of their parameters count as the present ones.
+    own = plain(checked("train", read(checkpoint_of(folder))[RECORD_KEY]["config"]))
+    now = plain(config)
     if now["features"]["name"] == "auto":
         # The record holds the features that were chosen.
         now["features"]["name"] = own["features"]["name"]

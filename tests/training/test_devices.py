@@ -115,29 +115,19 @@ def test_fsdp_composes_and_says_that_it_needs_gpus(tmp_path):
         build_experiment(config, tmp_path)
 
 
-def test_fsdp_with_clipping_is_refused(tiny, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("trainer.gradient_clip_val", 1.0, r"gradient_clip_val=1 .*gradient_clip_val=0"),
+        ("trainer.precision", "bf16-mixed", r"precision=bf16-mixed .*trainer\.precision=32"),
+        ("trainer.precision", "16-mixed", r"precision=16-mixed .*trainer\.precision=32"),
+    ],
+)
+def test_what_fsdp_cannot_do_is_refused(tiny, tmp_path, monkeypatch, key, value, message):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    changes = {
-        "ema": "none",
-        "trainer.accelerator": "gpu",
-        "trainer.strategy": "fsdp",
-        "trainer.gradient_clip_val": 1.0,
-    }
-    with pytest.raises(ConfigError, match=r"gradient_clip_val=1 .*gradient_clip_val=0"):
-        build_experiment(tiny(changes), tmp_path)
-
-
-def test_fsdp_with_mixed_precision_is_refused(tiny, tmp_path, monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    changes = {
-        "ema": "none",
-        "trainer.accelerator": "gpu",
-        "trainer.strategy": "fsdp",
-        "trainer.gradient_clip_val": 0.0,
-        "trainer.precision": "bf16-mixed",
-    }
-    with pytest.raises(ConfigError, match=r"precision=bf16-mixed .*trainer\.precision=32"):
-        build_experiment(tiny(changes), tmp_path)
+    fsdp = {"ema": "none", "trainer.accelerator": "gpu", "trainer.strategy": "fsdp", "trainer.gradient_clip_val": 0.0}
+    with pytest.raises(ConfigError, match=message):
+        build_experiment(tiny({**fsdp, key: value}), tmp_path)
 
 
 def test_a_compiled_run_is_that_of_the_plain_network_and_its_checkpoint_loads_as_any(tiny, tmp_path, monkeypatch):

@@ -220,6 +220,20 @@ def test_a_job_goes_on_in_its_folder_only_with_the_config_it_began_with(tmp_path
         continued({**config, "seed": 1}, tmp_path)
 
 
+@pytest.mark.filterwarnings("ignore:sampler.solver_order is now called:FutureWarning")
+def test_a_job_begun_under_a_former_name_goes_on(tmp_path, monkeypatch):
+    config = small("flow", "sampler=unipc")
+    train(config, tmp_path)
+    file = tmp_path / "checkpoints" / "last.ckpt"
+    content = torch.load(file, weights_only=True)
+    sampler = content["diffusion_fw"]["config"]["sampler"]
+    sampler["solver_order"] = sampler.pop("predictor_order")
+    torch.save(content, file)
+    monkeypatch.setattr(HydraConfig, "initialized", lambda: True)
+    monkeypatch.setattr(HydraConfig, "get", lambda: OmegaConf.create({"sweeper": {"job": 0}}))
+    assert continued(config, tmp_path) == {**config, "resume": str(tmp_path)}
+
+
 def test_a_finished_run_says_so_and_returns_its_best(tmp_path, capsys):
     first, again = train(small("flow"), tmp_path), train(asked(tmp_path), tmp_path)
     assert again.name == first.name
