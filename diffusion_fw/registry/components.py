@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from diffusion_fw.data.dataset import Data
     from diffusion_fw.guidance.guidance import Guidance
     from diffusion_fw.metrics.features.extractor import FeatureExtractor
-    from diffusion_fw.metrics.metric import Metric
     from diffusion_fw.objectives.objective import Objective
     from diffusion_fw.objectives.time_sampler import TimeSampler
     from diffusion_fw.objectives.weighting import Weighting
@@ -364,8 +363,6 @@ def build(group: Literal["guidance"], name: str, /, **kwargs: Any) -> Guidance: 
 def build(group: Literal["data"], name: str, /, **kwargs: Any) -> Data: ...
 @overload
 def build(group: Literal["features"], name: str, /, **kwargs: Any) -> FeatureExtractor: ...
-@overload
-def build(group: Literal["metric"], name: str, /, **kwargs: Any) -> Metric: ...
 @overload
 def build(group: Literal["ema"], name: str, /, **kwargs: Any) -> Averages: ...
 @overload

@@ -417,7 +417,7 @@ class Infinite(Weighting):
 
 
 class NoSpace(Weighting):
-    space = "velocity"
+    space = "velocity"  # type: ignore[assignment]
 
     def __call__(self, level):
         return torch.ones_like(level.t)

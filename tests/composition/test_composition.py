@@ -51,7 +51,7 @@ POINTS = {
 }
 IMAGES = {"callbacks": [], "sampler.steps": 4}
 BASES = (POINTS, IMAGES)
-COMPANIONS = (
+COMPANIONS: tuple[dict[str, Any], ...] = (
     {},
     {"schedule": "cosine"},
     {"schedule": "vp"},

@@ -38,6 +38,8 @@ def registered(monkeypatch, tmp_path):
         path = tmp_path / f"guide_{group}.py"
         path.write_text(source)
         spec = importlib.util.spec_from_file_location(path.stem, path)
+        assert spec is not None
+        assert spec.loader is not None
         module = importlib.util.module_from_spec(spec)
         monkeypatch.setitem(sys.modules, path.stem, module)
         spec.loader.exec_module(module)

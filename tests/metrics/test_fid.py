@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor, multiprocessing
+from torch import Tensor
+from torch.multiprocessing.spawn import start_processes
 
 import diffusion_fw as dfw
 from diffusion_fw.data.dataset import InMemory
@@ -235,7 +236,7 @@ def distance_of_a_rank(rank: int, folder: str, generated: Tensor, reference: Ten
     torch.set_num_threads(1)
     store = f"file://{folder}/store"
     torch.distributed.init_process_group("gloo", init_method=store, rank=rank, world_size=2)
-    torch.distributed.all_gather = None  # the sums of thousands of processes fit into no memory: they are only added
+    torch.distributed.all_gather = None  # type: ignore[assignment] # the sums of thousands of processes fit into no memory: they are only added
     fid = metric(f"{folder}/rank{rank}", reference, len(generated), features="pixels")
     values = []
     for _ in range(2):
@@ -251,9 +252,7 @@ def test_two_processes_give_the_distance_of_one(tmp_path: Path) -> None:
     x, y = images(100, 0), images(90, 1, high=160)
     expected = metric(tmp_path / "single", y, 100, features="pixels")
     expected.update(x)
-    multiprocessing.start_processes(
-        distance_of_a_rank, (str(tmp_path), x, y), nprocs=2, start_method="fork", daemon=True
-    )
+    start_processes(distance_of_a_rank, (str(tmp_path), x, y), nprocs=2, start_method="fork", daemon=True)
     results = [torch.load(tmp_path / f"result{rank}", weights_only=True) for rank in range(2)]
     for values, _, _ in results:
         assert values == pytest.approx([expected.compute()] * 2, rel=1e-9)

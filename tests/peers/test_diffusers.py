@@ -42,13 +42,13 @@ from diffusion_fw.noise import generator
 from diffusion_fw.process.schedule import Schedule
 from diffusion_fw.samplers.grid import Grid
 
-SCHEDULE = dfw.build("schedule", "linear")
+SCHEDULE: Any = dfw.build("schedule", "linear")
 ORACLE = dfw.oracles.GaussianMixture(
     torch.tensor([[1.0, 0.0], [-0.5, 0.8], [-0.6, -0.9]]), torch.tensor([0.3, 0.4, 0.35]), torch.tensor([0.5, 0.3, 0.2])
 ).denoiser(SCHEDULE)
 TABLE = {"num_train_timesteps": 1000, "beta_start": 1e-4, "beta_end": 0.02, "beta_schedule": "linear"}
 LEADING = {"timestep_spacing": "leading"}
-EXPLODING = (EulerDiscreteScheduler, HeunDiscreteScheduler, scheduling_lms_discrete.LMSDiscreteScheduler)
+EXPLODING: Any = (EulerDiscreteScheduler, HeunDiscreteScheduler, scheduling_lms_discrete.LMSDiscreteScheduler)
 
 
 def start() -> Tensor:
@@ -108,7 +108,7 @@ def ours(
     sampler: str, indices: Iterable[float], noise: Callable[[Tensor], Tensor] = torch.zeros_like, **knobs: Any
 ) -> Tensor:
     """x_0 by our sampler at their times."""
-    grid = dfw.build("grid", "explicit", times=times(indices))
+    grid: Any = dfw.build("grid", "explicit", times=times(indices))
     built = dfw.build("sampler", sampler, steps=len(grid.times), grid=grid, **knobs)
     return built(ORACLE, start(), noise=noise)
 

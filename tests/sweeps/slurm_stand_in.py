@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 
 def sbatch(place: Path, script: str) -> None:
@@ -20,8 +21,8 @@ def sbatch(place: Path, script: str) -> None:
     array = re.search(r"--array=0-(\d+)", text)
     tasks = [f"{job}_{task}" for task in range(int(array.group(1)) + 1)] if array else [job]
     # The caller of sbatch waits until no process holds its output open.
-    quiet = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.DEVNULL)
-    subprocess.Popen([sys.executable, __file__, "controller", script, *tasks], start_new_session=True, **quiet)
+    command, quiet = [sys.executable, __file__, "controller", script, *tasks], subprocess.DEVNULL
+    subprocess.Popen(command, start_new_session=True, stdin=quiet, stdout=quiet, stderr=quiet)
     print(f"Submitted batch job {job}")
 
 
@@ -94,6 +95,11 @@ def install(folder: Path) -> dict[str, str]:
 
 
 if __name__ == "__main__":
-    {"sbatch": sbatch, "controller": controller, "srun": srun, "sacct": sacct, "scontrol": scontrol}[sys.argv[1]](
-        Path(os.environ["SLURM_STAND_IN"]), *sys.argv[2:]
-    )
+    commands: dict[str, Any] = {
+        "sbatch": sbatch,
+        "controller": controller,
+        "srun": srun,
+        "sacct": sacct,
+        "scontrol": scontrol,
+    }
+    commands[sys.argv[1]](Path(os.environ["SLURM_STAND_IN"]), *sys.argv[2:])

@@ -42,7 +42,7 @@ class Latents(Uniform):
 
 
 class Unbounded(Latents):
-    value_range = None
+    value_range = None  # type: ignore[assignment]
 
 
 class WrongRange(Points):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -12,7 +13,8 @@ import diffusion_fw as dfw
 
 def alpha_bar(name: str, index: int, **knobs) -> float:
     """The squared alpha of DDPM's 0-based index."""
-    return dfw.build("schedule", name, **knobs).table.alpha[index + 1].square().item()
+    schedule: Any = dfw.build("schedule", name, **knobs)
+    return schedule.table.alpha[index + 1].square().item()
 
 
 def test_the_sigmoid_table_is_that_of_denoising_diffusion_pytorch_but_for_its_float32_ends():
