@@ -92,7 +92,7 @@ def open_trained(config: Mapping[str, Any]) -> Trained:
     network, record, choice = load_chosen(config["checkpoint"], raw_weights=config["raw_weights"], **config["ema"])
     own, trained_with = with_variance(config, record["config"]), record["config"]
     facts, conditional = Facts.from_record(record["facts"]), is_conditional(network)
-    check_label_dropout(own, trained_with["label_dropout"])
+    check_label_dropout(own, trained_with.get("label_dropout", 0))
     device, num_classes = choose(own["device"]), facts.num_classes if conditional else 0
     load = second_model(facts, num_classes, device)
     return Trained(

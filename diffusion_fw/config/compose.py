@@ -163,9 +163,11 @@ def _check_choice(override: Override, known: Sequence[str]) -> None:
     if group in known and override.is_delete():
         remedy = f"{group}=none leaves it empty" if group in STACKED else f"choose one by {group}=..."
         raise ConfigError(f"~{group}: the group itself cannot be removed; {remedy}")
-    if group not in known or override.value() is None:
+    if group not in known:
         return
     allowed = choices(group)
+    if override.value() is None:
+        raise ConfigError(f"{group}=null: leave it out, or choose from: {', '.join(allowed)}")
     if override.is_sweep_override():
         values = list(override.sweep_string_iterator()) if override.is_discrete_sweep() else []
     else:
@@ -243,8 +245,13 @@ def checked(program: str, config: Any) -> dict[str, Any]:
     except ConfigError as error:
         message = str(error).replace("settings.", "").replace(f" (of settings={program})", "")
         raise ConfigError(message.replace(f"settings={program} needs", "it must be")) from None
+    for group in registry.GROUPS.keys() & config.keys() - top.keys():
+        # Not chosen, such as the variance of sample.py: the model's own.
+        unchosen = config[group] is None and group not in STACKED
+        if not isinstance(config[group], Mapping) and not unchosen:
+            raise ConfigError(f"{group}={config[group]!r:.100}: must be one of: {', '.join(choices(group))}")
     # Hydra leaves out a group of which nothing is chosen.
-    result.update({group: {} for group in STACKED if isinstance(config.get(group, {}), Mapping)})
+    result.update({group: {} for group in STACKED})
     for group, path, section in registry.sections({key: value for key, value in config.items() if key not in top}):
         if not isinstance(section, Mapping):
             raise ConfigError(
@@ -253,7 +260,7 @@ def checked(program: str, config: Any) -> dict[str, Any]:
             )
         if section.get("name") == "auto" and group == "features":
             continue
-        if "name" not in section:
+        if not isinstance(section.get("name"), str):
             raise ConfigError(f"{path} has no component; choose one of: {', '.join(choices(group))}")
         entry = registry.entry(group, section["name"])
         given = _given({key: value for key, value in section.items() if key != "name"}, entry)

@@ -75,6 +75,8 @@ def resumed(config: Mapping[str, Any], arguments: Sequence[str]) -> dict[str, An
             f"resume={config['resume']} holds no {', '.join(missing)}, which resuming needs; to start a new run from "
             f"its weights: init_from={config['resume']}"
         )
+    if not isinstance(content["global_step"], int):
+        raise ConfigError(f"resume={config['resume']} does not say which step it reached; it is damaged")
     own: dict[str, Any] = dict(content[RECORD_KEY]["config"])
     own = checked("train", {**own, **{key: config[key] for key in config if key not in own}})
     keys = [argument.partition("=")[0].lstrip("+~") for argument in arguments if "=" in argument]

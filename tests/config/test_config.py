@@ -105,6 +105,25 @@ def test_the_defaults_at_the_top_stand_in_the_settings_alone(program):
     assert config["seed"] == 1
 
 
+@pytest.mark.parametrize("group", ["guidance", "schedule", "experiment"])
+def test_no_choice_at_all_is_one_message(group):
+    with pytest.raises(ConfigError, match=rf"{group}=null: leave it out, or choose from: "):
+        check_command_line("train", [f"{group}=null"])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"trainer": [1]}, r"trainer=\[1\]: must be one of: cpu"),
+        ({"guidance": None}, "guidance=None: must be one of: "),
+        ({"sampler": {"name": [1]}}, "sampler has no component; choose one of: "),
+    ],
+)
+def test_a_section_of_another_type_is_one_message(tiny, change, message):
+    with pytest.raises(ConfigError, match=message):
+        checked("train", {**tiny(), **change})
+
+
 # --------------------------------------------------------------------------------------------------------------------
 # Former names
 # --------------------------------------------------------------------------------------------------------------------

@@ -234,6 +234,14 @@ def test_a_job_begun_under_a_former_name_goes_on(tmp_path, monkeypatch):
     assert continued(config, tmp_path) == {**config, "resume": str(tmp_path)}
 
 
+def test_a_checkpoint_that_does_not_say_its_step_is_refused(tmp_path):
+    train(small("flow"), tmp_path)
+    file = tmp_path / "checkpoints" / "last.ckpt"
+    torch.save({**torch.load(file, weights_only=True), "global_step": "x"}, file)
+    with pytest.raises(ConfigError, match="does not say which step it reached"):
+        asked(tmp_path)
+
+
 def test_a_finished_run_says_so_and_returns_its_best(tmp_path, capsys):
     first, again = train(small("flow"), tmp_path), train(asked(tmp_path), tmp_path)
     assert again.name == first.name
