@@ -154,7 +154,7 @@ def test_a_sampler_that_leaves_a_learned_variance_unused_says_so(improved, tmp_p
             improved("evaluate", f"sampler={sampler}", "sampler.steps=2", "metric.num_samples=4", "features=pixels"),
             tmp_path / sampler,
         )
-        assert ("learned variance unused" in caplog.text) is said
+        assert ("ignores the model's learned variance" in caplog.text) is said
 
 
 def test_a_fixed_model_has_no_learned_variance(tiny, tmp_path):
