@@ -13,6 +13,7 @@ from diffusion_fw.composition.checks import processes
 from diffusion_fw.composition.facts import Facts
 from diffusion_fw.composition.parts import assemble, build_network
 from diffusion_fw.sampling.chunk import Chunk, Following
+from diffusion_fw.training.trainer import start_autograd
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,7 @@ def estimate(config: Mapping[str, Any], facts: Facts, local_batch: int) -> Memor
     One step (forward, backward, optimizer) runs on fake tensors. Workspaces of kernels, the data set and the libraries
     are not counted.
     """
+    start_autograd()
     mixed = str(config["trainer"].get("precision", 32)).endswith("-mixed")
     with FakeTensorMode():
         network = build_network(config, facts)

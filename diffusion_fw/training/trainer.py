@@ -32,6 +32,7 @@ def default(
     Raises ConfigError for missing GPUs, spawned processes, FSDP with clipping, and float16 without a GPU.
     """
     check_devices(accelerator, strategy, str(precision), gradient_clip_val)
+    start_autograd()
     import lightning
     from lightning.pytorch.callbacks import Checkpoint, ProgressBar
 
@@ -61,6 +62,15 @@ def default(
         num_sanity_val_steps=0,
         limit_val_batches=0,
     )
+
+
+def start_autograd() -> None:
+    """Let autograd count the devices now, before fake tensors are used, here or by torch.compile.
+
+    Fake tensors pretend that there are eight GPUs. A process whose first backward pass sees them starts a thread for
+    each, and backward fails in the processes that it forks later, as the next job of a sweep may do.
+    """
+    torch.zeros((), requires_grad=True).backward()  # type: ignore[no-untyped-call]
 
 
 def check_devices(accelerator: str, strategy: str, precision: str, gradient_clip_val: float) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -13,6 +16,7 @@ from diffusion_fw.composition.facts import Facts
 from diffusion_fw.composition.parts import build_data, build_denoiser, build_sampler, build_wrappers
 from diffusion_fw.sampling.chunk import PROBES, Chunk, Following, chunk_size, measure_chunk
 from diffusion_fw.sampling.draw import draw
+from diffusion_fw.training.trainer import start_autograd
 
 CPU = torch.device("cpu")
 MIB = 2**20
@@ -38,6 +42,7 @@ def test_a_peak_is_what_was_alive_at_once(fake):
         d = c * c  # 2 MiB
         return d[:1] + d[:1]  # 2.5 MiB
 
+    start_autograd()
     with FakeTensorMode() if fake else torch.no_grad():
         outside = torch.zeros(MIB)
         with Following() as watch:
@@ -149,3 +154,25 @@ def test_the_evaluation_of_a_run_takes_an_automatic_batch(tiny, tmp_path, monkey
     assert seen[0][1]().each > 0
     assert experiment.evaluation.batch_size == PROBES[0]
     assert len(experiment.history.distances) == 2
+
+
+def test_the_estimate_of_one_run_leaves_the_next_able_to_fork(tmp_path):
+    """Fake tensors pretend that there are GPUs: autograd would start threads for them, which forking forbids."""
+    code = """
+import torch, torch.multiprocessing
+from diffusion_fw.app.memory import estimate
+from diffusion_fw.composition.facts import Facts
+from diffusion_fw.composition.parts import build_data
+from diffusion_fw.config.compose import check_command_line, store_components
+
+store_components()
+config = check_command_line("train", ["network=mlp", "data=moons", "features=identity"])[0]
+estimate(config, Facts.of(build_data(config), config), 4)
+
+def backward(rank):
+    torch.zeros((), requires_grad=True).backward()
+
+torch.multiprocessing.start_processes(backward, nprocs=2, start_method="fork")
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
