@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from diffusion_fw.registry import ConfigError, RegistrationError, discovery
+from diffusion_fw.registry.messages import PrintableRecord
 from diffusion_fw.runs.record import InUseError, Result, recorded
 
 logger = logging.getLogger(__name__)
@@ -36,6 +37,7 @@ def run(
     folder; in a sweep an error is logged, and the sweeper decides.
     """
     arguments = sys.argv[1:]
+    logging.setLogRecordFactory(PrintableRecord)
     try:
         discovery.load_plugins(*([plugins] if plugins and plugins.is_dir() else []))
         from diffusion_fw.config.compose import check_command_line, conf_dir, store_components

@@ -8,12 +8,13 @@ from typing import Any
 
 from torch import Tensor
 
-from diffusion_fw import registry
 from diffusion_fw.registry import ConfigError
 from diffusion_fw.training.archive import read_archive
 from diffusion_fw.training.module import RECORD_KEY
 
 RECORD_PARTS = ("config", "facts", "plugins")
+MAX_NAME = 300
+"""Characters of the longest name of a weight, a component or a key."""
 MODEL_GROUPS = ("schedule", "parameterization", "network")
 """The groups that a model is built from. Loading it needs no plugin of another group, such as a sampler."""
 
@@ -47,7 +48,9 @@ def read(checkpoint: str | os.PathLike[str]) -> dict[str, Any]:
     if not _is_ours(content):
         raise ConfigError(f"checkpoint={path} was not written by diffusion_fw")
     for name, value in content["state_dict"].items():
-        if not isinstance(name, str) or not isinstance(value, Tensor):
+        if not _is_name(name):
+            raise ConfigError(f"checkpoint={path} was not loaded: the name of a weight is no name of a module's")
+        if not isinstance(value, Tensor):
             raise ConfigError(f"checkpoint={path} was not loaded: its weights hold a {type(value).__name__}")
     result: dict[str, Any] = content
     return result
@@ -69,4 +72,4 @@ def _is_ours(content: Any) -> bool:
 
 def _is_name(value: Any) -> bool:
     """Whether a value is short and printable, fit for a message on a terminal."""
-    return isinstance(value, str) and len(value) <= registry.LONGEST_NAME and value.isprintable()
+    return isinstance(value, str) and len(value) <= MAX_NAME and value.isprintable()

@@ -19,6 +19,7 @@ Config = Mapping[str, Any]
 
 LARGEST_EXAMPLE = 1 << 28
 """The most values that one example of a checkpoint's data may have."""
+MOST_AXES = 8
 
 
 @dataclass(frozen=True)
@@ -47,14 +48,16 @@ class Facts:
 
     @staticmethod
     def from_record(record: Mapping[str, Any]) -> Facts:
-        """ConfigError for facts of the wrong kind, and for examples larger than LARGEST_EXAMPLE."""
+        """ConfigError for facts of the wrong kind, and for examples of more than MOST_AXES axes or LARGEST_EXAMPLE."""
         fields = typing.get_type_hints(Facts, include_extras=True)
         try:
             facts = Facts(**{key: registry.convert(fields[key], value) for key, value in record.items()})
         except (KeyError, TypeError, ValueError):
             raise ConfigError("the facts of its data are not those of a data set") from None
+        if len(facts.shape) > MOST_AXES:
+            raise ConfigError(f"its examples have {len(facts.shape):,} axes, more than {MOST_AXES}")
         if math.prod(facts.shape) > LARGEST_EXAMPLE:
-            raise ConfigError(f"its examples of shape {facts.shape} have more than {LARGEST_EXAMPLE:,} values")
+            raise ConfigError(f"its examples have more than {LARGEST_EXAMPLE:,} values")
         return facts
 
 

@@ -4,11 +4,8 @@ Standard library only, so that the name of a component can be looked up without 
 """
 
 from diffusion_fw.registry.components import (
-    LONGEST_NAME,
-    ConfigError,
     Entry,
     Parameter,
-    RegistrationError,
     build,
     entries,
     entry,
@@ -19,6 +16,7 @@ from diffusion_fw.registry.components import (
     validate,
 )
 from diffusion_fw.registry.groups import FACTS, GROUPS, Group
+from diffusion_fw.registry.messages import LONGEST_NAME, ConfigError, RegistrationError, printable
 from diffusion_fw.registry.signature import (
     AutoDiameter,
     AutoStd,
@@ -64,6 +62,7 @@ __all__ = [
     "is_runtime",
     "names",
     "nearest",
+    "printable",
     "register",
     "sections",
     "validate",

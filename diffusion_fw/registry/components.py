@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
 from diffusion_fw.registry.groups import GROUPS
+from diffusion_fw.registry.messages import LONGEST_NAME, ConfigError, RegistrationError
 from diffusion_fw.registry.signature import convert, describe, is_checkable, is_runtime, measured, misfit
 
 if TYPE_CHECKING:
@@ -36,18 +37,6 @@ if TYPE_CHECKING:
     from diffusion_fw.training.ema import Averages
 
 T = TypeVar("T")
-
-LONGEST_NAME = 100
-"""Longer names are compared by their beginning."""
-
-
-class ConfigError(ValueError):
-    """A mistake in the config: the message says what was given, what is allowed and which key to change."""
-
-
-class RegistrationError(TypeError):
-    """A component that cannot be registered, because its name is taken or its signature cannot be checked."""
-
 
 # --------------------------------------------------------------------------------------------------------------------
 # Entries

@@ -9,7 +9,7 @@ import os
 import sys
 from pathlib import Path
 
-from diffusion_fw.registry.components import ConfigError
+from diffusion_fw.registry.messages import ConfigError
 
 PLUGIN_VARIABLE = "DIFFUSION_FW_PLUGINS"
 PLUGIN_ENTRY_POINTS = "diffusion_fw.plugins"

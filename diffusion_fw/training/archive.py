@@ -24,6 +24,8 @@ from torch import Tensor
 from diffusion_fw.registry import LONGEST_NAME, ConfigError
 
 MAX_DIMS = 64
+MAX_TENSORS = 200_000
+"""Reading takes some ten microseconds a tensor, and the largest networks have some thousand."""
 
 DTYPES = {
     "DoubleStorage": torch.float64,
@@ -114,6 +116,7 @@ class _Unpickler(_PythonUnpickler):  # type: ignore[misc]
     def __init__(self, archive: zipfile.ZipFile) -> None:
         self.archive = archive
         self.storages: dict[str, Tensor] = {}
+        self.tensors = 0
         (name,) = [name for name in archive.namelist() if name.endswith("/data.pkl") and name.count("/") == 1]
         self.folder = name.partition("/")[0]
         order = f"{self.folder}/byteorder"
@@ -130,6 +133,9 @@ class _Unpickler(_PythonUnpickler):  # type: ignore[misc]
         return ALLOWED[module, name]
 
     def persistent_load(self, reference: Any) -> Tensor:
+        self.tensors += 1
+        if self.tensors > MAX_TENSORS:
+            raise pickle.UnpicklingError(f"it holds more than {MAX_TENSORS:,} tensors")
         _, dtype, key, _, count = reference
         if not isinstance(key, str):
             raise pickle.UnpicklingError("it names a storage by something other than text")

@@ -20,6 +20,7 @@ from diffusion_fw.composition.experiment import build_experiment
 from diffusion_fw.composition.parts import build_data
 from diffusion_fw.config.compose import check_command_line
 from diffusion_fw.registry import ConfigError, Runtime
+from diffusion_fw.training import archive
 from diffusion_fw.training.module import RECORD_KEY
 
 ROOT = Path(__file__).parents[2]
@@ -161,6 +162,8 @@ def test_a_value_of_nested_lists_does_not_unfold_in_the_message(forged):
         (facts(shape=[10**6, 10**6]), "more than 268,435,456 values"),
         (facts(shape=[3, 10**4, 10**4]), "more than 268,435,456 values"),
         (facts(shape=[10**8, 1, 1]), "has more than"),
+        (facts(shape=[2**2000] * 5000), "have 5,000 axes, more than 8"),
+        (facts(shape=[1] * 100_000), "have 100,000 axes, more than 8"),
         (conditional(num_classes=10**12), "has more than"),
     ],
 )
@@ -196,6 +199,24 @@ def test_a_plugin_s_network_that_cannot_be_built_without_memory_still_loads(tiny
     content[RECORD_KEY]["config"]["network"]["width"] = 1 << 25
     torch.save(content, path)
     with pytest.raises(ConfigError, match="has more than"):
+        dfw.load(path)
+
+
+@pytest.mark.parametrize("name", ["averaged.\x1b[2J", "averaged." + "x" * 10**6, "averaged.\u202e", 7])
+def test_a_weight_has_a_name_that_can_be_shown(forged, name):
+    with pytest.raises(ConfigError, match=r"forged\.ckpt was not loaded: the name of a weight") as error:
+        dfw.load(forged(lambda content: content["state_dict"].update({name: torch.zeros(1)})))
+    assert len(str(error.value)) < 1000
+
+
+def test_many_names_are_refused_in_a_short_message(forged, monkeypatch):
+    more = {f"averaged.x{i}": torch.zeros(1) for i in range(2000)}
+    path = forged(lambda content: content["state_dict"].update(more))
+    with pytest.raises(ConfigError, match=r"another architecture.* characters left out") as error:
+        dfw.load(path)
+    assert len(str(error.value)) < 5000
+    monkeypatch.setattr(archive, "MAX_TENSORS", 1000)
+    with pytest.raises(ConfigError, match="holds more than 1,000 tensors"):
         dfw.load(path)
 
 
@@ -287,8 +308,8 @@ PICKLES = {
 def test_a_pickle_that_asks_for_more_than_values_is_refused_before_it_takes_memory(tmp_path, kind, limited):
     path = tmp_path / "forged.ckpt"
     content, reason = PICKLES[kind]
-    with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr("archive/data.pkl", content)
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr("archive/data.pkl", content)
     with limited(1 << 28), pytest.raises(ConfigError, match=rf"forged\.ckpt .*{reason}") as error:
         dfw.load(path)
     assert str(error.value).isprintable()
