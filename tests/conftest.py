@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 import torch
 from examples import complete
+from registry_copy import copied_registry
 
 os.environ["OMP_NUM_THREADS"] = "1"
 torch.set_num_threads(1)
@@ -52,6 +53,13 @@ def vary(config: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
                 place = place[part]
             place[last] = value
     return checked("train", result)
+
+
+@pytest.fixture
+def scratch_registry() -> Iterator[dict[str, dict[str, Any]]]:
+    """A registry whose changes are undone."""
+    with copied_registry() as entries:
+        yield entries
 
 
 @pytest.fixture(scope="session")

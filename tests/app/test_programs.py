@@ -285,7 +285,7 @@ def test_help_lists_what_a_component_can_ask_for(capsys, monkeypatch):
     assert "network.width" in shown
 
 
-def test_a_checkpoint_with_former_names_is_loaded_with_a_warning(trained, tmp_path, monkeypatch):
+def test_a_checkpoint_with_former_names_is_loaded_with_a_warning(trained, tmp_path, scratch_registry):
     """The checkpoint of a version in which schedule=cosine was called squared, and its num_steps rows."""
     content = torch.load(trained[0] / "checkpoints" / "last.ckpt", weights_only=True)
     section = content["diffusion_fw"]["config"]["schedule"]
@@ -293,10 +293,8 @@ def test_a_checkpoint_with_former_names_is_loaded_with_a_warning(trained, tmp_pa
     torch.save(content, tmp_path / "old.ckpt")
     with pytest.raises(ConfigError, match="schedule=squared, which is not registered here"):
         dfw.load(tmp_path / "old.ckpt")
-    known = {group: dict(entries) for group, entries in registry.components._entries.items()}
-    cosine = dataclasses.replace(known["schedule"]["cosine"], formerly=("squared",), renamed={"rows": "num_steps"})
-    known["schedule"]["cosine"] = cosine
-    monkeypatch.setattr(registry.components, "_entries", known)
+    known = scratch_registry["schedule"]
+    known["cosine"] = dataclasses.replace(known["cosine"], formerly=("squared",), renamed={"rows": "num_steps"})
     with pytest.warns(FutureWarning) as given:
         loaded = dfw.load(tmp_path / "old.ckpt")
     messages = " ".join(str(item.message) for item in given)

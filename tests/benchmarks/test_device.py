@@ -21,7 +21,6 @@ from benchmarks.device.record import Record
 from benchmarks.device.stages import correctness, default, likelihood, programs
 from benchmarks.device.syncs import MESSAGE, Syncs
 from diffusion_fw.composition.experiment import build_experiment
-from diffusion_fw.registry import components
 
 
 def rows(path):
@@ -118,8 +117,7 @@ def test_waits_are_counted_by_the_lines_that_cause_them():
         wait()
 
 
-def test_a_run_is_timed_profiled_and_watched_over_separate_steps(tiny, tmp_path, monkeypatch):
-    monkeypatch.setattr(components, "_entries", {group: dict(known) for group, known in components._entries.items()})
+def test_a_run_is_timed_profiled_and_watched_over_separate_steps(tiny, tmp_path, scratch_registry):
     device_watch = importlib.import_module("benchmarks.device.plugins.device_watch").device_watch
     experiment = build_experiment(tiny({"callbacks": [], "trainer.max_steps": 8}), tmp_path)
     experiment.trainer.callbacks.append(device_watch(tmp_path, first=2, steps=2, profile=True, syncs=True))

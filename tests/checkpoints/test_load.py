@@ -33,14 +33,6 @@ def trained(tiny, tmp_path_factory):
     return fit(tiny({"trainer.max_steps": 2, "schedule": "linear"}), tmp_path_factory.mktemp("trained"))
 
 
-@pytest.fixture
-def scratch(monkeypatch):
-    """A registry whose changes are undone."""
-    monkeypatch.setattr(
-        registry.components, "_entries", {group: dict(known) for group, known in registry.components._entries.items()}
-    )
-
-
 def test_the_averaged_weights_come_back_unless_the_raw_ones_are_asked_for(trained):
     experiment, path = trained
     averaged, raw = dfw.load(path), dfw.load(path, raw_weights=True)
@@ -230,7 +222,7 @@ def test_a_setting_out_of_range_is_an_error(trained, tmp_path):
 
 
 @pytest.fixture
-def with_plugin(tiny, tmp_path, monkeypatch, scratch):
+def with_plugin(tiny, tmp_path, monkeypatch, scratch_registry):
     """The checkpoint of a run whose schedule and sampler were a plugin's, which is then gone."""
 
     @dfw.register("schedule", "borrowed")

@@ -11,6 +11,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from registry_copy import copied_registry
 
 from diffusion_fw import registry
 from diffusion_fw.composition import experiment, parts
@@ -141,12 +142,7 @@ def attempt(tiny, tmp_path_factory):
             assert x.shape == (2, *shape)
             assert x.isfinite().all()
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(
-            registry.components,
-            "_entries",
-            {group: dict(known) for group, known in registry.components._entries.items()},
-        )
+    with copied_registry(), pytest.MonkeyPatch.context() as patch:
         registry.register("trainer", "loop")(Loop)
         read = functools.cache(lambda items: parts.assemble("data", dict(items)))
         patch.setattr(parts, "build_data", lambda config: read(tuple(config["data"].items())))

@@ -130,10 +130,8 @@ def test_a_section_of_another_type_is_one_message(tiny, change, message):
 
 
 @pytest.fixture
-def former(monkeypatch):
+def former(monkeypatch, scratch_registry):
     """schedule=linear was straight with rows for num_steps, guidance=classifier_free cfg with strength for scale."""
-    known = registry.components._entries
-    monkeypatch.setattr(registry.components, "_entries", {group: dict(entries) for group, entries in known.items()})
     monkeypatch.setattr(ConfigStore.instance(), "repo", copy.deepcopy(ConfigStore.instance().repo))
     changes = {
         "schedule": ("linear", "straight", {"rows": "num_steps"}),

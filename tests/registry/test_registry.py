@@ -16,15 +16,7 @@ from diffusion_fw.registry import AutoStd, ConfigError, Positive, Range, Registr
 from diffusion_fw.registry.signature import misfit
 
 
-@pytest.fixture
-def scratch(monkeypatch):
-    """A registry whose changes are undone."""
-    monkeypatch.setattr(
-        registry.components, "_entries", {group: dict(known) for group, known in registry.components._entries.items()}
-    )
-
-
-def test_a_registered_class_is_built_with_its_parameters_and_runtime_facts(scratch):
+def test_a_registered_class_is_built_with_its_parameters_and_runtime_facts(scratch_registry):
     @dfw.register("schedule", "scratch")
     @dataclass(frozen=True)
     class Scratch:
@@ -68,7 +60,7 @@ def test_a_value_of_the_wrong_type_or_range_names_the_key_and_what_is_allowed(ke
         dfw.build("sampler", "ddim", **{key: value})
 
 
-def test_a_missing_value_is_named(scratch):
+def test_a_missing_value_is_named(scratch_registry):
     @dfw.register("schedule", "needy")
     def needy(path: str) -> str:
         return path
@@ -77,7 +69,7 @@ def test_a_missing_value_is_named(scratch):
         dfw.build("schedule", "needy")
 
 
-def test_the_same_name_twice_names_both_sources(scratch):
+def test_the_same_name_twice_names_both_sources(scratch_registry):
     @dfw.register("schedule", "twice")
     def first() -> None: ...
 
@@ -88,7 +80,7 @@ def test_the_same_name_twice_names_both_sources(scratch):
 
 
 @pytest.mark.parametrize("annotation", [Any, "Any", object, list, dict, tuple, bytes])
-def test_an_annotation_that_cannot_be_checked_is_refused_at_registration(scratch, annotation):
+def test_an_annotation_that_cannot_be_checked_is_refused_at_registration(scratch_registry, annotation):
     def factory(high=1): ...
 
     factory.__annotations__["high"] = annotation
@@ -96,7 +88,7 @@ def test_an_annotation_that_cannot_be_checked_is_refused_at_registration(scratch
         dfw.register("schedule", "unchecked")(factory)
 
 
-def test_a_default_outside_its_own_range_is_refused_at_registration(scratch):
+def test_a_default_outside_its_own_range_is_refused_at_registration(scratch_registry):
     def factory(high=9): ...
 
     factory.__annotations__["high"] = Annotated[int, Range(1, 5)]
@@ -121,13 +113,13 @@ def test_a_default_outside_its_own_range_is_refused_at_registration(scratch):
         ("variance", "schedule", r"'schedule'; what a variance can ask for: \(nothing\)$"),
     ],
 )
-def test_a_runtime_parameter_that_nothing_is_passed_to_is_refused_at_registration(scratch, group, name, message):
+def test_a_runtime_parameter_that_nothing_is_passed_to_is_refused(scratch_registry, group, name, message):
     factory = make_dataclass("Misspelt", [(name, Runtime[int], 0)])
     with pytest.raises(RegistrationError, match=message):
         dfw.register(group, "misspelt")(factory)
 
 
-def test_a_component_that_needs_what_no_config_gives_is_for_python_alone(scratch):
+def test_a_component_that_needs_what_no_config_gives_is_for_python_alone(scratch_registry):
     @dfw.register("guidance", "needs")
     def needs(denoiser: Runtime[Any], measurement: Runtime[Any]): ...
 
@@ -138,7 +130,7 @@ def test_a_component_that_needs_what_no_config_gives_is_for_python_alone(scratch
     assert not registry.entry("guidance", "takes").python_only
 
 
-def test_a_value_that_has_a_fact_measured_names_it(scratch):
+def test_a_value_that_has_a_fact_measured_names_it(scratch_registry):
     @dfw.register("weighting", "scaled")
     def scaled(scale: Positive | AutoStd = 1.0, data_std: Runtime[float | None] = None): ...
 
@@ -147,7 +139,7 @@ def test_a_value_that_has_a_fact_measured_names_it(scratch):
     assert entry.measured({"scale": 2.0}) == entry.measured({}) == set()
 
 
-def test_a_value_that_has_a_fact_measured_needs_the_parameter_that_it_is_passed_as(scratch):
+def test_a_value_that_has_a_fact_measured_needs_the_parameter_that_it_is_passed_as(scratch_registry):
     with pytest.raises(RegistrationError, match=r"'scale' needs 'data_std: Runtime\[float \| None\]' beside it"):
 
         @dfw.register("weighting", "unscaled")
@@ -160,7 +152,7 @@ def test_a_value_that_has_a_fact_measured_needs_the_parameter_that_it_is_passed_
 
 
 @pytest.fixture
-def renamed(scratch):
+def renamed(scratch_registry):
     """schedule=steep, which was steepest, and its parameter high, which was top."""
 
     @dfw.register("schedule", "steep", formerly=("steepest",), renamed={"top": "high"})
@@ -202,7 +194,7 @@ def test_a_former_name_is_taken(renamed):
 
 
 @pytest.mark.parametrize("wrong", [{"top": "low"}, {"high": "high"}])
-def test_a_renamed_parameter_is_one_that_exists_by_its_new_name_alone(scratch, wrong):
+def test_a_renamed_parameter_is_one_that_exists_by_its_new_name_alone(scratch_registry, wrong):
     with pytest.raises(RegistrationError, match="must map a name that is no longer a parameter to one that is"):
 
         @dfw.register("schedule", "steep", renamed=wrong)

@@ -19,14 +19,6 @@ NAN, INF = float("nan"), float("inf")
 BATCH = 8
 
 
-@pytest.fixture
-def scratch(monkeypatch):
-    """A registry whose changes are undone."""
-    monkeypatch.setattr(
-        registry.components, "_entries", {group: dict(known) for group, known in registry.components._entries.items()}
-    )
-
-
 class Spoiler(lightning.Callback):
     """At chosen micro-batches, multiplies the loss of the examples in chosen rows (of this process) by a factor."""
 
