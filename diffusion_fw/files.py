@@ -93,6 +93,15 @@ def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
     return os.fdopen(handle, "rb")
 
 
+def version(path: Path) -> tuple[int, int, int]:
+    """What changes when a file is written: its size, and the times of its content and of its inode.
+
+    A copy may have the size and the first time of its original; the last time cannot be set.
+    """
+    found = path.stat()
+    return found.st_size, found.st_mtime_ns, found.st_ctime_ns
+
+
 def remove_unfinished(folder: Path) -> None:
     """Remove the temporary files that a killed run has left in ``folder``."""
     for path in folder.glob(f".*{UNFINISHED}"):

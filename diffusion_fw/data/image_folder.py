@@ -17,6 +17,7 @@ from diffusion_fw.data.formats.decode import Decoder
 from diffusion_fw.data.formats.image_examples import LazyImages, NamedImages
 from diffusion_fw.data.formats.image_files import SUFFIXES, Folder, ImageFiles, Zip
 from diffusion_fw.data.split import hash_limit, uniform_hash
+from diffusion_fw.files import version
 from diffusion_fw.registry import ConfigError, PositiveInt, Range, register
 
 logger = logging.getLogger(__name__)
@@ -28,11 +29,11 @@ SPLITS = ("train", "test")
 
 @dataclass(frozen=True)
 class Listing:
-    """The split, the class (None without classes) and the content mark of each image, by its path in the source."""
+    """The split, the class (None without classes) and the size of each image, by its path in the source."""
 
     splits: dict[str, str]
     classes: dict[str, str | None]
-    marks: dict[str, str]
+    sizes: dict[str, int]
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -81,15 +82,15 @@ class ImageFolder(Data):
             raise ConfigError(
                 f"data.path={self.path}: no such path {path.absolute()}; give a folder or a zip of images"
             )
-        return Folder(path) if path.is_dir() else Zip(path)
+        return Folder(path) if path.is_dir() else Zip(path, version(path))
 
     @functools.cached_property
     def listing(self) -> Listing:
         """Split and class of every image, read from its path."""
-        marks = self.files.names()
-        if not marks:
+        sizes = self.files.names()
+        if not sizes:
             raise ConfigError(f"data.path={self.path} holds no images; their names end in {', '.join(SUFFIXES)}")
-        inner = without_shared_folders({name: PurePosixPath(name.lstrip("/")) for name in marks})
+        inner = without_shared_folders({name: PurePosixPath(name.lstrip("/")) for name in sizes})
         splits = self.splits_by_folder(inner)
         if splits:
             inner = {name: inner[name].relative_to(split) for name, split in splits.items()}
@@ -101,7 +102,7 @@ class ImageFolder(Data):
             raise ConfigError(
                 f"data.path={self.path}: some images are in class folders, but {beside} is not; move it into one"
             )
-        return Listing(splits, classes, marks)
+        return Listing(splits, classes, sizes)
 
     def splits_by_folder(self, paths: dict[str, PurePosixPath]) -> dict[str, str]:
         """The split of each image below train and test if both exist, otherwise nothing."""
@@ -124,12 +125,12 @@ class ImageFolder(Data):
 
     def load(self, split: str) -> Examples:
         listing = self.listing
-        names = {name: listing.marks[name] for name, value in listing.splits.items() if value == split}
+        names = [name for name, value in listing.splits.items() if value == split]
         indices = {class_name: index for index, class_name in enumerate(listing.class_names)}
         classes = (listing.classes[name] for name in names)
         labels = [indices[class_name] for class_name in classes if class_name is not None]
         decoder = Decoder(self.size, self.channels)
-        images = NamedImages(self.files, names)
+        images = NamedImages(self.files, names, [listing.sizes[name] for name in names])
         lazy = LazyImages(images, torch.tensor(labels) if labels else None, decoder, self.on_error)
         fits = len(names) * math.prod(self.shape) <= CACHE_BYTES
         examples: Examples = lazy.in_memory() if self.cache and fits else lazy

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+import os
 import pickle
 import struct
 import zipfile
@@ -16,7 +17,7 @@ from PIL import Image
 
 import diffusion_fw as dfw
 from diffusion_fw.data import image_folder
-from diffusion_fw.data.formats import decode, image_files
+from diffusion_fw.data.formats import decode, image_examples, image_files
 from diffusion_fw.registry import ConfigError
 
 
@@ -321,6 +322,75 @@ def test_the_lazy_fingerprint_follows_content_and_knobs(tmp_path):
     }
     assert len(prints) == 4
     assert build(path, cache=False).train.fingerprint() in prints
+
+
+def with_checksum(content, wanted):
+    """The content and four more bytes, after which its CRC-32 is the wanted one.
+
+    The checksum is affine in these bytes, so they solve 32 linear equations over GF(2).
+    """
+    start = zlib.crc32(content + bytes(4))
+    rows = []
+    for bit in range(32):
+        image, chosen = zlib.crc32(content + (1 << bit).to_bytes(4, "little")) ^ start, 1 << bit
+        for high, other, others in rows:
+            if image >> high & 1:
+                image, chosen = image ^ other, chosen ^ others
+        rows.append((image.bit_length() - 1, image, chosen))
+    rest, found = start ^ wanted, 0
+    for high, image, chosen in rows:
+        if rest >> high & 1:
+            rest, found = rest ^ image, found ^ chosen
+    return content + found.to_bytes(4, "little")
+
+
+@pytest.mark.parametrize("where", ["images", "images.zip"])
+def test_the_lazy_fingerprint_is_of_content_wherever_it_lies(tmp_path, where):
+    contents = tree()
+    changed = {name: encoded(picture(1000 + seed)) for seed, name in enumerate(contents)}
+    longest = max(map(len, [*contents.values(), *changed.values()]))
+    prints = []
+    for place, images in (("a", contents), ("b", contents), ("c", changed)):
+        padded = {name: content.ljust(longest, b"\0") for name, content in images.items()}
+        (tmp_path / place).mkdir()
+        path = write(tmp_path / place / where, padded)
+        for file in path.rglob("*.png") if path.is_dir() else [path]:
+            os.utime(file, (0, 0))
+        prints.append(build(path, cache=False).train.fingerprint())
+    assert prints[0] == prints[1] != prints[2]
+
+
+def test_images_of_equal_sizes_and_checksums_have_fingerprints_of_their_own(tmp_path):
+    contents = tree()
+    changed = {name: encoded(picture(1000 + seed)) for seed, name in enumerate(contents)}
+    longest = max(map(len, [*contents.values(), *changed.values()]))
+    archives = {}
+    for place, images in (("a", contents), ("b", changed)):
+        same = {name: with_checksum(content.ljust(longest, b"\0"), 0x12345678) for name, content in images.items()}
+        archives[place] = write(tmp_path / f"{place}.zip", same)
+        with zipfile.ZipFile(archives[place]) as archive:
+            assert {(member.CRC, member.file_size) for member in archive.infolist()} == {(0x12345678, longest + 4)}
+    first, second = (build(path, cache=False).train for path in archives.values())
+    assert not torch.equal(everything(first)[0], everything(second)[0])
+    assert first.fingerprint() != second.fingerprint()
+
+
+def test_the_fingerprint_of_huge_data_reads_a_sample(tmp_path, monkeypatch):
+    path = write(tmp_path / "images.zip", tree())
+    whole = build(path, cache=False).train.fingerprint()
+    monkeypatch.setattr(image_examples, "HASHED_FILES", 5)
+    read = []
+    monkeypatch.setattr(image_files.Zip, "read", lambda files, name: read.append(name) or b"")
+    assert build(path, cache=False).train.fingerprint() != whole
+    assert len(read) == 5
+
+
+def test_a_zip_that_was_written_again_is_read_again(tmp_path):
+    contents = tree()
+    changed = {name: encoded(picture(1000 + seed)) for seed, name in enumerate(contents)}
+    path = tmp_path / "images.zip"
+    assert paths(build(write(path, contents)), "train", contents)
+    assert paths(build(write(path, changed)), "train", changed)
 
 
 # --------------------------------------------------------------------------------------------------------------------

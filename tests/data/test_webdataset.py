@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import logging
+import os
 import tarfile
 
 import numpy as np
@@ -226,6 +227,40 @@ def test_the_index_is_kept_and_made_again_for_a_changed_shard_or_a_broken_file(t
     changed = small(four)
     assert 50 in seeds(everything(changed.train)[0])
     assert changed.train.fingerprint() != fingerprint
+
+
+@pytest.mark.parametrize("change", ["pixels", "labels"])
+def test_a_shard_of_the_same_size_and_time_is_another_one(tmp_path, change):
+    longest = max(len(png(seed)) for seed in range(40))
+
+    def members(first):
+        for seed in range(10):
+            pixels, label = (first + seed, seed % 3) if change == "pixels" else (seed, (first + seed) % 3)
+            yield f"{seed:04d}.cls", str(label).encode()
+            yield f"{seed:04d}.png", png(pixels).ljust(longest, b"\0")
+
+    def packed(path, first):
+        os.utime(pack(path, members(first)), (0, 0))
+        return small(path).train
+
+    first, second = packed(tmp_path / "a" / "x.tar", 0), packed(tmp_path / "b" / "x.tar", 20)
+    assert first.fingerprint() != second.fingerprint()
+    assert first.fingerprint() == packed(tmp_path / "c" / "x.tar", 0).fingerprint()
+    before = everything(first)
+    after = everything(packed(tmp_path / "a" / "x.tar", 20))
+    assert torch.equal(before[0], after[0]) == (change == "labels")
+    assert torch.equal(before[1], after[1]) == (change == "pixels")
+
+
+@pytest.mark.parametrize("place", range(-200, 0, 7))
+def test_a_flipped_bit_in_a_kept_index_is_found(tmp_path, four, cache, place, caplog):
+    before = everything(small(four).train)
+    for file in cache.iterdir():
+        content = bytearray(file.read_bytes())
+        content[place] ^= 16
+        file.write_bytes(content)
+    assert same([everything(small(four).train)], [before])
+    assert caplog.text.count("damaged") == 4
 
 
 # --------------------------------------------------------------------------------------------------------------------

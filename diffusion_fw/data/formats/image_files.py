@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Protocol
 
+from diffusion_fw.files import open_regular
 from diffusion_fw.registry import ConfigError
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff")
@@ -19,8 +20,8 @@ LARGEST_MEMBER = 1 << 28
 class ImageFiles(Protocol):
     """Image files under one root."""
 
-    def names(self) -> dict[str, str]:
-        """The sorted paths of all images, relative to the root, each with a mark that changes with its content."""
+    def names(self) -> dict[str, int]:
+        """The sorted paths of all images, relative to the root, and the size of each in bytes."""
         ...
 
     def read(self, name: str) -> bytes:
@@ -41,7 +42,7 @@ class Folder:
 
     root: Path
 
-    def names(self) -> dict[str, str]:
+    def names(self) -> dict[str, int]:
         found = {}
         seen = set()
         for folder, subfolders, files in os.walk(self.root, followlinks=True):
@@ -53,11 +54,15 @@ class Folder:
             for path in (Path(folder, file) for file in files):
                 name = path.relative_to(self.root).as_posix()
                 if is_image(name) and path.is_file():
-                    found[name] = f"{path.stat().st_size} {path.stat().st_mtime_ns}"
+                    found[name] = path.stat().st_size
         return dict(sorted(found.items()))
 
     def read(self, name: str) -> bytes:
-        return (self.root / name).read_bytes()
+        with open_regular(self.root / name) as file:
+            content = file.read(LARGEST_MEMBER + 1)
+        if len(content) > LARGEST_MEMBER:
+            raise ValueError(f"it has more than {LARGEST_MEMBER:,} bytes")
+        return content
 
 
 @dataclass(frozen=True)
@@ -65,24 +70,32 @@ class Zip:
     """The image files of a zip, unpacked in memory one at a time: no member's name becomes a path on disk."""
 
     path: Path
+    version: tuple[int, int, int]
+    """Of the file that is read."""
 
-    def names(self) -> dict[str, str]:
+    def names(self) -> dict[str, int]:
         try:
-            members = _open(self.path, os.getpid()).infolist()
+            members = self.opened().infolist()
         except (OSError, zipfile.BadZipFile) as error:
             raise ConfigError(f"data.path: {self.path} is not a folder and cannot be read as a zip: {error}") from None
-        found = {member.filename: f"{member.CRC:08x}" for member in members if not member.is_dir()}
-        return {name: mark for name, mark in sorted(found.items()) if is_image(name)}
+        found = {member.filename: member.file_size for member in members if not member.is_dir()}
+        return {name: size for name, size in sorted(found.items()) if is_image(name)}
 
     def read(self, name: str) -> bytes:
-        archive = _open(self.path, os.getpid())
+        archive = self.opened()
         size = archive.getinfo(name).file_size
         if size > LARGEST_MEMBER:
             raise ValueError(f"it unpacks to {size:,} bytes, more than {LARGEST_MEMBER:,}")
         return archive.read(name)
 
+    def opened(self) -> zipfile.ZipFile:
+        return _open(self.path, self.version, os.getpid())
+
 
 @functools.lru_cache(maxsize=4)
-def _open(path: Path, process: int) -> zipfile.ZipFile:
-    """One handle per process: a worker that inherited its parent's would share its position in the file."""
-    return zipfile.ZipFile(path)
+def _open(path: Path, version: tuple[int, int, int], process: int) -> zipfile.ZipFile:
+    """One handle per process: a worker that inherited its parent's would share its position in the file.
+
+    A file that was written since is opened again.
+    """
+    return zipfile.ZipFile(open_regular(path))

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from diffusion_fw.data.formats.image_files import LARGEST_MEMBER, SUFFIXES
 from diffusion_fw.data.split import uniform_hash
+from diffusion_fw.files import open_regular
 from diffusion_fw.registry import ConfigError
 
 BLOCK = 512
@@ -119,7 +120,7 @@ def index(path: Path) -> dict[str, Tensor]:
     images: dict[str, tuple[int, int]] = {}
     labels: dict[str, int] = {}
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             for name, start, size in members(file):
                 key, suffix = parts(name)
                 if suffix in SUFFIXES:
