@@ -6,6 +6,7 @@ import functools
 import glob
 import hashlib
 import itertools
+import json
 import os
 import re
 import tarfile
@@ -21,7 +22,7 @@ from torch import Tensor
 from diffusion_fw import cache
 from diffusion_fw.data.formats import tar_index
 from diffusion_fw.data.formats.image_examples import THREADS
-from diffusion_fw.data.formats.image_files import LARGEST_MEMBER
+from diffusion_fw.data.formats.image_files import LARGEST_MEMBER, LeftOut
 from diffusion_fw.files import default_cache, open_regular, version
 from diffusion_fw.registry import ConfigError
 
@@ -90,6 +91,8 @@ class Shards:
     paths: list[Path]
     versions: list[tuple[int, int, int]]
     """Of the files that were indexed."""
+    left_out: LeftOut
+    """Members that are no images."""
     shard: Tensor
     offset: Tensor
     size: Tensor
@@ -107,10 +110,14 @@ class Shards:
         with ThreadPoolExecutor(THREADS) as pool:
             bar = tqdm(pool.map(indexed, paths), total=len(paths), desc="indexing shards", leave=False, delay=1)
             tables = list(bar)
+        left_out = LeftOut()
+        for path, table in zip(paths, tables, strict=True):
+            for kind, (count, first) in json.loads(bytes(table["left_out"].tolist())).items():
+                left_out.add(kind, f"{path.name}: {first}", count)
         columns = {name: torch.cat([table[name] for table in tables]) for name in COLUMNS}
         counts = torch.tensor([len(table["offset"]) for table in tables])
         shard = torch.repeat_interleave(torch.arange(len(paths), dtype=torch.int32), counts)
-        return Shards(paths, versions, shard, **columns)
+        return Shards(paths, versions, left_out, shard, **columns)
 
     def __len__(self) -> int:
         return len(self.offset)
@@ -174,7 +181,7 @@ def indexed(path: Path) -> dict[str, Tensor]:
 
 def check_table(table: dict[str, Tensor]) -> None:
     """ValueError unless the table is one that ``tar_index.index`` returns."""
-    if {name: column.dtype for name, column in table.items()} != COLUMNS:
+    if {name: column.dtype for name, column in table.items()} != {**COLUMNS, "left_out": torch.uint8}:
         raise ValueError("it holds other columns")
-    if len({column.shape for column in table.values()}) != 1 or table["offset"].dim() != 1:
+    if len({table[name].shape for name in COLUMNS}) != 1 or any(column.dim() != 1 for column in table.values()):
         raise ValueError("its columns differ in length")
