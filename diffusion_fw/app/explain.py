@@ -79,7 +79,7 @@ def costs(config: Mapping[str, Any], parts: Parts) -> dict[str, str]:
         size = min(size, -(-parts.metric.num_samples // count))
         sampled["memory of drawing samples"] = describe_sampling_memory(parts.denoiser.network, chunk, size)
     return {
-        "data": f"{config['data']['name']}: {len(data.train)} training, {len(data.test)} held-out, shape {data.shape}",
+        "data": f"{config['data']['name']}: {data.describe()}",
         "global batch": f"{config['batch_size']} = {count} processes x {accumulate} accumulated x {local}",
         "examples seen": f"{images:,} = {images / len(data.train):.1f} epochs",
         "parameters": f"{sum(item.numel() for item in parts.denoiser.network.parameters()):,}",

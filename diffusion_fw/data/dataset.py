@@ -17,6 +17,7 @@ from diffusion_fw.registry import ConfigError
 
 READ_AT_ONCE = 1000
 """Examples that are read together where a property of the data is measured."""
+SHOWN_CLASSES = 20
 
 Batch = tuple[Tensor, Tensor | None]
 """Examples (B, *shape), uint8 pixels or float values, and int64 labels (B,) if the data have classes."""
@@ -75,8 +76,19 @@ class WithFlips:
         flipped = (index >= count).view(-1, 1, 1, 1)
         return torch.where(flipped, values.flip(-1), values), labels
 
+    @property
+    def labels(self) -> Tensor | None:
+        found = labels_of(self.examples)
+        return None if found is None else found.repeat(2)
+
     def fingerprint(self) -> str:
         return hashlib.sha256(f"{self.examples.fingerprint()} with flips".encode()).hexdigest()[:16]
+
+
+def labels_of(examples: Examples) -> Tensor | None:
+    """int64 labels (N,) of all examples, without reading them; None without labels, or where they are not known."""
+    found: Tensor | None = getattr(examples, "labels", None)
+    return found
 
 
 class Data(ABC):
@@ -105,6 +117,11 @@ class Data(ABC):
         return len(self.class_names)
 
     @property
+    def division(self) -> str:
+        """How the data were divided into training and held-out examples, for a person; empty where it is published."""
+        return ""
+
+    @property
     def oracle(self) -> GaussianMixture | None:
         """The distribution of the examples, if it is known in closed form."""
         return None
@@ -122,6 +139,23 @@ class Data(ABC):
     @abstractmethod
     def load(self, split: str) -> Examples:
         """The examples of the split "train" or "test". Raises ConfigError that names a missing file and its place."""
+
+    def describe(self) -> str:
+        """The splits, how they were made, and the classes with their numbers of examples, in one line."""
+        text = f"{len(self.train):,} training, {len(self.test):,} held-out, shape {self.shape}"
+        if self.division:
+            text += f", split by {self.division}"
+        if not self.num_classes:
+            return f"{text}, no classes"
+        labels = [labels_of(examples) for examples in (self.train, self.test)]
+        counts = [torch.bincount(found, minlength=self.num_classes) for found in labels if found is not None]
+        shown = []
+        for index, name in enumerate(self.class_names[:SHOWN_CLASSES]):
+            escaped = repr(name[:100])[1:-1]
+            numbers = "+".join(str(int(count[index])) for count in counts)
+            shown.append(f"{escaped}: {numbers}" if numbers else escaped)
+        more = ", ..." if self.num_classes > SHOWN_CLASSES else ""
+        return f"{text}, {self.num_classes} classes (training+held-out): {', '.join(shown)}{more}"
 
     @functools.cached_property
     def pixels(self) -> bool:

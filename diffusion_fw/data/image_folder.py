@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import itertools
 import logging
 import math
 from dataclasses import dataclass
@@ -15,24 +14,26 @@ import torch
 from diffusion_fw.data.dataset import Data, Examples, WithFlips
 from diffusion_fw.data.formats.decode import Decoder
 from diffusion_fw.data.formats.image_examples import LazyImages, NamedImages
-from diffusion_fw.data.formats.image_files import SUFFIXES, Folder, ImageFiles, Zip
-from diffusion_fw.data.split import hash_limit, uniform_hash
-from diffusion_fw.registry import ConfigError, PositiveInt, Range, register
+from diffusion_fw.data.formats.image_files import SUFFIXES, Folder, ImageFiles, LeftOut, Zip, inner_path
+from diffusion_fw.data.split import hash_limit, split_of, uniform_hash
+from diffusion_fw.files import version
+from diffusion_fw.registry import ConfigError, NonNegativeInt, PositiveInt, Range, register
 
 logger = logging.getLogger(__name__)
 
 CACHE_BYTES = 1 << 30
 """The largest split that is decoded into memory."""
-SPLITS = ("train", "test")
 
 
 @dataclass(frozen=True)
 class Listing:
-    """The split, the class (None without classes) and the content mark of each image, by its path in the source."""
+    """The split, the class (None without classes) and the size of each image, by its path in the source."""
 
     splits: dict[str, str]
     classes: dict[str, str | None]
-    marks: dict[str, str]
+    sizes: dict[str, int]
+    division: str
+    """How the splits were found."""
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -42,17 +43,21 @@ class Listing:
 @register("data", "image_folder")
 @dataclass(frozen=True)
 class ImageFolder(Data):
-    """Images in a folder or zip at ``path`` (png, jpg, bmp, gif, webp, tif); sub-folders, sorted, are the classes.
+    """Images in a folder or zip at ``path`` (png, jpg, bmp, gif, webp, tif, ppm, avif); their folders are the classes.
 
-    Parent folders that all images share are ignored. If there are folders train and test at the top, they are the
-    split; otherwise ``test_fraction`` of the images are held out by a hash of their relative paths, so that adding an
-    image moves no other. The shorter side of each image is resized to ``size`` and the centre is cropped;
-    ``horizontal_flip`` adds the mirror image of each training image.
+    The class of an image is the name of its folder, or of the outermost folder above it that holds images itself.
+    ``class_level`` takes another one: 0 the outermost folder below ``path``, 1 the next. One class alone is none. If
+    folders are named like splits (train, val, test, in any case, Training, valid, test_set, ...), they are the split:
+    test is held out, or without it val, and other images are left out. Otherwise ``test_fraction`` of the images are
+    held out, by a hash of the image's name and its folder's (with class_level: of the path from that folder on), which
+    no other file changes. Files that are no images are counted and named in one warning.
 
-    With ``cache``, a split of at most 1 GiB is decoded into memory at once, and on_error=skip leaves out unreadable
-    images and logs how many. A larger split is decoded image by image, and on_error=skip replaces an unreadable image
-    by the next readable one. on_error=raise stops at the first unreadable image and names it. Raises ConfigError for a
-    path without images, for a single image, and if some images are in class folders and others are not.
+    The shorter side of each image is resized to ``size`` and the centre is cropped; ``horizontal_flip`` adds the mirror
+    image of each training image. With ``cache``, a split of at most 1 GiB is decoded into memory at once, and
+    on_error=skip leaves out unreadable images and logs how many. A larger split is decoded image by image, and
+    on_error=skip replaces an unreadable image by the next readable one. on_error=raise stops at the first unreadable
+    image and names it. Raises ConfigError for a path without images, for a single image, if some images are in class
+    folders and others are not, and for a held-out split without a training split.
     """
 
     path: str
@@ -60,6 +65,7 @@ class ImageFolder(Data):
     channels: Literal[1, 3] = 3
     horizontal_flip: bool = False
     test_fraction: Annotated[float, Range(0, 1, low_open=True, high_open=True)] = 0.1
+    class_level: NonNegativeInt | None = None
     on_error: Literal["raise", "skip"] = "raise"
     cache: bool = True
 
@@ -81,63 +87,144 @@ class ImageFolder(Data):
             raise ConfigError(
                 f"data.path={self.path}: no such path {path.absolute()}; give a folder or a zip of images"
             )
-        return Folder(path) if path.is_dir() else Zip(path)
+        return Folder(path) if path.is_dir() else Zip(path, version(path))
+
+    @property
+    def division(self) -> str:
+        return self.listing.division
 
     @functools.cached_property
     def listing(self) -> Listing:
         """Split and class of every image, read from its path."""
-        marks = self.files.names()
-        if not marks:
-            raise ConfigError(f"data.path={self.path} holds no images; their names end in {', '.join(SUFFIXES)}")
-        inner = without_shared_folders({name: PurePosixPath(name.lstrip("/")) for name in marks})
-        splits = self.splits_by_folder(inner)
-        if splits:
-            inner = {name: inner[name].relative_to(split) for name, split in splits.items()}
-        else:
-            splits = self.splits_by_hash(inner)
-        classes = {name: path.parts[0] if len(path.parts) > 1 else None for name, path in inner.items()}
-        if None in classes.values() and len(set(classes.values())) > 1:
-            beside = next(name for name, class_name in classes.items() if class_name is None)
+        sizes, others = self.files.names()
+        left_out = LeftOut()
+        for name, kind in others:
+            left_out.add(kind, name)
+        if not sizes:
+            there = f" but {left_out}" if others else ""
+            raise ConfigError(f"data.path={self.path} holds no images{there}; their names end in {', '.join(SUFFIXES)}")
+        if others:
+            logger.warning("data.path=%s: read %s images, left out %s", self.path, f"{len(sizes):,}", left_out)
+        paths = {name: inner_path(name) for name in sizes}
+        splits, division = self.splits_by_folder(paths, [inner_path(name) for name, kind in others if kind != "hidden"])
+        folders = {name: without_split(paths[name]) if splits else paths[name].parent.parts for name in splits or paths}
+        class_folders = self.class_folders(folders)
+        if not splits:
+            splits, division = self.splits_by_hash(paths, class_folders)
+        classes = {name: folder[-1] if folder else None for name, folder in class_folders.items()}
+        if len(set(classes.values())) == 1:
+            classes = dict.fromkeys(classes)
+        for named in sorted({name for name in classes.values() if name and split_of(name)}):
+            logger.warning("data.path=%s: %.100r is a class, not a split; the splits: %s", self.path, named, division)
+        return Listing(splits, classes, sizes, division)
+
+    def splits_by_folder(
+        self, paths: dict[str, PurePosixPath], others: list[PurePosixPath]
+    ) -> tuple[dict[str, str], str]:
+        """The split of each image in a folder of a split, and how it was found; nothing where there are no splits.
+
+        ``others`` are the paths of the other files.
+        """
+        places = {name: place for name, path in paths.items() if (place := split_folder(path))}
+        kinds = {name: split_of(place) for name, place in places.items()}
+        present = set(kinds.values())
+        empty = [path for path in others if (kind := split_of(split_folder(path) or "")) and kind not in present]
+        if present and empty:
+            raise ConfigError(f"data.path={self.path}: the split of {empty[0]} holds no image; add some, or remove it")
+        held = "test" if "test" in present else "val"
+        if {"train", held} <= present:
+            names = {"train": "train", held: "test"}
+            splits = {name: names[kind] for name, kind in kinds.items() if kind in names}
+            folders = (sorted({places[name] for name in splits if kinds[name] == kind}) for kind in names)
+            shown = " and ".join(map("/".join, folders))
+            beside = [name for name in paths if name not in splits]
+            if beside:
+                logger.warning(
+                    "data.path=%s: ignored %d images outside %s, such as %.100r",
+                    self.path,
+                    len(beside),
+                    shown,
+                    beside[0],
+                )
+            return splits, f"the folders {shown}"
+        flat = len(kinds) < len(paths) and all(paths[name].parent.name == place for name, place in places.items())
+        if held in present and (len(kinds) < len(paths) or len(present) > 1) and not flat:
+            raise ConfigError(
+                f"data.path={self.path}: images are held out in {', '.join(sorted(set(places.values())))}, but no "
+                "folder is named train; name that of the others train, or give data.path=<the folder of the classes>"
+            )
+        return {}, ""
+
+    def class_folders(self, folders: dict[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
+        """The folder that gives each image its class, () for an image without one, from the folders above it."""
+        if self.class_level is not None:
+            found = {name: parts[: self.class_level + 1] for name, parts in folders.items()}
+            outside = [name for name, parts in found.items() if len(parts) <= self.class_level]
+            if outside:
+                raise ConfigError(
+                    f"data.class_level={self.class_level}: {outside[0]} is in no folder of that level; lower "
+                    "class_level, or move it into one"
+                )
+            return found
+        holders = set(folders.values())
+        found = {
+            name: next((parts[:end] for end in range(1, len(parts)) if parts[:end] in holders), parts)
+            for name, parts in folders.items()
+        }
+        shared = min(holders, key=len)
+        if len(holders) > 1 and (not shared or set(found.values()) == {shared}):
+            beside = next(name for name, parts in folders.items() if parts == shared)
             raise ConfigError(
                 f"data.path={self.path}: some images are in class folders, but {beside} is not; move it into one"
             )
-        return Listing(splits, classes, marks)
-
-    def splits_by_folder(self, paths: dict[str, PurePosixPath]) -> dict[str, str]:
-        """The split of each image below train and test if both exist, otherwise nothing."""
-        chosen = {name: path.parts[0] for name, path in paths.items() if path.parent.parts and path.parts[0] in SPLITS}
-        if set(chosen.values()) != set(SPLITS):
-            return {}
-        if len(chosen) < len(paths):
+        nested = [name for name, parts in folders.items() if parts != found[name]]
+        if nested:
             logger.warning(
-                "data.path=%s: ignored %d images outside train and test", self.path, len(paths) - len(chosen)
+                "data.path=%s: %d images in sub-folders of a class belong to that class, such as %.100r",
+                *(self.path, len(nested), nested[0]),
             )
-        return chosen
+        return found
 
-    def splits_by_hash(self, paths: dict[str, PurePosixPath]) -> dict[str, str]:
-        """Holds out test_fraction of the images by their hash; at least one, and never all."""
+    def splits_by_hash(
+        self, paths: dict[str, PurePosixPath], class_folders: dict[str, tuple[str, ...]]
+    ) -> tuple[dict[str, str], str]:
+        """Holds out test_fraction of the images by their hash, at least one and never all; and how it was done."""
         if len(paths) < 2:
             raise ConfigError(f"data.path={self.path}: a single image cannot be split; give at least two")
-        hashes = {name: uniform_hash(path) for name, path in paths.items()}
-        limit = hash_limit(min(hashes.values()), max(hashes.values()), self.test_fraction)
-        return {name: "test" if value < limit else "train" for name, value in hashes.items()}
+        first = -2 if self.class_level is None else self.class_level
+        hashes = {name: uniform_hash(PurePosixPath(*path.parts[first:])) for name, path in paths.items()}
+        low, high = min(hashes.values()), max(hashes.values())
+        if low == high:
+            raise ConfigError(
+                f"data.path={self.path}: all images have the name {next(iter(paths.values())).name} in folders of one "
+                "name, by which they would be split; put them into folders train and test, or give data.class_level=0"
+            )
+        limit = hash_limit(low, high, self.test_fraction)
+        splits = {name: "test" if value < limit else "train" for name, value in hashes.items()}
+        return splits, f"about {self.test_fraction:g} held out by a hash of the names"
 
     def load(self, split: str) -> Examples:
         listing = self.listing
-        names = {name: listing.marks[name] for name, value in listing.splits.items() if value == split}
+        names = [name for name, value in listing.splits.items() if value == split]
         indices = {class_name: index for index, class_name in enumerate(listing.class_names)}
         classes = (listing.classes[name] for name in names)
         labels = [indices[class_name] for class_name in classes if class_name is not None]
         decoder = Decoder(self.size, self.channels)
-        images = NamedImages(self.files, names)
+        images = NamedImages(self.files, names, [listing.sizes[name] for name in names])
         lazy = LazyImages(images, torch.tensor(labels) if labels else None, decoder, self.on_error)
         fits = len(names) * math.prod(self.shape) <= CACHE_BYTES
         examples: Examples = lazy.in_memory() if self.cache and fits else lazy
         return WithFlips(examples) if self.horizontal_flip and split == "train" else examples
 
 
-def without_shared_folders(paths: dict[str, PurePosixPath]) -> dict[str, PurePosixPath]:
-    """The paths relative to the folders that all of them share."""
-    levels = zip(*(path.parent.parts for path in paths.values()), strict=False)
-    shared = sum(1 for _ in itertools.takewhile(lambda level: len(set(level)) == 1, levels))
-    return {name: PurePosixPath(*path.parts[shared:]) for name, path in paths.items()}
+def split_folder(path: PurePosixPath) -> str | None:
+    """The outermost folder of a path that is named like a split."""
+    return next(filter(split_of, path.parent.parts), None)
+
+
+def without_split(path: PurePosixPath) -> tuple[str, ...]:
+    """The folders of a path without the one that is the split."""
+    parts, place = list(path.parent.parts), split_folder(path)
+    if place:
+        parts.remove(place)
+    return tuple(parts)

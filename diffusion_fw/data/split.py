@@ -5,10 +5,24 @@ from __future__ import annotations
 import hashlib
 import math
 import os
+import re
 from pathlib import PurePosixPath
 
 import torch
 from torch import Tensor
+
+KINDS = {
+    "train": "train(ing)?|trn",
+    "val": "val(id(ation)?)?|dev",
+    "test": "test(ing)?|tst|eval(uation)?|held[-_ ]?out|hold[-_ ]?out",
+}
+ENDING = r"([-_ ]?(set|split|data|images?))?[-_ ]?\d*"
+
+
+def split_of(folder: str) -> str | None:
+    """The split that a folder's name states, "train", "val" or "test": Training, valid, test_set, train2017, ..."""
+    found = (kind for kind, names in KINDS.items() if re.fullmatch(f"({names}){ENDING}", folder, re.IGNORECASE))
+    return next(found, None)
 
 
 def held_out(labels: Tensor) -> Tensor:
@@ -19,7 +33,7 @@ def held_out(labels: Tensor) -> Tensor:
 
 
 def uniform_hash(path: PurePosixPath) -> float:
-    """A number in [0, 1) that depends only on the path, so that adding one example moves no other."""
+    """A number in [0, 1) that depends on the path alone, so that adding one example moves no other."""
     digest = hashlib.sha256(os.fsencode(path.as_posix())).digest()
     return int.from_bytes(digest[:6], "big") / 2**48
 

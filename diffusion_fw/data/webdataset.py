@@ -5,7 +5,9 @@ from __future__ import annotations
 import functools
 import logging
 import os
+import re
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
 from diffusion_fw.data.dataset import Data, Examples, WithFlips
@@ -13,7 +15,7 @@ from diffusion_fw.data.formats.decode import Decoder
 from diffusion_fw.data.formats.image_examples import LazyImages
 from diffusion_fw.data.formats.shards import Shards, expand
 from diffusion_fw.data.formats.tar_index import BAD_LABEL, MOST_CLASSES, NO_LABEL
-from diffusion_fw.data.split import hash_limit
+from diffusion_fw.data.split import hash_limit, split_of
 from diffusion_fw.registry import ConfigError, PositiveInt, Range, register
 
 logger = logging.getLogger(__name__)
@@ -23,6 +25,9 @@ logger = logging.getLogger(__name__)
 @dataclass(frozen=True)
 class WebDataset(Data):
     """Images in tar shards in WebDataset's layout: KEY.png (jpg, webp, ...) with KEY.cls, or "label" in KEY.json.
+
+    A key ends at the first dot. KEY.NAME.png is an image of its own where there is no KEY.png, with the label in
+    KEY.NAME.cls or else in KEY.cls; beside a KEY.png it is left out. One warning counts and names what is left out.
 
     ``shards`` is a path, a glob, a range such as train-{0000..0009}.tar, or a list of these; on a command line braces
     are quoted twice, 'data.shards="train-{0000..0009}.tar"'. Only uncompressed tars are read. Each shard is indexed
@@ -59,6 +64,7 @@ class WebDataset(Data):
         """The images of each split; either all have a label or none has."""
         paths = expand(self.shards, "data.shards")
         if self.test_shards is None:
+            check_one_split(paths)
             splits = self.splits_by_hash(self.labelled(Shards.of(paths)))
         else:
             held_out = expand(self.test_shards, "data.test_shards")
@@ -75,8 +81,14 @@ class WebDataset(Data):
 
     def labelled(self, shards: Shards) -> Shards:
         """The images with readable labels. Raises ConfigError if only some have a label, or if no image is left."""
+        there = f"left out {shards.left_out}" if shards.left_out.kinds else ""
         if not len(shards):
-            raise ConfigError(f"data.shards: {shards.paths[0]} holds no images; an image is a member such as KEY.png")
+            raise ConfigError(
+                f"data.shards: {shards.paths[0]} holds no images{there and f', {there}'}; an image is a member such as "
+                "KEY.png"
+            )
+        if there:
+            logger.warning("data.shards: read %s images, %s", f"{len(shards):,}", there)
         bad = shards.label == BAD_LABEL
         if bad.any():
             first, count = shards.name(int(bad.nonzero()[0])), int(bad.sum())
@@ -104,8 +116,25 @@ class WebDataset(Data):
         test = shards.hash < hash_limit(low, high, self.test_fraction)
         return {"train": shards.only(~test), "test": shards.only(test)}
 
+    @property
+    def division(self) -> str:
+        if self.test_shards is not None:
+            return "data.test_shards"
+        return f"about {self.test_fraction:g} held out by a hash of the names"
+
     def load(self, split: str) -> Examples:
         shards = self.splits[split]
         labels = shards.label if (shards.label >= 0).any() else None
         examples = LazyImages(shards, labels, Decoder(self.size, self.channels), self.on_error)
         return WithFlips(examples) if self.horizontal_flip and split == "train" else examples
+
+
+def check_one_split(paths: list[Path]) -> None:
+    """ConfigError for shards that are named after several splits, as in train-00.tar and val-00.tar."""
+    named: dict[str, Path] = {}
+    for path in paths:
+        if kind := split_of(re.split(r"[-_.\d]", path.name)[0]):
+            named.setdefault(kind, path)
+    if len(named) > 1:
+        shown = " and ".join(path.name for path in named.values())
+        raise ConfigError(f"data.shards: {shown} are of different splits; name those to hold out in data.test_shards")

@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import hashlib
-import logging
+import inspect
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load, save
 from torch import Tensor
 
+from diffusion_fw import cache
 from diffusion_fw.data.dataset import Examples
-from diffusion_fw.files import atomic_write
 from diffusion_fw.metrics.features.extractor import FeatureExtractor
+from diffusion_fw.registry import ConfigError
 
 BATCH = 250
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -39,7 +37,7 @@ def extract(features: FeatureExtractor, examples: Tensor) -> Tensor:
 
 
 def compute(features: FeatureExtractor, examples: Examples, indices: Sequence[int], device: torch.device) -> Statistics:
-    """The statistics of the examples at these indices."""
+    """The statistics of the examples at these indices. Raises ConfigError if a feature is not finite."""
     count = 0
     total = torch.zeros(features.num_features, dtype=torch.float64, device=device)
     outer = torch.zeros(features.num_features, features.num_features, dtype=torch.float64, device=device)
@@ -49,42 +47,46 @@ def compute(features: FeatureExtractor, examples: Examples, indices: Sequence[in
         count += len(batch)
         total += batch.sum(0)
         outer += batch.T @ batch
+    if not outer.isfinite().all():
+        raise ConfigError(f"features={features.name}: some features of the data are not finite; choose other features")
     return Statistics(torch.tensor(count), total.cpu(), outer.cpu())
 
 
 def cached(
     features: FeatureExtractor, examples: Examples, indices: Sequence[int], device: torch.device, folder: Path
 ) -> Statistics:
-    """``compute``, cached by the fingerprints of examples and features; a damaged cache file is replaced.
+    """``compute``, cached by the content of examples and features and by the source of the features.
 
-    Files are replaced atomically, so that processes can share the folder. If it cannot be written, the statistics are
-    computed each time, with a warning.
+    A damaged cache file is replaced.
     """
-    key = hashlib.sha256(repr((examples.fingerprint(), features.fingerprint(), list(indices))).encode()).hexdigest()
+    content = (examples.fingerprint(), features.fingerprint(), source(features), list(indices))
+    key = hashlib.sha256(repr(content).encode()).hexdigest()
+
+    def check(found: cache.Tensors) -> None:
+        shapes = {name: (tuple(value.shape), value.dtype) for name, value in found.items()}
+        size = features.num_features
+        expected = {
+            "count": ((), torch.int64),
+            "total": ((size,), torch.float64),
+            "outer": ((size, size), torch.float64),
+        }
+        if shapes != expected:
+            raise ValueError(f"it holds {shapes}")
+        if found["count"] != len(indices):
+            raise ValueError(f"it is of {found['count']} examples instead of {len(indices)}")
+        if not (found["total"].isfinite().all() and found["outer"].isfinite().all()):
+            raise ValueError("its sums are not finite")
+        asymmetry = (found["outer"] - found["outer"].T).abs().max()
+        if asymmetry > 1e-6 * found["outer"].abs().max():
+            raise ValueError("its products are not symmetric")
+
     path = folder / f"{features.name}-{key[:24]}.safetensors"
-    try:
-        return _read(path, features.num_features)
-    except FileNotFoundError:
-        pass
-    except (OSError, SafetensorError, ValueError) as error:
-        logger.warning("the cached statistics %s are damaged (%s); computing them again", path, error)
-    statistics = compute(features, examples, indices, device)
-    try:
-        with atomic_write(path) as file:
-            file.write(save({"count": statistics.count, "total": statistics.total, "outer": statistics.outer}))
-    except OSError as error:
-        logger.warning("the statistics could not be cached: %s", error)
-    return statistics
+    return Statistics(**cache.cached(path, lambda: vars(compute(features, examples, indices, device)), check))
 
 
-def _read(path: Path, num_features: int) -> Statistics:
-    content = load(path.read_bytes())
-    shapes = {key: (tuple(value.shape), value.dtype) for key, value in content.items()}
-    expected = {
-        "count": ((), torch.int64),
-        "total": ((num_features,), torch.float64),
-        "outer": ((num_features, num_features), torch.float64),
-    }
-    if shapes != expected:
-        raise ValueError(f"it holds {shapes}")
-    return Statistics(**content)
+def source(features: FeatureExtractor) -> str:
+    """The source of the module that defines the features, so that changed code computes its own statistics."""
+    try:
+        return inspect.getsource(sys.modules[type(features).__module__])
+    except (OSError, TypeError):  # defined in an interactive session
+        return ""

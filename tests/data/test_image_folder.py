@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+import os
 import pickle
 import struct
 import zipfile
@@ -16,7 +17,7 @@ from PIL import Image
 
 import diffusion_fw as dfw
 from diffusion_fw.data import image_folder
-from diffusion_fw.data.formats import decode, image_files
+from diffusion_fw.data.formats import decode, image_examples, image_files
 from diffusion_fw.registry import ConfigError
 
 
@@ -149,6 +150,196 @@ def test_images_beside_train_and_test_are_left_out_with_a_count(tmp_path, caplog
     assert "ignored 6 images outside train and test" in caplog.text
 
 
+@pytest.mark.parametrize(
+    ("train", "held"),
+    [
+        ("train", "val"),
+        ("Train", "Test"),
+        ("TRAIN", "VALID"),
+        ("training", "validation"),
+        ("training_set", "test_set"),
+        ("train2017", "val2017"),
+        ("trainset", "evaluation"),
+        ("train-images", "dev"),
+    ],
+)
+@pytest.mark.parametrize("above", ["", "download/"])
+def test_folders_named_like_splits_are_the_splits(tmp_path, train, held, above):
+    training, held_out = tree(count=3, folder=f"{above}{train}/"), tree(("bee",), count=2, folder=f"{above}{held}/")
+    held_out = {name: encoded(picture(1000 + seed)) for seed, name in enumerate(held_out)}
+    data = build(write(tmp_path / "images.zip", {**training, **held_out}))
+    assert data.class_names == ("ant", "bee")
+    assert paths(data, "train", training) == sorted(training)
+    assert paths(data, "test", held_out) == sorted(held_out)
+    assert data.division == f"the folders {train} and {held}"
+
+
+@pytest.mark.parametrize(
+    "others", [("cat/001.png",), ("test/cat/001.png",), ("test/001.png",), ("cat/001.png", "dog/001.png")]
+)
+@pytest.mark.parametrize("held", ["val/ant/001.png", "Validation/ant/deep/001.png"])
+def test_held_out_images_without_training_images_are_refused(tmp_path, held, others):
+    contents = {name: encoded(picture(seed)) for seed, name in enumerate([held, *others])}
+    with pytest.raises(ConfigError, match=r"images are held out in .*, but no folder is named train"):
+        _ = build(write(tmp_path / "images", contents)).train
+
+
+def test_a_split_whose_files_are_no_images_is_an_error(tmp_path):
+    contents = {**tree(count=3, folder="val/"), "train/ant/001.heic": b"x"}
+    with pytest.raises(ConfigError, match=r"the split of train/ant/001\.heic holds no image"):
+        _ = build(write(tmp_path / "images", contents)).train
+
+
+@pytest.mark.parametrize("names", [("train", "bus", "car"), ("valid", "invalid"), ("test", "control")])
+def test_a_class_may_be_named_like_a_split_and_that_is_said(tmp_path, names, caplog):
+    data = build(write(tmp_path / "images", tree(names, count=10)))
+    assert data.class_names == tuple(sorted(names))
+    assert f"'{names[0]}' is a class, not a split" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "sibling", [("2024/a/0.png", "2024/b/0.png"), ("2024/c/0.png",), ("2024/0.png",), ("c/0.png",)]
+)
+def test_no_sibling_changes_the_classes_or_the_split(tmp_path, sibling):
+    contents = tree(("a", "b"), count=50, folder="2023/")
+    more = {**contents, **{name: encoded(picture(9000 + seed)) for seed, name in enumerate(sibling)}}
+    before, after = (
+        build(write(tmp_path / f"{i}.zip", images), test_fraction=0.3) for i, images in enumerate((contents, more))
+    )
+    assert before.class_names == ("a", "b")
+    assert set(after.class_names) >= {"a", "b"}
+    for split in ("train", "test"):
+        first, then = paths(before, split, contents), paths(after, split, more)
+        assert [name for name in then if name in contents] == first
+        labels = dict(zip(then, everything(after.load(split))[1].tolist(), strict=True))
+        assert all(after.class_names[labels[name]] == name.split("/")[1] for name in first)
+
+
+def test_the_classes_may_be_the_outermost_folders(tmp_path):
+    contents = {
+        f"{cls}/clip{i}/{j}.png": encoded(picture(100 * i + j)) for cls in "ab" for i in (1, 2) for j in range(9)
+    }
+    path = write(tmp_path / "images", contents)
+    assert build(path).class_names == ("clip1", "clip2")
+    assert build(path, class_level=0).class_names == ("a", "b")
+    with pytest.raises(ConfigError, match=r"data\.class_level=2: a/clip1/0\.png is in no folder of that level"):
+        _ = build(path, class_level=2).class_names
+
+
+def test_images_of_one_name_are_split_by_their_class_folder(tmp_path):
+    contents = {f"{person:03d}/front/face.png": encoded(picture(person)) for person in range(40)}
+    path = write(tmp_path / "images", contents)
+    with pytest.raises(ConfigError, match=r"all images have the name face\.png .*data\.class_level=0"):
+        _ = build(path).train
+    data = build(path, class_level=0, test_fraction=0.3)
+    assert 2 < len(data.test) < 25
+
+
+def test_sub_folders_of_a_class_belong_to_it(tmp_path, caplog):
+    contents = {**tree(count=10), "ant/more/x.png": encoded(picture(700)), "ant/more/deep/y.png": encoded(picture(701))}
+    data = build(write(tmp_path / "images", contents))
+    assert data.class_names == ("ant", "bee")
+    assert len(data.train) + len(data.test) == 22
+    assert "2 images in sub-folders of a class belong to that class, such as 'ant/more/" in caplog.text
+
+
+def test_classes_counts_and_splits_are_told(tmp_path):
+    contents = {**tree(count=3, folder="Train/"), **tree(("bee",), count=2, folder="val/")}
+    data = build(write(tmp_path / "images", contents))
+    assert data.describe() == (
+        "6 training, 2 held-out, shape (3, 8, 8), split by the folders Train and val, "
+        "2 classes (training+held-out): ant: 3+0, bee: 3+2"
+    )
+    flipped = build(tmp_path / "images", horizontal_flip=True, cache=False)
+    assert "bee: 6+2" in flipped.describe()
+    plain = build(write(tmp_path / "plain", {f"{i}.png": encoded(picture(i)) for i in range(20)}))
+    assert plain.describe().endswith("split by about 0.1 held out by a hash of the names, no classes")
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# What is left out
+# --------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("where", ["images", "images.zip"])
+def test_files_that_are_no_images_are_counted_and_named_in_one_line(tmp_path, where, caplog):
+    extra = {
+        **{f"ant/{i}.heic": b"x" for i in range(3)},
+        **{"notes.txt": b"x", "bee/inner.zip": b"x", ".DS_Store": b"x", "__MACOSX/ant/._1.png": b"x", "README": b"x"},
+    }
+    data = build(write(tmp_path / where, {**tree(count=5), **extra}))
+    assert len(data.train) + len(data.test) == 10
+    (line,) = [record.getMessage() for record in caplog.records]
+    assert "read 10 images, left out " in line
+    for text in ("3 .heic (such as 'ant/0.heic')", "1 .txt (such as 'notes.txt')", "1 .zip (such as 'bee/inner.zip')"):
+        assert text in line
+    assert "2 hidden (such as '.DS_Store')" in line
+    assert "1 of other names (such as 'README')" in line
+
+
+def test_a_folder_of_other_files_is_an_error_that_names_them(tmp_path):
+    path = write(tmp_path / "images", {"a/1.heic": b"x", "a/2.heic": b"x"})
+    with pytest.raises(ConfigError, match=r"holds no images but 2 \.heic \(such as 'a/1\.heic'\); their names end in"):
+        _ = build(path).train
+
+
+def test_names_with_backslashes_are_paths(tmp_path):
+    contents = tree()
+    slashes = build(write(tmp_path / "a.zip", contents))
+    backslashes = build(
+        write(tmp_path / "b.zip", {name.replace("/", "\\"): content for name, content in contents.items()})
+    )
+    assert backslashes.class_names == ("ant", "bee")
+    assert backslashes.test.fingerprint() == slashes.test.fingerprint()
+
+
+def test_a_member_that_is_named_twice_is_told(tmp_path, caplog):
+    path = write(tmp_path / "images.zip", tree(count=3))
+    with zipfile.ZipFile(path, "a") as archive, pytest.warns(UserWarning, match="Duplicate"):
+        archive.writestr("ant/000.png", encoded(picture(99)))
+    data = build(path)
+    assert len(data.train) + len(data.test) == 6
+    assert "1 named twice (such as 'ant/000.png')" in caplog.text
+
+
+def test_a_second_way_to_a_folder_is_read_too_and_told(tmp_path, caplog):
+    contents = tree(count=10)
+    path = write(tmp_path / "images", contents)
+    (path / "wasp").symlink_to("ant", target_is_directory=True)
+    data = build(path)
+    assert data.class_names == ("ant", "bee", "wasp")
+    assert len(data.train) + len(data.test) == 30
+    assert "1 folders are links to others that are read, such as 'wasp' to 'ant'" in caplog.text
+
+
+def test_links_that_multiply_the_ways_to_a_folder_end(tmp_path, monkeypatch):
+    monkeypatch.setattr(image_files, "MOST_SECOND_WAYS", 100)
+    path = write(tmp_path / "images", tree(count=1))
+    for depth in range(30):
+        (path / f"level{depth}").mkdir()
+        for way in "xy":
+            (path / f"level{depth}" / way).symlink_to(path / f"level{depth + 1}", target_is_directory=True)
+    with pytest.raises(ConfigError, match="more than 100 links lead to known folders"):
+        _ = build(path).train
+
+
+def test_what_is_no_regular_file_is_left_out_and_named(tmp_path, caplog):
+    path = write(tmp_path / "images", tree(count=5))
+    os.mkfifo(path / "ant" / "pipe.png")
+    (path / "ant" / "zero.png").symlink_to("/dev/zero")
+    (path / "bee" / "gone.png").symlink_to("nowhere.png")
+    data = build(path)
+    assert len(data.train) + len(data.test) == 10
+    assert "3 links to nothing, pipes or devices (such as 'ant/pipe.png')" in caplog.text
+
+
+@pytest.mark.parametrize("path", ["/dev/zero", "pipe", "/dev/null"])
+def test_a_path_that_is_neither_folder_nor_file_is_refused_at_once(tmp_path, path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(ConfigError, match=r"it is a (pipe|device), not a regular file"):
+        _ = build(tmp_path / path).train
+
+
 def test_the_split_is_disjoint_repeatable_and_of_about_the_fraction_asked_for(tmp_path):
     contents = tree(count=200, size=4)
     path = write(tmp_path / "images.zip", contents)
@@ -188,7 +379,14 @@ def test_a_link_back_to_a_folder_above_ends(tmp_path):
 # Pixels
 # --------------------------------------------------------------------------------------------------------------------
 
-FORMATS = {"png": "PNG", "bmp": "BMP", "tif": "TIFF", "tiff": "TIFF", "webp": "WEBP", "gif": "GIF"}
+FORMATS = {
+    **{"png": "PNG", "apng": "PNG", "bmp": "BMP", "dib": "BMP", "tif": "TIFF", "tiff": "TIFF", "webp": "WEBP"},
+    **{"gif": "GIF", "ppm": "PPM", "pnm": "PPM"},
+}
+LOSSY = {
+    **dict.fromkeys(("jpg", "jpeg", "JPG", "jpe", "jfif", "pjpeg"), "JPEG"),
+    **({"avif": "AVIF"} if "AVIF" in decode.FORMATS else {}),
+}
 
 
 @pytest.mark.parametrize("suffix", FORMATS)
@@ -200,9 +398,9 @@ def test_lossless_formats_keep_their_pixels(suffix):
     assert torch.equal(result, torch.from_numpy(np.array(image)).permute(2, 0, 1))
 
 
-@pytest.mark.parametrize("suffix", ["jpg", "jpeg", "JPG", "PNG", *FORMATS])
+@pytest.mark.parametrize("suffix", [*LOSSY, "PNG", *FORMATS])
 def test_every_suffix_is_read(tmp_path, suffix):
-    kind = {"jpg": "JPEG", "jpeg": "JPEG"}.get(suffix.lower()) or FORMATS[suffix.lower()]
+    kind = LOSSY.get(suffix) or FORMATS[suffix.lower()]
     path = write(tmp_path / "images", {f"{i}.{suffix}": encoded(picture(i), kind) for i in range(4)})
     data = build(path)
     assert len(data.train) + len(data.test) == 4
@@ -321,6 +519,75 @@ def test_the_lazy_fingerprint_follows_content_and_knobs(tmp_path):
     }
     assert len(prints) == 4
     assert build(path, cache=False).train.fingerprint() in prints
+
+
+def with_checksum(content, wanted):
+    """The content and four more bytes, after which its CRC-32 is the wanted one.
+
+    The checksum is affine in these bytes, so they solve 32 linear equations over GF(2).
+    """
+    start = zlib.crc32(content + bytes(4))
+    rows = []
+    for bit in range(32):
+        image, chosen = zlib.crc32(content + (1 << bit).to_bytes(4, "little")) ^ start, 1 << bit
+        for high, other, others in rows:
+            if image >> high & 1:
+                image, chosen = image ^ other, chosen ^ others
+        rows.append((image.bit_length() - 1, image, chosen))
+    rest, found = start ^ wanted, 0
+    for high, image, chosen in rows:
+        if rest >> high & 1:
+            rest, found = rest ^ image, found ^ chosen
+    return content + found.to_bytes(4, "little")
+
+
+@pytest.mark.parametrize("where", ["images", "images.zip"])
+def test_the_lazy_fingerprint_is_of_content_wherever_it_lies(tmp_path, where):
+    contents = tree()
+    changed = {name: encoded(picture(1000 + seed)) for seed, name in enumerate(contents)}
+    longest = max(map(len, [*contents.values(), *changed.values()]))
+    prints = []
+    for place, images in (("a", contents), ("b", contents), ("c", changed)):
+        padded = {name: content.ljust(longest, b"\0") for name, content in images.items()}
+        (tmp_path / place).mkdir()
+        path = write(tmp_path / place / where, padded)
+        for file in path.rglob("*.png") if path.is_dir() else [path]:
+            os.utime(file, (0, 0))
+        prints.append(build(path, cache=False).train.fingerprint())
+    assert prints[0] == prints[1] != prints[2]
+
+
+def test_images_of_equal_sizes_and_checksums_have_fingerprints_of_their_own(tmp_path):
+    contents = tree()
+    changed = {name: encoded(picture(1000 + seed)) for seed, name in enumerate(contents)}
+    longest = max(map(len, [*contents.values(), *changed.values()]))
+    archives = {}
+    for place, images in (("a", contents), ("b", changed)):
+        same = {name: with_checksum(content.ljust(longest, b"\0"), 0x12345678) for name, content in images.items()}
+        archives[place] = write(tmp_path / f"{place}.zip", same)
+        with zipfile.ZipFile(archives[place]) as archive:
+            assert {(member.CRC, member.file_size) for member in archive.infolist()} == {(0x12345678, longest + 4)}
+    first, second = (build(path, cache=False).train for path in archives.values())
+    assert not torch.equal(everything(first)[0], everything(second)[0])
+    assert first.fingerprint() != second.fingerprint()
+
+
+def test_the_fingerprint_of_huge_data_reads_a_sample(tmp_path, monkeypatch):
+    path = write(tmp_path / "images.zip", tree())
+    whole = build(path, cache=False).train.fingerprint()
+    monkeypatch.setattr(image_examples, "HASHED_FILES", 5)
+    read = []
+    monkeypatch.setattr(image_files.Zip, "read", lambda files, name: read.append(name) or b"")
+    assert build(path, cache=False).train.fingerprint() != whole
+    assert len(read) == 5
+
+
+def test_a_zip_that_was_written_again_is_read_again(tmp_path):
+    contents = tree()
+    changed = {name: encoded(picture(1000 + seed)) for seed, name in enumerate(contents)}
+    path = tmp_path / "images.zip"
+    assert paths(build(write(path, contents)), "train", contents)
+    assert paths(build(write(path, changed)), "train", changed)
 
 
 # --------------------------------------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import logging
+import os
 import tarfile
 
 import numpy as np
@@ -148,6 +149,47 @@ def test_labels_are_read_from_cls_or_json_before_or_after_the_image_or_are_absen
     assert everything(small(bare).train)[1] is None
 
 
+def test_images_whose_names_have_more_dots_are_read_with_their_labels(tmp_path, caplog):
+    members = [
+        ("shot_1.001.png", png(1)),
+        ("shot_1.002.png", png(2)),
+        ("shot_1.cls", b"2"),
+        ("shot_2.v1.5.png", png(3)),
+        ("shot_2.v1.5.cls", b"1"),
+        ("photo.jpg", png(4)),  # the suffix states a name, the content the format
+        ("photo.mask.png", png(5)),
+        ("photo.cls", b"0"),
+        ("lost.cls", b"0"),
+        ("photo.txt", b"a caption"),
+        ("photo.raw.heic", b"x"),
+    ]
+    held_out = str(pack(tmp_path / "held.tar", [("1.png", png(0)), ("1.cls", b"0")]))
+    path = pack(tmp_path / "a.tar", members)
+    for _ in range(2):  # the second time from the kept index
+        caplog.clear()
+        values, labels = everything(small(path, test_shards=held_out).train)
+        assert (seeds(values), labels.tolist()) == ([1, 2, 3, 4], [2, 2, 1, 0])
+        (line,) = [record.getMessage() for record in caplog.records]
+        for text in (
+            "data.shards: read 4 images, left out ",
+            "1 images beside that of their example (such as 'a.tar: photo.mask')",
+            "1 labels without an image (such as 'a.tar: lost')",
+            "1 .txt (such as 'a.tar: photo.txt')",
+            "1 .heic (such as 'a.tar: photo.raw.heic')",
+        ):
+            assert text in line
+
+
+def test_shards_of_several_splits_are_not_mixed(tmp_path):
+    for name in ("train-00", "train-01", "val-00"):
+        pack(tmp_path / f"{name}.tar", examples(0, 4))
+    with pytest.raises(
+        ConfigError, match=r"train-00\.tar and val-00\.tar are of different splits; .*data\.test_shards"
+    ):
+        small(tmp_path / "*.tar").train  # noqa: B018
+    assert len(small(tmp_path / "train-*.tar", test_shards=str(tmp_path / "val-*.tar")).train) == 8
+
+
 @pytest.mark.parametrize("format", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
 def test_members_lie_where_the_standard_library_finds_them(tmp_path, format):
     deep = "folder/" * 20 + "é" if format != tarfile.USTAR_FORMAT else "folder/" * 20 + "e"
@@ -226,6 +268,40 @@ def test_the_index_is_kept_and_made_again_for_a_changed_shard_or_a_broken_file(t
     changed = small(four)
     assert 50 in seeds(everything(changed.train)[0])
     assert changed.train.fingerprint() != fingerprint
+
+
+@pytest.mark.parametrize("change", ["pixels", "labels"])
+def test_a_shard_of_the_same_size_and_time_is_another_one(tmp_path, change):
+    longest = max(len(png(seed)) for seed in range(40))
+
+    def members(first):
+        for seed in range(10):
+            pixels, label = (first + seed, seed % 3) if change == "pixels" else (seed, (first + seed) % 3)
+            yield f"{seed:04d}.cls", str(label).encode()
+            yield f"{seed:04d}.png", png(pixels).ljust(longest, b"\0")
+
+    def packed(path, first):
+        os.utime(pack(path, members(first)), (0, 0))
+        return small(path).train
+
+    first, second = packed(tmp_path / "a" / "x.tar", 0), packed(tmp_path / "b" / "x.tar", 20)
+    assert first.fingerprint() != second.fingerprint()
+    assert first.fingerprint() == packed(tmp_path / "c" / "x.tar", 0).fingerprint()
+    before = everything(first)
+    after = everything(packed(tmp_path / "a" / "x.tar", 20))
+    assert torch.equal(before[0], after[0]) == (change == "labels")
+    assert torch.equal(before[1], after[1]) == (change == "pixels")
+
+
+@pytest.mark.parametrize("place", range(-200, 0, 7))
+def test_a_flipped_bit_in_a_kept_index_is_found(tmp_path, four, cache, place, caplog):
+    before = everything(small(four).train)
+    for file in cache.iterdir():
+        content = bytearray(file.read_bytes())
+        content[place] ^= 16
+        file.write_bytes(content)
+    assert same([everything(small(four).train)], [before])
+    assert caplog.text.count("damaged") == 4
 
 
 # --------------------------------------------------------------------------------------------------------------------

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib.util
 import math
 import os
 import subprocess
@@ -8,11 +9,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.multiprocessing.spawn import start_processes
 
 import diffusion_fw as dfw
+from diffusion_fw import cache
 from diffusion_fw.data.dataset import InMemory
+from diffusion_fw.metrics import feature_statistics
 from diffusion_fw.metrics.fid import FrechetDistance
 
 
@@ -213,6 +217,93 @@ def test_a_broken_cache_file_is_made_again(tmp_path: Path, damage: str) -> None:
     file.write_bytes(content)
     assert reads_of_a_compute(tmp_path, y) == (1, value)
     assert reads_of_a_compute(tmp_path, y) == (0, value)
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_a_flipped_bit_in_a_cache_file_is_found(tmp_path: Path, seed: int, caplog: pytest.LogCaptureFixture) -> None:
+    y = points(60, 3, 0)
+    _, value = reads_of_a_compute(tmp_path, y)
+    (file,) = tmp_path.iterdir()
+    content = bytearray(file.read_bytes())
+    random = torch.Generator().manual_seed(seed)
+    place, bit = (int(torch.randint(most, (), generator=random)) for most in (len(content), 8))
+    content[place] ^= 1 << bit
+    file.write_bytes(content)
+    caplog.clear()
+    assert reads_of_a_compute(tmp_path, y)[1] == value
+    # The padding of the header holds nothing.
+    assert len(caplog.records) == 1 or content[place] in bytes([32 ^ (1 << bit), 32])
+
+
+FORGED: dict[str, dict[str, object]] = {
+    "no examples": {"count": 0},
+    "a negative number": {"count": -5},
+    "another number": {"count": 59},
+    "nan": {"total": torch.nan},
+    "infinite": {"outer": torch.inf},
+    "asymmetric": {"outer": torch.arange(9.0, dtype=torch.float64).view(3, 3)},
+    "larger": {"outer": 1000.0},
+}
+
+
+@pytest.mark.parametrize("kind", FORGED)
+@pytest.mark.parametrize("sealed", [True, False])
+def test_forged_statistics_are_computed_again(
+    tmp_path: Path, kind: str, sealed: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Even with a hash of their own, unless they could be true."""
+    y = points(60, 3, 0)
+    _, value = reads_of_a_compute(tmp_path, y)
+    (file,) = tmp_path.iterdir()
+    content = load_file(file)
+    for name, forged in FORGED[kind].items():
+        content[name] = torch.zeros_like(content[name]) + torch.as_tensor(forged, dtype=content[name].dtype)
+    del content[cache.DIGEST]
+    save_file({**content, **({cache.DIGEST: cache._digest(file, content)} if sealed else {})}, file)
+    assert (reads_of_a_compute(tmp_path, y)[1] == value) is not (sealed and kind == "larger")
+    assert ("damaged" in caplog.text) is not (sealed and kind == "larger")
+
+
+def test_the_statistics_of_other_data_are_no_substitute(tmp_path: Path) -> None:
+    values = []
+    for place, y in (("a", points(60, 3, 0)), ("b", points(60, 3, 1))):
+        values.append(reads_of_a_compute(tmp_path / place, y)[1])
+    (a,), (b,) = (list((tmp_path / place).iterdir()) for place in "ab")
+    a.write_bytes(b.read_bytes())
+    assert reads_of_a_compute(tmp_path / "a", points(60, 3, 0))[1] == values[0] != values[1]
+
+
+def test_changed_code_of_the_features_computes_its_own_statistics(tmp_path: Path) -> None:
+    code = """
+import torch
+from diffusion_fw.metrics.features.extractor import FeatureExtractor
+
+class Scaled(FeatureExtractor):
+    name, num_features = "scaled", 2
+    def forward(self, examples):
+        return {factor} * examples
+"""
+    totals = []
+    for factor in (2, 3):
+        (tmp_path / str(factor)).mkdir()
+        (tmp_path / str(factor) / "scaled_features.py").write_text(code.format(factor=factor))
+        spec = importlib.util.spec_from_file_location("scaled_features", tmp_path / str(factor) / "scaled_features.py")
+        assert spec is not None
+        assert spec.loader is not None
+        sys.modules["scaled_features"] = module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        split = InMemory(torch.ones(5, 2))
+        found = feature_statistics.cached(module.Scaled(), split, range(5), torch.device("cpu"), tmp_path / "cache")
+        totals.append(found.total.tolist())
+    del sys.modules["scaled_features"]
+    assert totals == [[10, 10], [15, 15]]
+
+
+def test_features_of_the_data_that_are_not_finite_are_an_error(tmp_path: Path) -> None:
+    split = InMemory(torch.full((5, 2), torch.nan))
+    features = dfw.build("features", "identity", shape=(2,))
+    with pytest.raises(dfw.ConfigError, match="features=identity: some features of the data are not finite"):
+        feature_statistics.cached(features, split, range(5), torch.device("cpu"), tmp_path)
 
 
 def test_a_cache_that_cannot_be_written_costs_only_the_computation(

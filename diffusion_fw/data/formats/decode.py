@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 from dataclasses import dataclass
 from typing import Literal
@@ -11,7 +12,22 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF")
+FORMATS: dict[str, tuple[str, ...]] = {
+    "PNG": (".png", ".apng"),
+    "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif", ".pjpeg", ".pjp"),
+    "BMP": (".bmp", ".dib"),
+    "GIF": (".gif",),
+    "WEBP": (".webp",),
+    "TIFF": (".tif", ".tiff"),
+    "PPM": (".ppm", ".pgm", ".pbm", ".pnm"),
+}
+"""Those that are read, with the suffixes of their files."""
+with contextlib.suppress(ImportError):
+    from PIL import AvifImagePlugin  # since Pillow 11.3, where it was built with libavif
+
+    if AvifImagePlugin.SUPPORTED:
+        FORMATS["AVIF"] = (".avif",)
+
 LARGEST_IMAGE = 80_000_000
 """Larger images are refused before they are decoded: a file of a few kilobytes can claim any number of pixels."""
 
@@ -34,7 +50,7 @@ class Decoder:
 
     def __call__(self, content: bytes) -> Tensor:
         try:
-            with Image.open(io.BytesIO(content), formats=FORMATS) as image:
+            with Image.open(io.BytesIO(content), formats=list(FORMATS)) as image:
                 if image.width * image.height > LARGEST_IMAGE:
                     raise ValueError(f"{image.width} x {image.height} pixels, more than {LARGEST_IMAGE:,}")
                 plain = on_white(ImageOps.exif_transpose(image)).convert("L" if self.channels == 1 else "RGB")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import itertools
 import logging
@@ -14,7 +15,7 @@ from typing import ClassVar, Literal, Protocol
 import torch
 from torch import Tensor
 
-from diffusion_fw.data.dataset import Batch, InMemory
+from diffusion_fw.data.dataset import Batch, InMemory, evenly_spaced
 from diffusion_fw.data.formats.decode import CorruptImageError, Decoder
 from diffusion_fw.data.formats.image_files import ImageFiles
 from diffusion_fw.registry import ConfigError
@@ -24,6 +25,8 @@ logger = logging.getLogger(__name__)
 BLOCK = 1024
 THREADS = min(os.cpu_count() or 1, 8)  # threads help with large photographs, but too many slow thumbnails down
 SHOWN = 10
+HASHED_FILES, HASHED_BYTES = 10_000, 1 << 28
+"""The most content that a fingerprint reads."""
 
 
 class EncodedImages(Protocol):
@@ -42,24 +45,21 @@ class EncodedImages(Protocol):
         """The content of one of them. Any exception means that it cannot be read."""
         ...
 
-    def fingerprint(self) -> str:
-        """A string that changes with their content."""
+    def size_of(self, index: int) -> int:
+        """The number of bytes of its content."""
         ...
 
 
 @dataclass(frozen=True)
 class NamedImages:
-    """Files under one root, addressed by their position in ``marks``."""
+    """Files under one root, addressed by their position in ``paths``."""
 
     files: ImageFiles
-    marks: dict[str, str]
-    """A mark for each path, which changes with the content of the file."""
-    paths: list[str] = field(init=False, repr=False)
+    paths: list[str]
+    sizes: list[int]
+    """Of the files, in bytes."""
 
     key: ClassVar[str] = "data.path"
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "paths", list(self.marks))
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -70,8 +70,8 @@ class NamedImages:
     def read(self, index: int) -> bytes:
         return self.files.read(self.paths[index])
 
-    def fingerprint(self) -> str:
-        return repr(self.marks)
+    def size_of(self, index: int) -> int:
+        return self.sizes[index]
 
 
 @dataclass(frozen=True)
@@ -99,8 +99,30 @@ class LazyImages:
         return values, None if self.labels is None else self.labels[[index for index, _ in found]].long()
 
     def fingerprint(self) -> str:
-        content = repr((self.images.fingerprint(), self.decoder, self.on_error))
-        return hashlib.sha256(content.encode(errors="replace")).hexdigest()[:16]
+        """A hash of the order, the sizes and the content of all files, of their labels and of how they are decoded.
+
+        Where there are more than HASHED_FILES or HASHED_BYTES, the content is that of evenly spaced files, as many as
+        fit. Names and places of files don't count.
+        """
+        return self._fingerprint
+
+    @functools.cached_property
+    def _fingerprint(self) -> str:
+        sizes = [self.images.size_of(index) for index in range(len(self))]
+        labels = None if self.labels is None else self.labels.tolist()
+        content = hashlib.sha256(repr((sizes, labels, self.decoder, self.on_error)).encode())
+        most = min(HASHED_FILES, len(self) * HASHED_BYTES // max(sum(sizes), 1))
+        with ThreadPoolExecutor(THREADS) as pool:
+            for digest in pool.map(self.digest, evenly_spaced(len(self), max(most, 1))):
+                content.update(digest)
+        return content.hexdigest()[:16]
+
+    def digest(self, index: int) -> bytes:
+        """The hash of the content of one file; that of nothing if it cannot be read."""
+        try:
+            return hashlib.sha256(self.images.read(index)).digest()
+        except Exception:  # a corrupt archive can raise anything; decoding will report it
+            return hashlib.sha256().digest()
 
     def decode(self, index: int) -> Tensor:
         """One image. Raises CorruptImageError that names it."""

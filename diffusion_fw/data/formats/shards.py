@@ -6,7 +6,7 @@ import functools
 import glob
 import hashlib
 import itertools
-import logging
+import json
 import os
 import re
 import tarfile
@@ -17,23 +17,19 @@ from pathlib import Path
 from typing import BinaryIO, ClassVar
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load, save
 from torch import Tensor
 
-from diffusion_fw import files
+from diffusion_fw import cache
 from diffusion_fw.data.formats import tar_index
 from diffusion_fw.data.formats.image_examples import THREADS
-from diffusion_fw.data.formats.image_files import LARGEST_MEMBER
-from diffusion_fw.files import atomic_write
+from diffusion_fw.data.formats.image_files import LARGEST_MEMBER, LeftOut
+from diffusion_fw.files import default_cache, open_regular, version
 from diffusion_fw.registry import ConfigError
-
-logger = logging.getLogger(__name__)
 
 MOST_SHARDS = 1_000_000
 RANGE = re.compile(r"\{(\d{1,12})\.\.(\d{1,12})\}")
 COLUMNS = {"offset": torch.int64, "size": torch.int32, "label": torch.int32, "hash": torch.float64}
-VERSION = 1
+VERSION = 2
 """Of the cached index files; changing it invalidates them."""
 
 
@@ -93,8 +89,10 @@ class Shards:
     """
 
     paths: list[Path]
-    marks: list[str]
-    """For each path a mark that changes with its content."""
+    versions: list[tuple[int, int, int]]
+    """Of the files that were indexed."""
+    left_out: LeftOut
+    """Members that are no images."""
     shard: Tensor
     offset: Tensor
     size: Tensor
@@ -108,13 +106,18 @@ class Shards:
         """The index of these shards, from the cache for shards that have not changed."""
         from tqdm import tqdm
 
+        versions = [version(path) for path in paths]
         with ThreadPoolExecutor(THREADS) as pool:
             bar = tqdm(pool.map(indexed, paths), total=len(paths), desc="indexing shards", leave=False, delay=1)
             tables = list(bar)
+        left_out = LeftOut()
+        for path, table in zip(paths, tables, strict=True):
+            for kind, (count, first) in json.loads(bytes(table["left_out"].tolist())).items():
+                left_out.add(kind, f"{path.name}: {first}", count)
         columns = {name: torch.cat([table[name] for table in tables]) for name in COLUMNS}
         counts = torch.tensor([len(table["offset"]) for table in tables])
         shard = torch.repeat_interleave(torch.arange(len(paths), dtype=torch.int32), counts)
-        return Shards(paths, [mark(path) for path in paths], shard, **columns)
+        return Shards(paths, versions, left_out, shard, **columns)
 
     def __len__(self) -> int:
         return len(self.offset)
@@ -128,10 +131,13 @@ class Shards:
         """The shard and the member, as its header states; a long name is cut."""
         path = self.paths[int(self.shard[index])]
         try:
-            header = opened(path, os.getpid()).read(int(self.offset[index]) - tar_index.BLOCK, tar_index.BLOCK)
+            header = self.opened(index).read(int(self.offset[index]) - tar_index.BLOCK, tar_index.BLOCK)
             return f"{path}: {tarfile.TarInfo.frombuf(header, 'utf-8', 'surrogateescape').name!r}"
         except (OSError, tarfile.HeaderError):
             return f"{path}: byte {int(self.offset[index]):,}"
+
+    def size_of(self, index: int) -> int:
+        return max(int(self.size[index]), 0)
 
     def read(self, index: int) -> bytes:
         size = int(self.size[index])
@@ -139,25 +145,21 @@ class Shards:
             raise ValueError("it is a link or another member without content of its own")
         if size > LARGEST_MEMBER:
             raise ValueError(f"it has more than {LARGEST_MEMBER:,} bytes")
-        return opened(self.paths[int(self.shard[index])], os.getpid()).read(int(self.offset[index]), size)
+        return self.opened(index).read(int(self.offset[index]), size)
 
-    def fingerprint(self) -> str:
-        names = [(path.name, text) for path, text in zip(self.paths, self.marks, strict=True)]
-        content = hashlib.sha256(repr(names).encode(errors="replace"))
-        for column in (self.shard, self.offset, self.size, self.label):
-            content.update(column.numpy().tobytes())
-        return content.hexdigest()
+    def opened(self, index: int) -> Opened:
+        shard = int(self.shard[index])
+        return opened(self.paths[shard], self.versions[shard], os.getpid())
 
 
 class Opened:
-    """A file that is read at given positions and closed when it is no longer referenced."""
+    """A file that threads read at given positions, and that is closed when it is no longer referenced."""
 
     def __init__(self, path: Path) -> None:
-        self.file: BinaryIO = path.open("rb")
+        self.file: BinaryIO = open_regular(path)
 
     def read(self, offset: int, size: int) -> bytes:
-        self.file.seek(offset)
-        return self.file.read(size)
+        return os.pread(self.file.fileno(), size, offset)
 
     def __del__(self) -> None:
         if hasattr(self, "file"):
@@ -165,34 +167,21 @@ class Opened:
 
 
 @functools.lru_cache(maxsize=64)
-def opened(path: Path, process: int) -> Opened:
-    """One handle per process: a worker that inherited its parent's would share its position in the file."""
+def opened(path: Path, version: tuple[int, int, int], process: int) -> Opened:
+    """One handle per process; a file that was written since is opened again."""
     return Opened(path)
 
 
-def mark(path: Path) -> str:
-    """Size and modification time of a file."""
-    state = path.stat()
-    return f"{state.st_size} {state.st_mtime_ns}"
-
-
 def indexed(path: Path) -> dict[str, Tensor]:
-    """``tar_index.index``, cached by path, size and modification time; a damaged cache file is replaced."""
-    key = hashlib.sha256(repr((VERSION, os.path.realpath(path), mark(path))).encode(errors="replace")).hexdigest()
-    kept = files.default_cache() / "shards" / f"{key[:24]}.safetensors"
-    try:
-        table = load(kept.read_bytes())
-        if {name: column.dtype for name, column in table.items()} != COLUMNS:
-            raise ValueError("it holds other columns")
-        return table
-    except FileNotFoundError:
-        pass
-    except (OSError, SafetensorError, ValueError) as error:
-        logger.warning("the cached index %s is damaged (%s); indexing the shard again", kept, error)
-    table = tar_index.index(path)
-    try:
-        with atomic_write(kept) as file:
-            file.write(save(table))
-    except OSError as error:
-        logger.warning("the index of %s could not be cached: %s", path, error)
-    return table
+    """``tar_index.index``, cached for a file that has not been written since."""
+    key = hashlib.sha256(repr((VERSION, os.path.realpath(path), version(path))).encode(errors="replace")).hexdigest()
+    kept = default_cache() / "shards" / f"{key[:24]}.safetensors"
+    return cache.cached(kept, lambda: tar_index.index(path), check_table)
+
+
+def check_table(table: dict[str, Tensor]) -> None:
+    """ValueError unless the table is one that ``tar_index.index`` returns."""
+    if {name: column.dtype for name, column in table.items()} != {**COLUMNS, "left_out": torch.uint8}:
+        raise ValueError("it holds other columns")
+    if len({table[name].shape for name in COLUMNS}) != 1 or any(column.dim() != 1 for column in table.values()):
+        raise ValueError("its columns differ in length")

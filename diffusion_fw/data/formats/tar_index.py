@@ -11,8 +11,9 @@ from typing import BinaryIO, NamedTuple
 import torch
 from torch import Tensor
 
-from diffusion_fw.data.formats.image_files import LARGEST_MEMBER, SUFFIXES
+from diffusion_fw.data.formats.image_files import LARGEST_MEMBER, SUFFIXES, LeftOut, inner_path, kind_of
 from diffusion_fw.data.split import uniform_hash
+from diffusion_fw.files import open_regular
 from diffusion_fw.registry import ConfigError
 
 BLOCK = 512
@@ -93,11 +94,15 @@ def pax_records(content: bytes) -> dict[str, str]:
     return records
 
 
-def parts(name: str) -> tuple[str, str]:
-    """The key and the suffix of a member: its name is split at the first dot of its last part."""
+def parts(name: str) -> tuple[str, str, str]:
+    """The key of a member's example in WebDataset's layout, its name without the last suffix, and that suffix.
+
+    The key ends before the first dot of the last part: (a/x, a/x.left, .png) for a/x.left.png. Empty for hidden files.
+    """
     folder, slash, base = name.rpartition("/")
-    stem, dot, suffix = base.partition(".")
-    return (folder + slash + stem, dot + suffix.lower()) if stem else ("", "")
+    key, _, fields = base.partition(".")
+    stem, dot, suffix = base.rpartition(".") if fields else (base, "", "")
+    return (folder + slash + key, folder + slash + stem, dot + suffix.lower()) if key else ("", "", "")
 
 
 def read_label(content: bytes, suffix: str) -> int:
@@ -114,32 +119,49 @@ def read_label(content: bytes, suffix: str) -> int:
 def index(path: Path) -> dict[str, Tensor]:
     """All images of one shard in the order of the tar: offset int64, size and label int32, hash float64, each (n,).
 
-    The hash depends on the name of the shard and the key of the example. Raises ConfigError for a damaged tar.
+    An image KEY.png is one of WebDataset's examples. Where an example has no such image, those with more dots, such as
+    KEY.001.png, are examples of their own; otherwise they are left out. The label stands beside the image under its
+    whole name (KEY.001.cls), or else under the key. The hash depends on the name of the shard and that of the image
+    without its suffix. left_out (m,) is JSON, as uint8: other members by kind, how many and the first. Raises
+    ConfigError for a damaged tar.
     """
-    images: dict[str, tuple[int, int]] = {}
+    images: dict[str, tuple[str, int, int]] = {}
     labels: dict[str, int] = {}
+    left_out = LeftOut()
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             for name, start, size in members(file):
-                key, suffix = parts(name)
+                key, stem, suffix = parts(name)
                 if suffix in SUFFIXES:
-                    if key in images:
-                        raise ValueError(f"two images have the key {key[:100]!r}")
-                    images[key] = start, min(size, LARGEST_MEMBER + 1)
-                elif suffix in (".cls", ".json") and (suffix == ".cls" or key not in labels):
-                    file.seek(start)
-                    fits = 0 <= size <= LARGEST_LABEL
-                    labels[key] = read_label(file.read(size), suffix) if fits else BAD_LABEL
+                    if stem in images:
+                        raise ValueError(f"two images have the key {stem[:100]!r}")
+                    images[stem] = key, start, min(size, LARGEST_MEMBER + 1)
+                elif suffix in (".cls", ".json"):
+                    if suffix == ".cls" or stem not in labels:
+                        file.seek(start)
+                        fits = 0 <= size <= LARGEST_LABEL
+                        labels[stem] = read_label(file.read(size), suffix) if fits else BAD_LABEL
+                elif size != NOT_REGULAR:
+                    left_out.add(kind_of(inner_path(name)) or "of other names", name)
     except (OSError, ValueError) as error:
         raise ConfigError(
             f"data.shards: {path} is not a whole uncompressed tar: {error}; get it again, or unpack a .tar.gz to .tar, "
             "since examples are read by their position"
         ) from None
-    places = torch.tensor(list(images.values()), dtype=torch.int64).view(-1, 2)
-    hashes = [uniform_hash(PurePosixPath(path.name, key.lstrip("/"))) for key in images]
+    for stem, (key, _, _) in list(images.items()):
+        if key != stem and key in images:
+            left_out.add("images beside that of their example", stem)
+            del images[stem]
+    used = {name for stem, (key, _, _) in images.items() for name in (stem, key)}
+    for stem in sorted(labels.keys() - used):
+        left_out.add("labels without an image", stem)
+    places = torch.tensor([place for _, *place in images.values()], dtype=torch.int64).view(-1, 2)
+    hashes = [uniform_hash(PurePosixPath(path.name, stem.lstrip("/"))) for stem in images]
+    found = [labels.get(stem, labels.get(key, NO_LABEL)) for stem, (key, _, _) in images.items()]
     return {
         "offset": places[:, 0].contiguous(),
         "size": places[:, 1].int(),
-        "label": torch.tensor([labels.get(key, NO_LABEL) for key in images], dtype=torch.int32),
+        "label": torch.tensor(found, dtype=torch.int32),
         "hash": torch.tensor(hashes, dtype=torch.float64),
+        "left_out": torch.tensor(list(json.dumps(left_out.kinds).encode()), dtype=torch.uint8),
     }
