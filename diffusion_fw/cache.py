@@ -39,7 +39,7 @@ def cached(path: Path, compute: Callable[[], Tensors], check: Callable[[Tensors]
     tensors = compute()
     try:
         with atomic_write(path) as file:
-            file.write(save({**tensors, DIGEST: _digest(path, tensors)}))
+            file.write(save({**tensors, DIGEST: digest(path.name, tensors)}))
     except OSError as error:
         logger.warning("%s could not be cached: %s", path, error)
     return tensors
@@ -48,15 +48,15 @@ def cached(path: Path, compute: Callable[[], Tensors], check: Callable[[Tensors]
 def _read(path: Path) -> Tensors:
     with open_regular(path) as file:
         tensors = load(file.read())
-    if DIGEST not in tensors or not torch.equal(tensors.pop(DIGEST), _digest(path, tensors)):
+    if DIGEST not in tensors or not torch.equal(tensors.pop(DIGEST), digest(path.name, tensors)):
         raise ValueError("its hash is not that of its content")
     return tensors
 
 
-def _digest(path: Path, tensors: Tensors) -> Tensor:
-    """The hash of the tensors and of the file's name: the file of another key is no substitute."""
-    content = hashlib.sha256(path.name.encode(errors="replace"))
-    for name, value in sorted(tensors.items()):
-        content.update(repr((name, value.dtype, tuple(value.shape))).encode())
+def digest(name: str, tensors: Tensors) -> Tensor:
+    """SHA-256 of the tensors and of what they are called together: the file of another name is no substitute."""
+    content = hashlib.sha256(name.encode(errors="replace"))
+    for key, value in sorted(tensors.items()):
+        content.update(repr((key, value.dtype, tuple(value.shape))).encode())
         content.update(value.numpy().tobytes())
     return torch.tensor(list(content.digest()), dtype=torch.uint8)

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
+import random
+import shutil
 
 import pytest
 import torch
 from PIL import Image
+from safetensors import safe_open
+from safetensors.torch import save_file
 
 import diffusion_fw as dfw
 from diffusion_fw.app.evaluate import evaluate
+from diffusion_fw.cache import DIGEST
 from diffusion_fw.checkpoints.load import load_chosen
 from diffusion_fw.composition.experiment import build_experiment
 from diffusion_fw.config.compose import check_command_line
@@ -144,3 +149,42 @@ def test_a_checkpoint_without_its_snapshots_says_where_they_would_be(run, tmp_pa
     damaged.write_bytes(b"\xff" * 100)
     with pytest.raises(ConfigError, match=r"step_000000003\.safetensors is damaged"):
         dfw.load(path, ema_std=0.07)
+
+
+@pytest.fixture
+def copied(run, tmp_path):
+    """The whole run's newest checkpoint and its snapshots, in a folder to damage."""
+    shutil.copytree(run[1] / "whole", tmp_path / "copied")
+    return tmp_path / "copied"
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_flipped_bit_of_a_snapshot_is_refused(copied, seed):
+    """Whatever it changes: a value, a name, a shape, the lengths, or the hashes."""
+    path = copied / "snapshots" / "step_000000030.safetensors"
+    content = bytearray(path.read_bytes())
+    header = 8 + int.from_bytes(content[:8], "little")
+    draws = random.Random(seed)
+    place = draws.randrange(header) if seed < 10 else draws.randrange(header, len(content))
+    content[place] ^= 1 << draws.randrange(8)
+    path.write_bytes(content)
+    with pytest.raises(ConfigError, match=r"step_000000030\.safetensors (is damaged|holds the weights of another)"):
+        dfw.load(copied / "checkpoints" / "last.ckpt", ema_std=0.07)
+
+
+def test_a_snapshot_of_another_step_is_refused(copied):
+    snapshots = copied / "snapshots"
+    (snapshots / "step_000000030.safetensors").replace(snapshots / "step_000000031.safetensors")
+    with pytest.raises(ConfigError, match=r"step_000000031\.safetensors is damaged; .*hash"):
+        dfw.load(copied / "checkpoints" / "last.ckpt", ema_std=0.07)
+
+
+def test_snapshots_of_the_version_that_wrote_no_hashes_are_read(run, copied):
+    for path in (copied / "snapshots").iterdir():
+        with safe_open(path, framework="pt") as file:
+            metadata, tensors = file.metadata(), {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        del tensors[DIGEST]
+        save_file(tensors, path, metadata)
+    checkpoints = [folder / "checkpoints" / "last.ckpt" for folder in (copied, run[1] / "whole")]
+    old, new = (dfw.load(checkpoint, ema_std=0.07).state_dict() for checkpoint in checkpoints)
+    assert all(torch.equal(old[key], new[key]) for key in new)

@@ -15,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from diffusion_fw.cache import DIGEST, digest
 from diffusion_fw.files import atomic_write
 from diffusion_fw.registry import ConfigError
 from diffusion_fw.training.callbacks.step_callback import StepCallback
@@ -28,7 +29,8 @@ FOLDER = "snapshots"
 class Snapshots(StepCallback):
     """Writes the parameters of every average to ``folder/step_*.safetensors`` every ``every`` steps, in float32.
 
-    Files are written atomically. A resumed run writes those after its checkpoint again, identical to the bit.
+    Files are written atomically, with a hash of every tensor. A resumed run writes those after its checkpoint again,
+    identical to the bit.
     """
 
     def __init__(self, folder: Path, every: int) -> None:
@@ -37,15 +39,17 @@ class Snapshots(StepCallback):
     def after_step(self, trainer: lightning.Trainer, module: Any, step: int) -> None:
         if step % self.every or not trainer.is_global_zero:
             return
-        lengths = [track.length["std"] for track in module.averages.tracks]
+        lengths = tuple(track.length["std"] for track in module.averages.tracks)
         tensors = {
             f"{index}.{name}": value.detach().to("cpu", torch.float32).contiguous()
             for index, (_, averaged) in enumerate(module.tracks())
             for name, value in averaged.named_parameters()
         }
+        path = self.folder / f"step_{step:09d}.safetensors"
+        snapshot = Snapshot(path, step, lengths)
+        tensors[DIGEST] = torch.stack([snapshot.digest(key, value) for key, value in sorted(tensors.items())])
         # One entry of metadata only: safetensors writes several in an order that changes from run to run.
         content = save(tensors, metadata={"stds": json.dumps(lengths)})
-        path = self.folder / f"step_{step:09d}.safetensors"
         then = "training continues, and averages are reconstructed without the missing snapshots"
         with log_os_errors(f"writing into {self.folder}", then), atomic_write(path) as file:
             file.write(content)
@@ -64,15 +68,32 @@ class Snapshot:
         return [Profile(std, self.step) for std in self.stds]
 
     def parameters(self, index: int, like: dict[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
-        """The parameters of average ``index``, one at a time. Raises ConfigError for shapes other than in ``like``."""
+        """The parameters of average ``index``, one at a time.
+
+        Raises ConfigError for shapes other than in ``like``, and for a tensor whose hash is not that of its values.
+        Version 0.1.0 wrote no hashes.
+        """
         with safe_open(self.path, framework="pt") as file:
-            for key in file.keys():  # noqa: SIM118 - not a mapping
+            names = set(file.keys())
+            digests = file.get_tensor(DIGEST) if DIGEST in names else None
+            for place, key in enumerate(sorted(names - {DIGEST})):
                 number, _, name = key.partition(".")
                 if number != str(index):
                     continue
                 if name not in like or tuple(file.get_slice(key).get_shape()) != tuple(like[name].shape):
                     raise ConfigError(f"{self.path} holds the weights of another network: {name}")
-                yield name, file.get_tensor(key)
+                value = file.get_tensor(key)
+                if digests is not None and not torch.equal(digests[place : place + 1], self.digest(key, value)[None]):
+                    raise _damaged(self.path, f"the hash of {key} is not that of its values")
+                yield name, value
+
+    def digest(self, key: str, value: Tensor) -> Tensor:
+        """The hash of a tensor, of its name, and of the step and the lengths of the averages."""
+        return digest(f"{self.step} {self.stds}", {key: value})
+
+
+def _damaged(path: Path, reason: object) -> ConfigError:
+    return ConfigError(f"{path} is damaged; move it away to continue without it: {reason}")
 
 
 def before(folder: Path, step: int) -> list[Snapshot]:
@@ -86,6 +107,6 @@ def before(folder: Path, step: int) -> list[Snapshot]:
             with safe_open(path, framework="pt") as file:
                 stds = tuple(Profile(float(std), 1.0).std for std in json.loads((file.metadata() or {})["stds"]))
         except (SafetensorError, OSError, KeyError, ValueError, TypeError) as error:
-            raise ConfigError(f"{path} is damaged; move it away to continue without it: {error}") from None
+            raise _damaged(path, error) from None
         found.append(Snapshot(path, int(taken[1]), stds))
     return found
