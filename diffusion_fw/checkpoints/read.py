@@ -40,7 +40,7 @@ def read(checkpoint: str | os.PathLike[str]) -> dict[str, Any]:
     Raises ConfigError if there is no such file, it is damaged, or it is not a checkpoint of this framework.
     """
     path = Path(checkpoint)
-    if not path.is_file():
+    if not path.exists() or path.is_dir():
         near = sorted(path.parent.glob("*.ckpt")) if path.parent.is_dir() else []
         hint = f"; there are: {', '.join(map(str, near))}" if near else ""
         raise ConfigError(f"checkpoint={path}: no such file{hint}")

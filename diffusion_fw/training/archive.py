@@ -15,12 +15,12 @@ import sys
 import zipfile
 from collections import OrderedDict
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from diffusion_fw.files import open_regular
 from diffusion_fw.registry import LONGEST_NAME, ConfigError
 
 MAX_DIMS = 64
@@ -57,11 +57,13 @@ def read_archive(path: str | os.PathLike[str]) -> Any:
     Raises ConfigError if the file is damaged, holds other objects, or claims more values than it has bytes for.
     """
     try:
-        with zipfile.ZipFile(path) as archive:
-            _check_records(archive, Path(path).stat().st_size)
+        with open_regular(path) as file, zipfile.ZipFile(file) as archive:
+            _check_records(archive, os.fstat(file.fileno()).st_size)
             return _Unpickler(archive).load()
     except pickle.UnpicklingError as error:
         raise ConfigError(f"checkpoint={path} was not loaded: {error}") from None
+    except OSError as error:
+        raise ConfigError(f"checkpoint={path} cannot be read: {error.strerror or error}") from None
     except Exception as error:  # a damaged file can raise any error
         raise ConfigError(f"checkpoint={path} is damaged or not a checkpoint: {str(error)[:LONGEST_NAME]!r}") from None
 

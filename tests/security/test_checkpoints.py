@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import subprocess
 import sys
@@ -194,6 +195,15 @@ def test_a_plugin_s_network_that_cannot_be_built_without_memory_still_loads(tiny
     content[RECORD_KEY]["config"]["network"]["width"] = 1 << 25
     torch.save(content, path)
     with pytest.raises(ConfigError, match="has more than"):
+        dfw.load(path)
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device", "folder"])
+def test_what_is_no_regular_file_is_not_opened(tmp_path, kind):
+    """Opening a pipe waits for a writer, and /dev/zero never ends."""
+    path = tmp_path / "last.ckpt"
+    {"pipe": os.mkfifo, "device": lambda path: path.symlink_to("/dev/zero"), "folder": Path.mkdir}[kind](path)
+    with pytest.raises(ConfigError, match=rf"last\.ckpt.*(it is a {kind}, not a regular file|no such file)"):
         dfw.load(path)
 
 
