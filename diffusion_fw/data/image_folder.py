@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import logging
 import math
+import stat
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Annotated, ClassVar, Literal
@@ -83,11 +84,13 @@ class ImageFolder(Data):
     def files(self) -> ImageFiles:
         """The folder or zip of the images."""
         path = Path(self.path).expanduser()
-        if not path.exists():
+        try:
+            return Folder(path) if stat.S_ISDIR(path.stat().st_mode) else Zip(path, version(path))
+        except (OSError, ValueError) as error:
+            reason = "no such path" if isinstance(error, FileNotFoundError) else f"{error}:"
             raise ConfigError(
-                f"data.path={self.path}: no such path {path.absolute()}; give a folder or a zip of images"
-            )
-        return Folder(path) if path.is_dir() else Zip(path, version(path))
+                f"data.path={self.path}: {reason} {path.absolute()}; give a folder or a zip of images"
+            ) from None
 
     @property
     def division(self) -> str:

@@ -443,6 +443,7 @@ def test_two_images_of_one_key_are_refused(tmp_path):
     [
         ({"shards": "nothing-*.tar"}, r"data\.shards=nothing-\*\.tar: no such file"),
         ({"shards": "train-{00..04}.tar"}, r"no such file .*train-04\.tar"),
+        ({"shards": "/dev/zero"}, "not a regular file /dev/zero"),
         ({"shards": "train-{03..00}.tar"}, "0 shards"),
         ({"shards": "train-{0..99999999}.tar"}, "100,000,000 shards"),
         ({"shards": []}, "at least one shard"),
