@@ -85,19 +85,8 @@ class WithFlips:
         flipped = (index >= count).view(-1, 1, 1, 1)
         return torch.where(flipped, values.flip(-1), values), labels
 
-    @property
-    def labels(self) -> Tensor | None:
-        found = labels_of(self.examples)
-        return None if found is None else found.repeat(2)
-
     def fingerprint(self) -> str:
         return hashlib.sha256(f"{self.examples.fingerprint()} with flips".encode()).hexdigest()[:16]
-
-
-def labels_of(examples: Examples) -> Tensor | None:
-    """int64 labels (N,) of all examples, without reading them; None without labels, or where they are not known."""
-    found: Tensor | None = getattr(examples, "labels", None)
-    return found
 
 
 class Data(ABC):
@@ -173,7 +162,7 @@ class Data(ABC):
             text += f", split by {self.division}"
         if not self.num_classes:
             return f"{text}, no classes"
-        labels = [labels_of(examples) for examples in (self.train, self.test)]
+        labels = (all_labels(examples) for examples in (self.train, self.test))
         counts = [torch.bincount(found, minlength=self.num_classes) for found in labels if found is not None]
         shown = []
         for index, name in enumerate(self.class_names[:SHOWN_CLASSES]):

@@ -229,7 +229,8 @@ def test_the_classes_may_be_the_outermost_folders(tmp_path):
 
 
 def test_images_of_one_name_are_split_by_their_class_folder(tmp_path):
-    contents = {f"{person:03d}/front/face.png": encoded(picture(person)) for person in range(40)}
+    names = [f"{person:03d}/{side}/face.png" for person in range(40) for side in ("face", "face/face")]
+    contents = {name: encoded(picture(seed)) for seed, name in enumerate(names)}
     path = write(tmp_path / "images", contents)
     with pytest.raises(ConfigError, match=r"all images have the name face\.png .*data\.class_level=0"):
         _ = build(path).train
@@ -256,6 +257,43 @@ def test_classes_counts_and_splits_are_told(tmp_path):
     assert "bee: 6+2" in flipped.describe()
     plain = build(write(tmp_path / "plain", {f"{i}.png": encoded(picture(i)) for i in range(20)}))
     assert plain.describe().endswith("split by about 0.1 held out by a hash of the names, no classes")
+
+
+def test_a_class_is_never_held_out_as_a_whole(tmp_path):
+    contents = {**tree(count=30), **{f"rare{i}/0.png": encoded(picture(500 + i)) for i in range(20)}}
+    data = build(write(tmp_path / "images.zip", contents), test_fraction=0.5)
+    assert data.num_classes == 22
+    assert len(data.train) + len(data.test) == 80
+    assert min(data.class_counts) == 1
+    assert 15 < len(data.test) < 45
+
+
+def test_classes_of_single_images_cannot_be_held_out(tmp_path):
+    contents = {f"{i}/{i}.png": encoded(picture(i)) for i in range(5)}
+    with pytest.raises(ConfigError, match="no image can be held out, as each class has a single one"):
+        _ = build(write(tmp_path / "images", contents)).train
+
+
+def test_a_held_out_class_that_is_not_trained_is_refused(tmp_path):
+    contents = {**tree(count=3, folder="train/"), **tree(("wasp",), count=2, folder="val/")}
+    with pytest.raises(ConfigError, match=r"val/wasp/000\.png is held out, but no training image is of its class wasp"):
+        _ = build(write(tmp_path / "images", contents)).train
+
+
+@pytest.mark.parametrize("cache", [True, False])
+def test_a_class_without_a_readable_training_image_is_no_class(tmp_path, cache, caplog):
+    contents = {
+        **tree(count=3, folder="train/"),
+        **{f"train/{name}/{i}.png": b"damaged" for name in ("Z", "fly") for i in range(2)},
+        **{f"test/{name}/{i}.png": encoded(picture(600 + i)) for name in ("ant", "bee", "fly") for i in range(2)},
+        "train/bee/000.png": b"damaged",
+    }
+    data = build(write(tmp_path / "images", contents), on_error="skip", cache=cache)
+    assert data.class_names == ("ant", "bee")
+    assert sorted(everything(data.train)[1].unique().tolist()) == [0, 1]
+    assert everything(data.test)[1].tolist() == [0, 0, 1, 1]
+    assert "left out classes without a readable training image: 4 of the class 'fly'" in caplog.text
+    assert "2 of the class 'Z'" in caplog.text
 
 
 # --------------------------------------------------------------------------------------------------------------------

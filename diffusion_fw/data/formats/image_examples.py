@@ -10,7 +10,7 @@ import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal, Protocol
+from typing import ClassVar, Literal, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -29,6 +29,9 @@ MEMORY = Budget(1 << 29)
 """The bytes of files that all threads together hold at once."""
 HASHED_FILES, HASHED_BYTES = 10_000, 1 << 28
 """The most content that a fingerprint reads."""
+
+
+T = TypeVar("T")
 
 
 class EncodedImages(Protocol):
@@ -134,6 +137,22 @@ class LazyImages:
                 return self.decoder(self.images.read(index))
             except Exception as error:  # a corrupt archive can raise anything
                 raise CorruptImageError(f"{self.images.name(index)} ({error})") from error
+
+    def readable_among(self, classes: Sequence[T]) -> set[T]:
+        """Those of the images' classes of which at least one image is readable."""
+        members: dict[T, list[int]] = {}
+        for index, name in enumerate(classes):
+            members.setdefault(name, []).append(index)
+        with ThreadPoolExecutor(THREADS) as pool:
+            found = pool.map(lambda indices: any(map(self.is_readable, indices)), members.values())
+            return {name for name, readable in zip(members, found, strict=True) if readable}
+
+    def is_readable(self, index: int) -> bool:
+        try:
+            self.decode(index)
+        except CorruptImageError:
+            return False
+        return True
 
     def attempt(self, index: int) -> Tensor | CorruptImageError:
         """One image, or its error with on_error="skip". Raises ConfigError with on_error="raise"."""
