@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from diffusion_fw.data.dataset import Data, Examples, InMemory, WithFlips
-from diffusion_fw.data.formats.numpy_pickle import read_numpy_pickle
+from diffusion_fw.data.formats.numpy_pickle import LARGEST_FILE, read_numpy_pickle
+from diffusion_fw.files import open_regular
 from diffusion_fw.registry import ConfigError, register
 
 SHAPE = (3, 32, 32)
@@ -40,8 +41,12 @@ def read_python_batch(path: Path) -> tuple[np.ndarray, np.ndarray]:
 
 def read_binary_batch(path: Path) -> tuple[np.ndarray, np.ndarray]:
     """Pixels (N, 3072) and labels (N,) of rows of 3,073 bytes: the label, then the pixels."""
-    content = np.fromfile(path, np.uint8)
-    if content.size % (1 + PIXELS):
+    try:
+        with open_regular(path) as file:
+            content = np.frombuffer(file.read(LARGEST_FILE + 1), np.uint8)
+    except OSError as error:
+        raise ConfigError(f"data.root: {path} cannot be read ({error.strerror}); get the file again") from None
+    if content.size > LARGEST_FILE or content.size % (1 + PIXELS):
         raise ConfigError(
             f"data.root: {path} has {content.size:,} bytes, not a multiple of {1 + PIXELS:,}; get the file again"
         )

@@ -24,7 +24,10 @@ Batch = tuple[Tensor, Tensor | None]
 
 
 class Examples(Protocol):
-    """One split. It returns a whole batch of indices at once, so that data in memory cost one indexing per batch."""
+    """One split. It returns a whole batch of indices at once, so that data in memory cost one indexing per batch.
+
+    One that knows its labels without reading the examples also has them as ``labels``, int64 (N,) or None.
+    """
 
     def __len__(self) -> int: ...
 
@@ -66,6 +69,12 @@ class WithFlips:
 
     examples: Examples
 
+    @functools.cached_property
+    def labels(self) -> Tensor | None:
+        """The labels of all examples."""
+        labels = all_labels(self.examples)
+        return None if labels is None else labels.repeat(2)
+
     def __len__(self) -> int:
         return 2 * len(self.examples)
 
@@ -76,19 +85,8 @@ class WithFlips:
         flipped = (index >= count).view(-1, 1, 1, 1)
         return torch.where(flipped, values.flip(-1), values), labels
 
-    @property
-    def labels(self) -> Tensor | None:
-        found = labels_of(self.examples)
-        return None if found is None else found.repeat(2)
-
     def fingerprint(self) -> str:
         return hashlib.sha256(f"{self.examples.fingerprint()} with flips".encode()).hexdigest()[:16]
-
-
-def labels_of(examples: Examples) -> Tensor | None:
-    """int64 labels (N,) of all examples, without reading them; None without labels, or where they are not known."""
-    found: Tensor | None = getattr(examples, "labels", None)
-    return found
 
 
 class Data(ABC):
@@ -115,6 +113,23 @@ class Data(ABC):
     @property
     def num_classes(self) -> int:
         return len(self.class_names)
+
+    @functools.cached_property
+    def class_counts(self) -> tuple[int, ...]:
+        """The number of training examples of each class, in the order of the labels; empty without classes.
+
+        Raises ConfigError where training examples have no labels, or labels that are none of the classes.
+        """
+        if not self.num_classes:
+            return ()
+        labels = all_labels(self.train)
+        if labels is None or labels.min() < 0 or labels.max() >= self.num_classes:
+            found = "no labels" if labels is None else f"labels from {labels.min()} to {labels.max()}"
+            raise ConfigError(
+                f"data: {type(self).__name__} has {self.num_classes} classes, but its training examples have {found}; "
+                "they must be the positions of its class_names"
+            )
+        return tuple(labels.bincount(minlength=self.num_classes).tolist())
 
     @property
     def division(self) -> str:
@@ -147,7 +162,7 @@ class Data(ABC):
             text += f", split by {self.division}"
         if not self.num_classes:
             return f"{text}, no classes"
-        labels = [labels_of(examples) for examples in (self.train, self.test)]
+        labels = (all_labels(examples) for examples in (self.train, self.test))
         counts = [torch.bincount(found, minlength=self.num_classes) for found in labels if found is not None]
         shown = []
         for index, name in enumerate(self.class_names[:SHOWN_CLASSES]):
@@ -181,6 +196,19 @@ class Data(ABC):
                 f"{type(self).__name__}; set its value_range to the bounds of the data, or to None if they have none"
             )
         return bounds
+
+
+def all_labels(examples: Examples) -> Tensor | None:
+    """The labels of all examples, read from its ``labels`` if it has them, otherwise with the examples."""
+    if hasattr(examples, "labels"):
+        return None if examples.labels is None else torch.as_tensor(examples.labels)
+    parts = []
+    for first in range(0, len(examples), READ_AT_ONCE):
+        part = examples.__getitems__(range(first, min(first + READ_AT_ONCE, len(examples))))[1]
+        if part is None:
+            return None
+        parts.append(part)
+    return torch.cat(parts)
 
 
 def evenly_spaced(count: int, most: int) -> list[int]:

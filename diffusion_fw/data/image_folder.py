@@ -5,7 +5,8 @@ from __future__ import annotations
 import functools
 import logging
 import math
-from dataclasses import dataclass
+import stat
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Annotated, ClassVar, Literal
 
@@ -15,7 +16,7 @@ from diffusion_fw.data.dataset import Data, Examples, WithFlips
 from diffusion_fw.data.formats.decode import Decoder
 from diffusion_fw.data.formats.image_examples import LazyImages, NamedImages
 from diffusion_fw.data.formats.image_files import SUFFIXES, Folder, ImageFiles, LeftOut, Zip, inner_path
-from diffusion_fw.data.split import hash_limit, split_of, uniform_hash
+from diffusion_fw.data.split import held_out_by_hash, split_of, uniform_hash
 from diffusion_fw.files import version
 from diffusion_fw.registry import ConfigError, NonNegativeInt, PositiveInt, Range, register
 
@@ -50,7 +51,8 @@ class ImageFolder(Data):
     folders are named like splits (train, val, test, in any case, Training, valid, test_set, ...), they are the split:
     test is held out, or without it val, and other images are left out. Otherwise ``test_fraction`` of the images are
     held out, by a hash of the image's name and its folder's (with class_level: of the path from that folder on), which
-    no other file changes. Files that are no images are counted and named in one warning.
+    no other file changes; a class that would be held out as a whole is trained on. Files that are no images are counted
+    and named in one warning.
 
     The shorter side of each image is resized to ``size`` and the centre is cropped; ``horizontal_flip`` adds the mirror
     image of each training image. With ``cache``, a split of at most 1 GiB is decoded into memory at once, and
@@ -83,11 +85,13 @@ class ImageFolder(Data):
     def files(self) -> ImageFiles:
         """The folder or zip of the images."""
         path = Path(self.path).expanduser()
-        if not path.exists():
+        try:
+            return Folder(path) if stat.S_ISDIR(path.stat().st_mode) else Zip(path, version(path))
+        except (OSError, ValueError) as error:
+            reason = "no such path" if isinstance(error, FileNotFoundError) else f"{error}:"
             raise ConfigError(
-                f"data.path={self.path}: no such path {path.absolute()}; give a folder or a zip of images"
-            )
-        return Folder(path) if path.is_dir() else Zip(path, version(path))
+                f"data.path={self.path}: {reason} {path.absolute()}; give a folder or a zip of images"
+            ) from None
 
     @property
     def division(self) -> str:
@@ -112,6 +116,8 @@ class ImageFolder(Data):
         if not splits:
             splits, division = self.splits_by_hash(paths, class_folders)
         classes = {name: folder[-1] if folder else None for name, folder in class_folders.items()}
+        listing = self.with_trained_classes(Listing(splits, classes, sizes, division))
+        splits, classes = listing.splits, listing.classes
         if len(set(classes.values())) == 1:
             classes = dict.fromkeys(classes)
         for named in sorted({name for name in classes.values() if name and split_of(name)}):
@@ -185,6 +191,33 @@ class ImageFolder(Data):
             )
         return found
 
+    def with_trained_classes(self, listing: Listing) -> Listing:
+        """The listing without the images of classes that have no readable training image, for on_error=skip.
+
+        Raises ConfigError where a class has no training image at all.
+        """
+        training = [name for name, split in listing.splits.items() if split == "train"]
+        trained = {listing.classes[name] for name in training}
+        untrained = [name for name in listing.splits if listing.classes[name] not in trained]
+        if untrained:
+            raise ConfigError(
+                f"data.path={self.path}: {untrained[0]} is held out, but no training image is of its class "
+                f"{listing.classes[untrained[0]]}; add some, or remove the class"
+            )
+        if self.on_error == "skip" and len(trained) > 1:
+            images = NamedImages(self.files, training, [listing.sizes[name] for name in training])
+            lazy = LazyImages(images, None, Decoder(self.size, self.channels), self.on_error)
+            trained = lazy.readable_among([listing.classes[name] for name in training])
+            untrained = [name for name in listing.splits if listing.classes[name] not in trained]
+        if untrained and trained:
+            left_out = LeftOut()
+            for name in untrained:
+                left_out.add(f"of the class {listing.classes[name]!r:.100}", name)
+            logger.warning("data.path=%s: left out classes without a readable training image: %s", self.path, left_out)
+            kept = {name: split for name, split in listing.splits.items() if listing.classes[name] in trained}
+            listing = replace(listing, splits=kept, classes={name: listing.classes[name] for name in kept})
+        return listing
+
     def splits_by_hash(
         self, paths: dict[str, PurePosixPath], class_folders: dict[str, tuple[str, ...]]
     ) -> tuple[dict[str, str], str]:
@@ -192,15 +225,23 @@ class ImageFolder(Data):
         if len(paths) < 2:
             raise ConfigError(f"data.path={self.path}: a single image cannot be split; give at least two")
         first = -2 if self.class_level is None else self.class_level
-        hashes = {name: uniform_hash(PurePosixPath(*path.parts[first:])) for name, path in paths.items()}
-        low, high = min(hashes.values()), max(hashes.values())
-        if low == high:
+        values = [uniform_hash(PurePosixPath(*path.parts[first:])) for path in paths.values()]
+        hashes = torch.tensor(values, dtype=torch.float64)
+        if len(hashes.unique()) == 1:
             raise ConfigError(
                 f"data.path={self.path}: all images have the name {next(iter(paths.values())).name} in folders of one "
                 "name, by which they would be split; put them into folders train and test, or give data.class_level=0"
             )
-        limit = hash_limit(low, high, self.test_fraction)
-        splits = {name: "test" if value < limit else "train" for name, value in hashes.items()}
+        numbers: dict[tuple[str, ...], int] = {}
+        classes = [numbers.setdefault(class_folders[name][-1:], len(numbers)) for name in paths]
+        chosen = held_out_by_hash(hashes, torch.tensor(classes), self.test_fraction)
+        if not chosen.any():
+            raise ConfigError(
+                f"data.path={self.path}: no image can be held out, as each class has a single one; put some into "
+                "folders train and test, or all into one folder"
+            )
+        held = {name for name, held_out in zip(paths, chosen.tolist(), strict=True) if held_out}
+        splits = {name: "test" if name in held else "train" for name in paths}
         return splits, f"about {self.test_fraction:g} held out by a hash of the names"
 
     def load(self, split: str) -> Examples:

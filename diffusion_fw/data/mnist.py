@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
+import torch
+from torch import Tensor
+
 from diffusion_fw.data.dataset import Data, InMemory
 from diffusion_fw.data.formats.idx import read_idx
 from diffusion_fw.registry import ConfigError, register
@@ -21,8 +24,9 @@ class MNIST(Data):
     """Gray images of any size from IDX files in ``root``, plain or .gz (LeCun et al. 1998; Fashion-, K-, EMNIST).
 
     The files are <prefix>train-images-idx3-ubyte, <prefix>train-labels-idx1-ubyte, and the same with t10k (or test)
-    for train; ``prefix`` is, for example, emnist-digits-. The classes are 0 to the largest training label. Raises
-    ConfigError for a missing or corrupt file, and if there are not as many labels as images.
+    for train; ``prefix`` is, for example, emnist-digits-. The classes are the labels of the training images. Raises
+    ConfigError for a missing or corrupt file, if there are not as many labels as images, and for a held-out label that
+    no training image has.
     """
 
     root: str = "data/mnist"
@@ -36,8 +40,13 @@ class MNIST(Data):
 
     @functools.cached_property
     def class_names(self) -> tuple[str, ...]:
-        assert self.train.labels is not None
-        return tuple(map(str, range(int(self.train.labels.max()) + 1)))
+        return tuple(str(number) for number in self.numbers.tolist())
+
+    @functools.cached_property
+    def numbers(self) -> Tensor:
+        """The labels of the training images, sorted."""
+        found: Tensor = read_idx(self.find("train", "labels-idx1-ubyte"), 1).unique()
+        return found
 
     @functools.cached_property
     def train(self) -> InMemory:
@@ -53,7 +62,13 @@ class MNIST(Data):
             )
         if images.numel() == 0:
             raise ConfigError(f"data.root: {images_path} holds no images; get the file again")
-        return InMemory(images.unsqueeze(1), labels.long())
+        unknown = labels[~torch.isin(labels, self.numbers)]
+        if len(unknown):
+            raise ConfigError(
+                f"data.root: {labels_path} has the label {int(unknown[0])}, which no training image has; get all files "
+                "from the same place"
+            )
+        return InMemory(images.unsqueeze(1), torch.searchsorted(self.numbers, labels))
 
     def find(self, split: str, kind: str) -> Path:
         """The file of a split's images or labels. Raises ConfigError that says what to get and where to put it."""

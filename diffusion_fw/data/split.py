@@ -38,6 +38,17 @@ def uniform_hash(path: PurePosixPath) -> float:
     return int.from_bytes(digest[:6], "big") / 2**48
 
 
-def hash_limit(lowest: float, highest: float, fraction: float) -> float:
-    """The limit below which hashes are held out: ``fraction``, moved so that neither split is empty."""
-    return min(max(fraction, math.nextafter(lowest, math.inf)), highest)
+def held_out_by_hash(hashes: Tensor, classes: Tensor, fraction: float) -> Tensor:
+    """(N,) bool: the examples with hashes (N,) below ``fraction``, but no whole class (N,), and at least one.
+
+    None where each class has a single example.
+    """
+    low, high = float(hashes.min()), float(hashes.max())
+    chosen = hashes < min(max(fraction, math.nextafter(low, math.inf)), high)
+    # A class of which all examples are held out could not be learned.
+    chosen &= torch.isin(classes, classes[~chosen])
+    if not chosen.any():
+        _, inverse, counts = classes.unique(return_inverse=True, return_counts=True)
+        several = counts[inverse] > 1
+        chosen[hashes.where(several, math.inf).argmin()] = several.any()
+    return chosen

@@ -10,12 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
+import torch
+from torch import Tensor
+
 from diffusion_fw.data.dataset import Data, Examples, WithFlips
 from diffusion_fw.data.formats.decode import Decoder
 from diffusion_fw.data.formats.image_examples import LazyImages
 from diffusion_fw.data.formats.shards import Shards, expand
 from diffusion_fw.data.formats.tar_index import BAD_LABEL, MOST_CLASSES, NO_LABEL
-from diffusion_fw.data.split import hash_limit, split_of
+from diffusion_fw.data.split import held_out_by_hash, split_of
 from diffusion_fw.registry import ConfigError, PositiveInt, Range, register
 
 logger = logging.getLogger(__name__)
@@ -35,7 +38,8 @@ class WebDataset(Data):
     shuffled globally, as those of any other data, and a run resumes at any step. Nothing is extracted.
 
     ``test_shards`` are held out; without them ``test_fraction`` of the images are, by a hash of the shard's name and
-    the key. Either all images have labels, numbers from 0, or none has. Sizes and flips are as in data=image_folder.
+    the key, but no whole class. Either all images have labels, numbers from 0, or none has; the classes are the numbers
+    that training images have. Sizes and flips are as in data=image_folder.
     on_error=skip replaces an unreadable image by the next readable one and leaves out images with an unreadable label;
     on_error=raise stops and names the shard and the member. Raises ConfigError for a pattern that matches no shard and
     for a truncated shard.
@@ -57,7 +61,13 @@ class WebDataset(Data):
 
     @functools.cached_property
     def class_names(self) -> tuple[str, ...]:  # type: ignore[override]
-        return tuple(map(str, range(1 + max(int(shards.label.max()) for shards in self.splits.values()))))
+        return tuple(str(number) for number in self.numbers.tolist())
+
+    @functools.cached_property
+    def numbers(self) -> Tensor:
+        """The numbers of the classes in the files, sorted: those of the training images; empty without labels."""
+        found: Tensor = self.splits["train"].label.unique()
+        return found[found >= 0]
 
     @functools.cached_property
     def splits(self) -> dict[str, Shards]:
@@ -77,7 +87,31 @@ class WebDataset(Data):
             raise ConfigError(
                 "data.test_shards: only one of data.shards and data.test_shards has labels; label both or neither"
             )
-        return splits
+        return self.with_trained_classes(splits) if with_labels["train"] else splits
+
+    def with_trained_classes(self, splits: dict[str, Shards]) -> dict[str, Shards]:
+        """The splits without the images of classes that have no readable training image, for on_error=skip.
+
+        Raises ConfigError where a class has no training image at all.
+        """
+        train, test = splits["train"], splits["test"]
+        trained = train.label.unique()
+        untrained = ~torch.isin(test.label, trained)
+        if untrained.any():
+            first = int(untrained.nonzero()[0])
+            raise ConfigError(
+                f"data.test_shards: {test.name(first)} has the label {int(test.label[first])}, which no training image "
+                "has; add some with that label, or remove it"
+            )
+        if self.on_error == "raise" or len(trained) == 1:
+            return splits
+        lazy = LazyImages(train, None, Decoder(self.size, self.channels), self.on_error)
+        readable = torch.tensor(sorted(lazy.readable_among(train.label.tolist())), dtype=trained.dtype)
+        if len(readable) in (0, len(trained)):
+            return splits
+        lost = trained[~torch.isin(trained, readable)].tolist()
+        logger.warning("data.shards: left out %d labels without a readable training image: %s", len(lost), lost[:20])
+        return {split: shards.only(torch.isin(shards.label, readable)) for split, shards in splits.items()}
 
     def labelled(self, shards: Shards) -> Shards:
         """The images with readable labels. Raises ConfigError if only some have a label, or if no image is left."""
@@ -110,10 +144,13 @@ class WebDataset(Data):
 
     def splits_by_hash(self, shards: Shards) -> dict[str, Shards]:
         """Holds out test_fraction of the images by their hash; at least one, and never all."""
-        low, high = float(shards.hash.min()), float(shards.hash.max())
-        if low == high:
+        if len(shards.hash.unique()) == 1:
             raise ConfigError("data.shards: a single image cannot be split; give at least two, or data.test_shards")
-        test = shards.hash < hash_limit(low, high, self.test_fraction)
+        test = held_out_by_hash(shards.hash, shards.label, self.test_fraction)
+        if not test.any():
+            raise ConfigError(
+                "data.shards: no image can be held out, as each label has a single one; give data.test_shards"
+            )
         return {"train": shards.only(~test), "test": shards.only(test)}
 
     @property
@@ -124,7 +161,7 @@ class WebDataset(Data):
 
     def load(self, split: str) -> Examples:
         shards = self.splits[split]
-        labels = shards.label if (shards.label >= 0).any() else None
+        labels = torch.searchsorted(self.numbers, shards.label) if len(self.numbers) else None
         examples = LazyImages(shards, labels, Decoder(self.size, self.channels), self.on_error)
         return WithFlips(examples) if self.horizontal_flip and split == "train" else examples
 

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
+from diffusion_fw.files import open_regular
 from diffusion_fw.guidance.guidance import Guidance
 from diffusion_fw.registry import ConfigError, Runtime
 
@@ -124,7 +125,8 @@ def read_measurement(path: str, shape: tuple[int, ...]) -> tuple[LinearOperator,
     ``mask``, ``average_pool`` or ``matrix``. ConfigError for another file, and for another shape.
     """
     try:
-        arrays = {key: torch.from_numpy(value) for key, value in dict(np.load(path, allow_pickle=False)).items()}
+        with open_regular(path) as file:
+            arrays = {key: torch.from_numpy(value) for key, value in dict(np.load(file, allow_pickle=False)).items()}
     except (OSError, EOFError, TypeError, ValueError, zipfile.BadZipFile) as error:
         raise ConfigError(f"{path} is not an npz file of numbers: {error}") from None
     names = sorted(arrays.keys() & OPERATORS.keys())

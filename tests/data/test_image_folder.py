@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import logging
 import os
 import pickle
 import struct
+import time
 import zipfile
 import zlib
 
@@ -227,7 +229,8 @@ def test_the_classes_may_be_the_outermost_folders(tmp_path):
 
 
 def test_images_of_one_name_are_split_by_their_class_folder(tmp_path):
-    contents = {f"{person:03d}/front/face.png": encoded(picture(person)) for person in range(40)}
+    names = [f"{person:03d}/{side}/face.png" for person in range(40) for side in ("face", "face/face")]
+    contents = {name: encoded(picture(seed)) for seed, name in enumerate(names)}
     path = write(tmp_path / "images", contents)
     with pytest.raises(ConfigError, match=r"all images have the name face\.png .*data\.class_level=0"):
         _ = build(path).train
@@ -254,6 +257,43 @@ def test_classes_counts_and_splits_are_told(tmp_path):
     assert "bee: 6+2" in flipped.describe()
     plain = build(write(tmp_path / "plain", {f"{i}.png": encoded(picture(i)) for i in range(20)}))
     assert plain.describe().endswith("split by about 0.1 held out by a hash of the names, no classes")
+
+
+def test_a_class_is_never_held_out_as_a_whole(tmp_path):
+    contents = {**tree(count=30), **{f"rare{i}/0.png": encoded(picture(500 + i)) for i in range(20)}}
+    data = build(write(tmp_path / "images.zip", contents), test_fraction=0.5)
+    assert data.num_classes == 22
+    assert len(data.train) + len(data.test) == 80
+    assert min(data.class_counts) == 1
+    assert 15 < len(data.test) < 45
+
+
+def test_classes_of_single_images_cannot_be_held_out(tmp_path):
+    contents = {f"{i}/{i}.png": encoded(picture(i)) for i in range(5)}
+    with pytest.raises(ConfigError, match="no image can be held out, as each class has a single one"):
+        _ = build(write(tmp_path / "images", contents)).train
+
+
+def test_a_held_out_class_that_is_not_trained_is_refused(tmp_path):
+    contents = {**tree(count=3, folder="train/"), **tree(("wasp",), count=2, folder="val/")}
+    with pytest.raises(ConfigError, match=r"val/wasp/000\.png is held out, but no training image is of its class wasp"):
+        _ = build(write(tmp_path / "images", contents)).train
+
+
+@pytest.mark.parametrize("cache", [True, False])
+def test_a_class_without_a_readable_training_image_is_no_class(tmp_path, cache, caplog):
+    contents = {
+        **tree(count=3, folder="train/"),
+        **{f"train/{name}/{i}.png": b"damaged" for name in ("Z", "fly") for i in range(2)},
+        **{f"test/{name}/{i}.png": encoded(picture(600 + i)) for name in ("ant", "bee", "fly") for i in range(2)},
+        "train/bee/000.png": b"damaged",
+    }
+    data = build(write(tmp_path / "images", contents), on_error="skip", cache=cache)
+    assert data.class_names == ("ant", "bee")
+    assert sorted(everything(data.train)[1].unique().tolist()) == [0, 1]
+    assert everything(data.test)[1].tolist() == [0, 0, 1, 1]
+    assert "left out classes without a readable training image: 4 of the class 'fly'" in caplog.text
+    assert "2 of the class 'Z'" in caplog.text
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -464,6 +504,154 @@ def test_sixteen_bit_gray_is_scaled_not_clipped():
     values = (np.arange(64, dtype=np.uint16) * 1000).reshape(8, 8)
     result = decode.Decoder(8, 1)(encoded(Image.fromarray(values)))
     assert torch.equal(result[0], torch.from_numpy(np.round(values / 257).astype(np.uint8)))
+
+
+def tiff(values, bits, photometric=1, sample_format=1):
+    """A gray TIFF of 8x8 pixels, uncompressed."""
+    if bits == 12:
+        pairs = values.reshape(-1, 2).tolist()
+        data = b"".join(bytes([a >> 4, (a & 15) << 4 | b >> 8, b & 255]) for a, b in pairs)
+    else:
+        data = values.tobytes()
+    # Width, height, bits, no compression, photometric, offset, channels, rows, bytes, sample format.
+    tags = {256: 8, 257: 8, 258: bits, 259: 1, 262: photometric, 273: 0, 277: 1, 278: 8, 279: len(data)}
+    tags[339] = sample_format
+    tags[273] = 8 + 2 + 12 * len(tags) + 4
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
+    return b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + bytes(4) + data
+
+
+SQUARE = np.arange(64).reshape(8, 8)
+
+
+def test_gray_of_twelve_bits_is_scaled():
+    values = SQUARE * 65
+    expected = torch.from_numpy(np.round(values / 4095 * 255).astype(np.uint8))
+    assert torch.equal(decode.Decoder(8, 1)(tiff(values, 12))[0], expected)
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+def test_where_zero_is_white_gray_is_inverted(bits):
+    values = (SQUARE * (2**bits // 64)).astype(f"<u{bits // 8}")
+    plain, inverted = (decode.Decoder(8, 1)(tiff(values, bits, photometric)) for photometric in (1, 0))
+    assert torch.equal(inverted, 255 - plain)
+    assert plain.max() > 200
+
+
+@pytest.mark.parametrize("kind", ["<i1", "<i2", "<i4", "<u4"])
+def test_integers_of_unknown_range_are_refused(tmp_path, kind):
+    bits, signed = 8 * int(kind[2]), kind[1] == "i"
+    content = tiff(SQUARE.astype(kind), bits, sample_format=2 if signed else 1)
+    path = write(tmp_path / "images", {f"{i}.tif": content for i in range(3)})
+    with pytest.raises(ConfigError, match=r"\d\.tif \(its pixels are signed integers or have 32 bits"):
+        _ = build(path).train
+
+
+def png_of(values, bits, colour_type=0, transparent=None):
+    """A PNG from rows of packed samples, with tRNS if there is a transparent colour."""
+
+    def chunk(kind, content):
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    rows = b"".join(b"\0" + bytes(row) for row in values)
+    clear = b"" if transparent is None else chunk(b"tRNS", struct.pack(f">{len(transparent)}H", *transparent))
+    header = struct.pack(">IIBBBBB", 8, 8, bits, colour_type, 0, 0, 0)
+    end = chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + clear + end
+
+
+@pytest.mark.parametrize("bits", [2, 4, 8, 16])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_transparent_gray_is_laid_on_white(bits, channels):
+    values = SQUARE % min(2**bits, 64) * (257 if bits == 16 else 1)
+    samples = np.unpackbits(values.astype(">u2").view(np.uint8).reshape(8, 8, 2), axis=2)[:, :, 16 - bits :]
+    packed = np.packbits(samples.reshape(8, -1), axis=1)
+    plain = decode.Decoder(8, channels)(png_of(packed, bits))
+    laid = decode.Decoder(8, channels)(png_of(packed, bits, transparent=[int(values[0, 1])]))
+    clear = torch.from_numpy(values == values[0, 1])
+    assert (laid[:, clear] == 255).all()
+    assert (plain[:, clear] < 255).all()
+    assert torch.equal(laid[:, ~clear], plain[:, ~clear])
+
+
+def test_a_transparent_colour_of_which_half_the_bits_are_read_is_refused():
+    content = png_of(np.zeros((8, 48), np.uint8), 16, colour_type=2, transparent=[1, 0, 0])
+    with pytest.raises(decode.CorruptImageError, match="transparent colour of 16 bits"):
+        decode.Decoder(8, 3)(content)
+
+
+MODES = {
+    "1": ["PNG", "TIFF", "BMP", "PPM"],
+    "L": ["PNG", "TIFF", "BMP", "PPM"],
+    "LA": ["PNG", "TIFF"],
+    "P": ["PNG", "TIFF", "BMP", "GIF"],
+    "PA": ["TIFF"],
+    "RGB": ["PNG", "TIFF", "BMP", "PPM"],
+    "RGBA": ["PNG", "TIFF"],
+    "RGBX": ["TIFF"],
+    "CMYK": ["TIFF"],
+    "YCbCr": ["TIFF"],
+}
+
+
+@pytest.mark.parametrize(("mode", "format"), [(mode, format) for mode, formats in MODES.items() for format in formats])
+def test_every_mode_shows_its_colours(mode, format):
+    flags = np.where(SQUARE[..., None] % 2, [255, 255, 255], [0, 0, 0]).astype(np.uint8)
+    image = Image.fromarray(flags).convert(mode)
+    for channels in (1, 3):
+        result = decode.Decoder(8, channels)(encoded(image, format))
+        difference = result.int() - torch.from_numpy(flags[..., :channels].astype(int)).permute(2, 0, 1)
+        assert difference.abs().max() <= 1
+
+
+@pytest.mark.parametrize("mode", ["LA", "PA", "RGBA"])
+def test_every_mode_with_transparency_is_laid_on_white(mode):
+    image = Image.new("RGBA", (8, 8), (0, 0, 0, 255))
+    image.paste((0, 0, 0, 0), (0, 0, 4, 8))
+    result = decode.Decoder(8, 3)(encoded(image.convert(mode), "TIFF"))
+    assert (result[:, :, :4] == 255).all()
+    assert (result[:, :, 4:] == 0).all()
+
+
+def test_a_large_image_is_converted_strip_by_strip(monkeypatch):
+    half = Image.new("RGBA", (20, 30))
+    half.putdata([(i % 256, i // 3, 7, i % 251) for i in range(600)])
+    whole = decode.Decoder(30, 3)(encoded(half))
+    monkeypatch.setattr(decode, "STRIP", 45)
+    assert torch.equal(decode.Decoder(30, 3)(encoded(half)), whole)
+
+
+def test_the_bytes_that_threads_decode_at_once_have_a_limit(tmp_path, monkeypatch):
+    pixels, used = 100 * 100, []
+
+    class Watched(decode.Budget):
+        @contextlib.contextmanager
+        def take(self, amount):
+            with super().take(amount):
+                used.append(self.used)
+                time.sleep(0.01)
+                yield
+
+    monkeypatch.setattr(decode, "MEMORY", Watched(2 * decode.BYTES_PER_PIXEL * pixels))
+    monkeypatch.setattr(image_examples, "THREADS", 8)
+    path = write(tmp_path / "images", {f"{i}.png": encoded(picture(i, 100, 100)) for i in range(20)})
+    assert len(build(path).train) + len(build(path).test) == 20
+    assert max(used) == 2 * decode.BYTES_PER_PIXEL * pixels
+    # An image that is larger than the limit is decoded alone.
+    used.clear()
+    monkeypatch.setattr(decode, "MEMORY", Watched(1))
+    assert len(build(path).train) + len(build(path).test) == 20
+    assert set(used) == {decode.BYTES_PER_PIXEL * pixels}
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"), [(b"", "0 bytes"), (b"GIF, no: \x1b[31m", r"it begins with b'GIF, no: \\x1b")]
+)
+@pytest.mark.parametrize("cache", [True, False])
+def test_a_file_that_is_no_image_is_described(tmp_path, content, reason, cache):
+    path = write(tmp_path / "images", {f"{i}.png": content for i in range(3)})
+    with pytest.raises(ConfigError, match=rf"\.png \({reason}.*\) is not a readable image"):
+        everything(build(path, cache=cache).train)
 
 
 def test_the_orientation_of_the_camera_is_applied():

@@ -54,6 +54,21 @@ def test_what_was_written_is_read(tmp_path, compressed, prefix, test, size):
         assert found.tolist() == labels.tolist()
 
 
+def test_the_classes_are_the_labels_of_training_images(tmp_path):
+    write(tmp_path)
+    labels = (np.arange(20) % 3 * 10 + 1).astype(np.uint8)  # 1, 11, 21: as in EMNIST's letters, none is 0
+    (tmp_path / "train-labels-idx1-ubyte").write_bytes(idx(labels))
+    (tmp_path / "t10k-labels-idx1-ubyte").write_bytes(idx(labels[1:10]))
+    data = dfw.build("data", "mnist", root=str(tmp_path))
+    assert data.class_names == ("1", "11", "21")
+    assert data.class_counts == (7, 7, 6)
+    assert data.train.labels.tolist() == [i % 3 for i in range(20)]
+    assert data.test.labels.tolist() == [i % 3 for i in range(1, 10)]
+    (tmp_path / "t10k-labels-idx1-ubyte").write_bytes(idx(labels[1:10] + 1))
+    with pytest.raises(ConfigError, match="has the label 12, which no training image has"):
+        _ = dfw.build("data", "mnist", root=str(tmp_path)).test
+
+
 def test_a_missing_file_is_named_with_where_it_belongs(tmp_path):
     write(tmp_path)
     (tmp_path / "t10k-labels-idx1-ubyte").unlink()

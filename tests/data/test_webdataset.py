@@ -180,6 +180,48 @@ def test_images_whose_names_have_more_dots_are_read_with_their_labels(tmp_path, 
             assert text in line
 
 
+def labelled(numbers, first=0):
+    """Members of one image for each label."""
+    for seed, number in enumerate(numbers, first):
+        yield f"{seed:04d}.cls", str(number).encode()
+        yield f"{seed:04d}.png", png(seed)
+
+
+def test_the_classes_are_the_labels_of_training_images(tmp_path):
+    train, test = pack(tmp_path / "a.tar", labelled([281, 207] * 5)), pack(tmp_path / "b.tar", labelled([207, 281], 40))
+    data = small(train, test_shards=str(test))
+    assert data.class_names == ("207", "281")
+    assert data.class_counts == (5, 5)
+    assert everything(data.train)[1].tolist() == [1, 0] * 5
+    assert everything(data.test)[1].tolist() == [0, 1]
+    split = small(train, test_fraction=0.3)
+    assert split.class_names == ("207", "281")
+    assert "207: " in split.describe()
+
+
+def test_a_held_out_label_that_no_training_image_has_is_refused(tmp_path):
+    train, test = pack(tmp_path / "a.tar", labelled([0, 1] * 5)), pack(tmp_path / "b.tar", labelled([0, 2], 40))
+    with pytest.raises(ConfigError, match=r"b\.tar: '0041\.png' has the label 2, which no training image has"):
+        small(train, test_shards=str(test)).train  # noqa: B018
+
+
+def test_a_label_without_a_readable_training_image_is_no_class(tmp_path, caplog):
+    members = [*labelled([0, 5] * 5), ("x.png", b"damaged"), ("x.cls", b"3")]
+    test = pack(tmp_path / "b.tar", labelled([0, 3, 5], 40))
+    data = small(pack(tmp_path / "a.tar", members), test_shards=str(test), on_error="skip")
+    assert data.class_names == ("0", "5")
+    assert (len(data.train), everything(data.test)[1].tolist()) == (10, [0, 1])
+    assert "left out 1 labels without a readable training image: [3]" in caplog.text
+
+
+def test_a_label_is_never_held_out_as_a_whole(tmp_path):
+    data = small(pack(tmp_path / "a.tar", labelled([0, 1] * 15 + list(range(2, 20)))), test_fraction=0.5)
+    assert data.num_classes == 20
+    assert min(data.class_counts) == 1
+    with pytest.raises(ConfigError, match="each label has a single one"):
+        small(pack(tmp_path / "b.tar", labelled(range(5)))).train  # noqa: B018
+
+
 def test_shards_of_several_splits_are_not_mixed(tmp_path):
     for name in ("train-00", "train-01", "val-00"):
         pack(tmp_path / f"{name}.tar", examples(0, 4))
@@ -443,6 +485,7 @@ def test_two_images_of_one_key_are_refused(tmp_path):
     [
         ({"shards": "nothing-*.tar"}, r"data\.shards=nothing-\*\.tar: no such file"),
         ({"shards": "train-{00..04}.tar"}, r"no such file .*train-04\.tar"),
+        ({"shards": "/dev/zero"}, "not a regular file /dev/zero"),
         ({"shards": "train-{03..00}.tar"}, "0 shards"),
         ({"shards": "train-{0..99999999}.tar"}, "100,000,000 shards"),
         ({"shards": []}, "at least one shard"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 
 import numpy as np
@@ -108,3 +109,10 @@ def test_a_single_array_is_refused(tmp_path):
     np.save(tmp_path / "y.npy", IMAGE)
     with pytest.raises(dfw.ConfigError, match="is not an npz file of numbers"):
         read_measurement(str(tmp_path / "y.npy"), (1, 4, 4))
+
+
+@pytest.mark.parametrize(("path", "kind"), [("/dev/zero", "device"), ("pipe", "pipe"), (".", "folder")])
+def test_a_file_that_is_not_regular_is_refused_at_once(tmp_path, path, kind):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(dfw.ConfigError, match=f"it is a {kind}, not a regular file"):
+        read_measurement(str(tmp_path / path), (1, 4, 4))

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from diffusion_fw.files import open_regular
 from diffusion_fw.registry import ConfigError
 
 UNSIGNED_BYTE = 0x08
@@ -21,11 +22,10 @@ LARGEST_ARRAY = 1 << 30
 
 def read_idx(path: Path, dimensions: int) -> Tensor:
     """The array of an IDX file of unsigned bytes, plain or .gz. Raises ConfigError for any other file."""
-    opener = gzip.open if path.suffix == ".gz" else open
     offset = 4 + 4 * dimensions
     expected = bytes([0, 0, UNSIGNED_BYTE, dimensions])
     try:
-        with opener(path, "rb") as file:
+        with open_regular(path) as stored, gzip.open(stored) if path.suffix == ".gz" else stored as file:
             header = file.read(offset)
             if header[:4] != expected:
                 raise ConfigError(

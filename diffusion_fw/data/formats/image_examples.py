@@ -10,13 +10,13 @@ import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal, Protocol
+from typing import ClassVar, Literal, Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
 from diffusion_fw.data.dataset import Batch, InMemory, evenly_spaced
-from diffusion_fw.data.formats.decode import CorruptImageError, Decoder
+from diffusion_fw.data.formats.decode import Budget, CorruptImageError, Decoder
 from diffusion_fw.data.formats.image_files import ImageFiles
 from diffusion_fw.registry import ConfigError
 
@@ -25,8 +25,13 @@ logger = logging.getLogger(__name__)
 BLOCK = 1024
 THREADS = min(os.cpu_count() or 1, 8)  # threads help with large photographs, but too many slow thumbnails down
 SHOWN = 10
+MEMORY = Budget(1 << 29)
+"""The bytes of files that all threads together hold at once."""
 HASHED_FILES, HASHED_BYTES = 10_000, 1 << 28
 """The most content that a fingerprint reads."""
+
+
+T = TypeVar("T")
 
 
 class EncodedImages(Protocol):
@@ -120,20 +125,34 @@ class LazyImages:
     def digest(self, index: int) -> bytes:
         """The hash of the content of one file; that of nothing if it cannot be read."""
         try:
-            return hashlib.sha256(self.images.read(index)).digest()
+            with MEMORY.take(self.images.size_of(index)):
+                return hashlib.sha256(self.images.read(index)).digest()
         except Exception:  # a corrupt archive can raise anything; decoding will report it
             return hashlib.sha256().digest()
 
     def decode(self, index: int) -> Tensor:
         """One image. Raises CorruptImageError that names it."""
+        with MEMORY.take(self.images.size_of(index)):
+            try:
+                return self.decoder(self.images.read(index))
+            except Exception as error:  # a corrupt archive can raise anything
+                raise CorruptImageError(f"{self.images.name(index)} ({error})") from error
+
+    def readable_among(self, classes: Sequence[T]) -> set[T]:
+        """Those of the images' classes of which at least one image is readable."""
+        members: dict[T, list[int]] = {}
+        for index, name in enumerate(classes):
+            members.setdefault(name, []).append(index)
+        with ThreadPoolExecutor(THREADS) as pool:
+            found = pool.map(lambda indices: any(map(self.is_readable, indices)), members.values())
+            return {name for name, readable in zip(members, found, strict=True) if readable}
+
+    def is_readable(self, index: int) -> bool:
         try:
-            content = self.images.read(index)
-        except Exception as error:  # a corrupt archive can raise anything
-            raise CorruptImageError(f"{self.images.name(index)} ({error})") from error
-        try:
-            return self.decoder(content)
-        except CorruptImageError as error:
-            raise CorruptImageError(f"{self.images.name(index)} ({error})") from error
+            self.decode(index)
+        except CorruptImageError:
+            return False
+        return True
 
     def attempt(self, index: int) -> Tensor | CorruptImageError:
         """One image, or its error with on_error="skip". Raises ConfigError with on_error="raise"."""
@@ -142,7 +161,7 @@ class LazyImages:
         except CorruptImageError as error:
             if self.on_error == "raise":
                 raise ConfigError(
-                    f"{self.images.key}: {error} is not a readable image; repair or remove it, or set "
+                    f"{self.images.key}: {error} is not a readable image; repair or remove it, or train with "
                     "data.on_error=skip"
                 ) from None
             return error

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from diffusion_fw.files import open_regular
 from diffusion_fw.registry import ConfigError
 
 LARGEST_FILE = 1 << 30
@@ -51,8 +52,10 @@ def read_numpy_pickle(path: Path) -> Any:
     Raises ConfigError that names the file if it is corrupt or needs anything else.
     """
     try:
-        if path.stat().st_size > LARGEST_FILE:
+        with open_regular(path) as file:
+            content = file.read(LARGEST_FILE + 1)
+        if len(content) > LARGEST_FILE:
             raise pickle.UnpicklingError(f"it has more than {LARGEST_FILE:,} bytes")
-        return _ArraysOnly(io.BytesIO(path.read_bytes()), encoding="bytes").load()
+        return _ArraysOnly(io.BytesIO(content), encoding="bytes").load()
     except Exception as error:  # a corrupt pickle can raise anything
         raise ConfigError(f"data.root: {path} is not a batch of arrays: {error or type(error).__name__}") from None

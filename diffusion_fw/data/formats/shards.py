@@ -44,8 +44,10 @@ def expand(patterns: str | Sequence[str], key: str) -> list[Path]:
         shards = [path for name in names for path in matching(name)]
         missing = [path for path in shards if not path.is_file()]
         if missing or not shards:
+            first = (missing or [Path(pattern)])[0]
+            what = "not a regular file" if first.exists() else "no such file"
             raise ConfigError(
-                f"{key}={pattern}: no such file {(missing or [Path(pattern)])[0].absolute()}; give tar files as a "
+                f"{key}={pattern}: {what} {first.absolute()}; give tar files as a "
                 "list, a glob (train-*.tar) or a range (train-{0000..0009}.tar)"
             )
         found += shards
