@@ -49,14 +49,14 @@ class Rescheduled(Guidance):
         return dataclasses.replace(prediction, eps=eps)
 
 
-@register("guidance", "rescheduled")
+@register("guidance", "rescheduled", renamed={"knobs": "parameters"})
 def rescheduled(
     denoiser: Runtime[Denoiser],
     target: Runtime[Schedule | None] = None,
     schedule: str | None = None,
-    knobs: dict[str, bool | int | float | str] = {},  # noqa: B006 - the default is read, never changed
+    parameters: dict[str, bool | int | float | str] = {},  # noqa: B006 - the default is read, never changed
 ) -> Rescheduled:
-    """Run the model on another path: ``target``, or the schedule of this name with the parameters in ``knobs``.
+    """Run the model on another path: ``target``, or the schedule of this name with the parameters in ``parameters``.
 
     Raises ConfigError without a schedule, and for one that cannot be built.
     """
@@ -65,5 +65,5 @@ def rescheduled(
             raise ConfigError(
                 "it needs the path to follow; give guidance.rescheduled.schedule=flow or another schedule"
             )
-        target = registry.build("schedule", schedule, **knobs)
+        target = registry.build("schedule", schedule, **parameters)
     return Rescheduled(denoiser, target)

@@ -113,7 +113,11 @@ def test_ddim_draws_along_another_path_what_it_draws_along_the_models_own(drawn)
     own = drawn("flow", "guidance=none", "grid=explicit", f"grid.times={times}")
     # shift moves flow's log-SNR by -2 log(shift): t / (3 - 2 t) has then that of t.
     moved = [t / (3 - 2 * t) for t in times]
-    arguments = ["guidance=[rescheduled]", "guidance.rescheduled.schedule=flow", "+guidance.rescheduled.knobs.shift=3"]
+    arguments = [
+        "guidance=[rescheduled]",
+        "guidance.rescheduled.schedule=flow",
+        "+guidance.rescheduled.parameters.shift=3",
+    ]
     along = drawn("flow", *arguments, "grid=explicit", f"grid.times={moved}")
     np.testing.assert_allclose(along, own, atol=1e-5)
     assert np.abs(drawn("flow", *arguments, "grid=explicit", f"grid.times={times}") - own).max() > 1e-3

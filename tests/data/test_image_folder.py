@@ -53,8 +53,8 @@ def write(path, contents):
     return path
 
 
-def build(path, **knobs):
-    return dfw.build("data", "image_folder", **{"path": str(path), "size": 8, **knobs})
+def build(path, **parameters):
+    return dfw.build("data", "image_folder", **{"path": str(path), "size": 8, **parameters})
 
 
 def everything(examples):
@@ -694,7 +694,7 @@ def test_a_split_beyond_the_budget_stays_on_disk(tmp_path, monkeypatch):
     assert type(build(path).train) is type(build(path, cache=False).train)
 
 
-def test_the_lazy_fingerprint_follows_content_and_knobs(tmp_path):
+def test_the_lazy_fingerprint_follows_content_and_parameters(tmp_path):
     contents = tree()
     path = write(tmp_path / "one.zip", contents)
     name = paths(build(path), "train", contents)[0]
@@ -931,7 +931,7 @@ def test_an_empty_and_a_truncated_zip_are_refused(tmp_path):
         _ = build(tmp_path / "half.zip").train
 
 
-@pytest.mark.parametrize("knobs", [{"channels": 2}, {"size": 0}, {"test_fraction": 0.0}, {"on_error": "ignore"}])
-def test_knobs_out_of_range_are_named(tmp_path, knobs):
-    with pytest.raises(ConfigError, match=rf"data\.{next(iter(knobs))}="):
-        build(tmp_path, **knobs)
+@pytest.mark.parametrize("parameters", [{"channels": 2}, {"size": 0}, {"test_fraction": 0.0}, {"on_error": "ignore"}])
+def test_parameters_out_of_range_are_named(tmp_path, parameters):
+    with pytest.raises(ConfigError, match=rf"data\.{next(iter(parameters))}="):
+        build(tmp_path, **parameters)

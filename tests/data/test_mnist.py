@@ -81,9 +81,9 @@ def test_a_missing_file_is_named_with_where_it_belongs(tmp_path):
 
 def test_a_missing_folder_and_a_wrong_prefix_are_missing_files(tmp_path):
     write(tmp_path)
-    for knobs in ({"root": str(tmp_path / "nowhere")}, {"root": str(tmp_path), "prefix": "kuzushiji-"}):
+    for parameters in ({"root": str(tmp_path / "nowhere")}, {"root": str(tmp_path), "prefix": "kuzushiji-"}):
         with pytest.raises(ConfigError, match=r"data\.root.*train-images-idx3-ubyte.*data\.prefix"):
-            _ = dfw.build("data", "mnist", **knobs).shape
+            _ = dfw.build("data", "mnist", **parameters).shape
 
 
 IMAGES = "train-images-idx3-ubyte"

@@ -12,8 +12,8 @@ import diffusion_fw as dfw
 TOYS = ["moons", "checkerboard", "spiral"]
 
 
-def points(name, **knobs):
-    data = dfw.build("data", name, num_examples=20_000, **knobs)
+def points(name, **parameters):
+    data = dfw.build("data", name, num_examples=20_000, **parameters)
     return data.train.__getitems__(range(20_000))
 
 

@@ -63,12 +63,14 @@ def four(tmp_path):
     return tmp_path / "train-{00..03}.tar"
 
 
-def build(shards, **knobs):
-    return dfw.build("data", "webdataset", **{"shards": shards if isinstance(shards, list) else str(shards), **knobs})
+def build(shards, **parameters):
+    return dfw.build(
+        "data", "webdataset", **{"shards": shards if isinstance(shards, list) else str(shards), **parameters}
+    )
 
 
-def small(shards, **knobs):
-    return build(shards, size=8, **knobs)
+def small(shards, **parameters):
+    return build(shards, size=8, **parameters)
 
 
 def everything(part):
@@ -359,11 +361,11 @@ def spoiled(tmp_path, name, content):
 
 @pytest.mark.parametrize("content", [b"", b"no image", png(7)[:60]])
 def test_a_corrupt_member_is_named_with_its_shard_or_gives_way_to_the_next(tmp_path, caplog, content):
-    knobs = spoiled(tmp_path, "bad.png", content)
+    parameters = spoiled(tmp_path, "bad.png", content)
     with pytest.raises(ConfigError, match=r"data\.shards: .*bad\.tar: 'bad\.png' .*data\.on_error=skip"):
-        everything(small(**knobs).train)
+        everything(small(**parameters).train)
     with caplog.at_level(logging.WARNING):
-        values, labels = everything(small(**knobs, on_error="skip").train)
+        values, labels = everything(small(**parameters, on_error="skip").train)
     assert seeds(values) == [0, 1, 2, 3, 3, 4]
     assert labels.tolist() == [0, 1, 2, 0, 0, 1]
     assert caplog.text.count("'bad.png'") == 1
@@ -375,17 +377,17 @@ def test_a_link_is_not_followed(tmp_path, kind):
     (tmp_path / "secret.png").write_bytes(png(9))
     link = tarfile.TarInfo("bad.png")
     link.type, link.linkname = kind, str(tmp_path / "secret.png")
-    knobs = spoiled(tmp_path, link, b"")
+    parameters = spoiled(tmp_path, link, b"")
     with pytest.raises(ConfigError, match=r"bad\.tar: 'bad\.png' \(it is a link"):
-        everything(small(**knobs).train)
-    assert 9 not in seeds(everything(small(**knobs, on_error="skip").train)[0])
+        everything(small(**parameters).train)
+    assert 9 not in seeds(everything(small(**parameters, on_error="skip").train)[0])
 
 
 def test_a_member_of_absurd_size_is_refused_before_it_is_read(tmp_path, monkeypatch):
     monkeypatch.setattr(shards_module, "LARGEST_MEMBER", 1000)
-    knobs = spoiled(tmp_path, "bad.png", bytes(1001))
+    parameters = spoiled(tmp_path, "bad.png", bytes(1001))
     with pytest.raises(ConfigError, match=r"'bad\.png' \(it has more than 1,000 bytes"):
-        everything(small(**knobs).train)
+        everything(small(**parameters).train)
 
 
 def test_names_that_are_paths_become_no_file(tmp_path):
@@ -481,7 +483,7 @@ def test_two_images_of_one_key_are_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("knobs", "message"),
+    ("parameters", "message"),
     [
         ({"shards": "nothing-*.tar"}, r"data\.shards=nothing-\*\.tar: no such file"),
         ({"shards": "train-{00..04}.tar"}, r"no such file .*train-04\.tar"),
@@ -496,12 +498,12 @@ def test_two_images_of_one_key_are_refused(tmp_path):
         ({"shards": "none.tar"}, r"none\.tar holds no images"),
     ],
 )
-def test_a_pattern_that_cannot_be_meant_names_its_key(tmp_path, four, monkeypatch, knobs, message):
+def test_a_pattern_that_cannot_be_meant_names_its_key(tmp_path, four, monkeypatch, parameters, message):
     monkeypatch.chdir(tmp_path)
     pack(tmp_path / "one.tar", examples(0, 1))
     pack(tmp_path / "none.tar", [("a.txt", b"x")])
     with pytest.raises(ConfigError, match=message):
-        small(**knobs).train  # noqa: B018
+        small(**parameters).train  # noqa: B018
 
 
 def test_ranges_keep_their_width_and_multiply():
