@@ -63,14 +63,14 @@ def four(tmp_path):
     return tmp_path / "train-{00..03}.tar"
 
 
-def build(shards, **parameters):
+def build(shards, **settings):
     return dfw.build(
-        "data", "webdataset", **{"shards": shards if isinstance(shards, list) else str(shards), **parameters}
+        "data", "webdataset", **{"shards": shards if isinstance(shards, list) else str(shards), **settings}
     )
 
 
-def small(shards, **parameters):
-    return build(shards, size=8, **parameters)
+def small(shards, **settings):
+    return build(shards, size=8, **settings)
 
 
 def everything(part):
@@ -363,9 +363,9 @@ def spoiled(tmp_path, name, content):
 def test_a_corrupt_member_is_named_with_its_shard_or_gives_way_to_the_next(tmp_path, caplog, content):
     parameters = spoiled(tmp_path, "bad.png", content)
     with pytest.raises(ConfigError, match=r"data\.shards: .*bad\.tar: 'bad\.png' .*data\.on_error=skip"):
-        everything(small(**parameters).train)
+        everything(small(**settings).train)
     with caplog.at_level(logging.WARNING):
-        values, labels = everything(small(**parameters, on_error="skip").train)
+        values, labels = everything(small(**settings, on_error="skip").train)
     assert seeds(values) == [0, 1, 2, 3, 3, 4]
     assert labels.tolist() == [0, 1, 2, 0, 0, 1]
     assert caplog.text.count("'bad.png'") == 1
@@ -379,15 +379,15 @@ def test_a_link_is_not_followed(tmp_path, kind):
     link.type, link.linkname = kind, str(tmp_path / "secret.png")
     parameters = spoiled(tmp_path, link, b"")
     with pytest.raises(ConfigError, match=r"bad\.tar: 'bad\.png' \(it is a link"):
-        everything(small(**parameters).train)
-    assert 9 not in seeds(everything(small(**parameters, on_error="skip").train)[0])
+        everything(small(**settings).train)
+    assert 9 not in seeds(everything(small(**settings, on_error="skip").train)[0])
 
 
 def test_a_member_of_absurd_size_is_refused_before_it_is_read(tmp_path, monkeypatch):
     monkeypatch.setattr(shards_module, "LARGEST_MEMBER", 1000)
     parameters = spoiled(tmp_path, "bad.png", bytes(1001))
     with pytest.raises(ConfigError, match=r"'bad\.png' \(it has more than 1,000 bytes"):
-        everything(small(**parameters).train)
+        everything(small(**settings).train)
 
 
 def test_names_that_are_paths_become_no_file(tmp_path):
@@ -503,7 +503,7 @@ def test_a_pattern_that_cannot_be_meant_names_its_key(tmp_path, four, monkeypatc
     pack(tmp_path / "one.tar", examples(0, 1))
     pack(tmp_path / "none.tar", [("a.txt", b"x")])
     with pytest.raises(ConfigError, match=message):
-        small(**parameters).train  # noqa: B018
+        small(**settings).train  # noqa: B018
 
 
 def test_ranges_keep_their_width_and_multiply():

@@ -30,9 +30,11 @@ def data():
 def measure(data, tmp_path):
     """measure(denoiser, steps=..., ...) -> the measurement of a denoiser on the first digits."""
 
-    def run(denoiser, variance="small", batch_size=64, **knobs):
+    def run(denoiser, variance="small", batch_size=64, **settings):
         grid = dfw.build("grid", "uniform")
-        metric = dfw.build("metric", "nll", test=data.test, grid=grid, **{"num_images": 8, "flow_images": 0, **knobs})
+        metric = dfw.build(
+            "metric", "nll", test=data.test, grid=grid, **{"num_images": 8, "flow_images": 0, **settings}
+        )
         subject = Subject(
             denoiser=denoiser,
             variance=dfw.build("variance", variance),

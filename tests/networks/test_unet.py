@@ -38,7 +38,7 @@ def inputs(batch, shape, seed=1):
 # Instantiated from the authors' code: ermongroup/ddim cifar10.yml, celeba.yml, bedroom.yml; openai/improved-diffusion
 # with the flags of its README. The class-conditional model has one class more than the original's, the null class.
 @pytest.mark.parametrize(
-    ("size", "mult", "outputs", "knobs", "parameters"),
+    ("size", "mult", "outputs", "settings", "parameters"),
     [
         (32, (1, 2, 2, 2), 1, DDPM, 35_746_307),
         (64, (1, 2, 2, 2, 4), 1, DDPM, 78_700_803),
@@ -56,9 +56,9 @@ def inputs(batch, shape, seed=1):
         ),
     ],
 )
-def test_has_the_parameters_of_the_published_models(size, mult, outputs, knobs, parameters):
+def test_has_the_parameters_of_the_published_models(size, mult, outputs, settings, parameters):
     with torch.device("meta"):
-        network = dfw.build("network", "unet", shape=(3, size, size), outputs=outputs, channel_mult=mult, **knobs)
+        network = dfw.build("network", "unet", shape=(3, size, size), outputs=outputs, channel_mult=mult, **settings)
         output = network(torch.empty(2, 3, size, size), torch.empty(2))
     assert sum(parameter.numel() for parameter in network.parameters()) == parameters
     assert output.shape == (2, 3 * outputs, size, size)

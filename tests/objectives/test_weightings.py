@@ -15,9 +15,9 @@ NAMES = dfw.names("weighting")
 PARAMETERIZATIONS = dfw.names("parameterization")
 
 
-def weighting(name: str, schedule: Schedule, **knobs) -> Weighting:
+def weighting(name: str, schedule: Schedule, **settings) -> Weighting:
     runtime = {"schedule": schedule} if name == "elbo" else {}
-    return dfw.build("weighting", name, **runtime, **knobs)
+    return dfw.build("weighting", name, **runtime, **settings)
 
 
 def levels(schedule: Schedule) -> NoiseLevel:

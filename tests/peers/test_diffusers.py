@@ -105,18 +105,18 @@ class Noisy(Grid):
 
 
 def ours(
-    sampler: str, indices: Iterable[float], noise: Callable[[Tensor], Tensor] = torch.zeros_like, **knobs: Any
+    sampler: str, indices: Iterable[float], noise: Callable[[Tensor], Tensor] = torch.zeros_like, **settings: Any
 ) -> Tensor:
     """x_0 by our sampler at their times."""
     grid: Any = dfw.build("grid", "explicit", times=times(indices))
-    built = dfw.build("sampler", sampler, steps=len(grid.times), grid=grid, **knobs)
+    built = dfw.build("sampler", sampler, steps=len(grid.times), grid=grid, **settings)
     return built(ORACLE, start(), noise=noise)
 
 
-def ours_to_the_first_row(sampler: str, indices: Iterable[float], **knobs: Any) -> Tensor:
+def ours_to_the_first_row(sampler: str, indices: Iterable[float], **settings: Any) -> Tensor:
     """x at t = 1 / 1000 by our sampler, which takes a step less than it stands at times."""
     given = times([*indices, 0])
-    built = dfw.build("sampler", sampler, steps=len(given) - 1, grid=Noisy(given=tuple(given)), **knobs)
+    built = dfw.build("sampler", sampler, steps=len(given) - 1, grid=Noisy(given=tuple(given)), **settings)
     return built(ORACLE, start())
 
 
@@ -183,8 +183,8 @@ def test_dpm_solver_pp_multistep(tables, steps, order):
     """Order 3 as diffusers has it, with half the second difference; both lower the order at the end below 15 steps."""
     scheduler = DPMSolverMultistepScheduler(**TABLE, solver_order=order, final_sigmas_type="zero")
     wanted = theirs(scheduler, steps, tables)
-    knobs = {"order": order, "third_order": "halved", "lower_order_final": steps < 15}
-    assert_agree(ours("dpm_solver_pp", scheduler.timesteps, **knobs), wanted, tables, **FLOAT32_STATE)
+    settings = {"order": order, "third_order": "halved", "lower_order_final": steps < 15}
+    assert_agree(ours("dpm_solver_pp", scheduler.timesteps, **settings), wanted, tables, **FLOAT32_STATE)
 
 
 @TABLES
@@ -193,8 +193,8 @@ def test_dpm_solver_pp_multistep(tables, steps, order):
 def test_unipc_bh2(tables, steps, order):
     scheduler = UniPCMultistepScheduler(**TABLE, solver_order=order, solver_type="bh2", final_sigmas_type="zero")
     wanted = theirs(scheduler, steps, tables)
-    knobs = {"predictor_order": order, "variant": "bh2", "warm_up": "lower_order"}
-    assert_agree(ours("unipc", scheduler.timesteps, **knobs), wanted, tables)
+    settings = {"predictor_order": order, "variant": "bh2", "warm_up": "lower_order"}
+    assert_agree(ours("unipc", scheduler.timesteps, **settings), wanted, tables)
 
 
 @TABLES
@@ -206,8 +206,8 @@ def test_unipc_to_the_first_row_of_the_table(tables, steps, order, variant):
         **TABLE, solver_order=order, solver_type=variant, final_sigmas_type="sigma_min", lower_order_final=False
     )
     wanted = theirs(scheduler, steps, tables)
-    knobs = {"predictor_order": order, "variant": variant, "warm_up": "lower_order", "lower_order_final": False}
-    assert_agree(ours_to_the_first_row("unipc", scheduler.timesteps, **knobs), wanted, tables, **FIRST_ROW)
+    settings = {"predictor_order": order, "variant": variant, "warm_up": "lower_order", "lower_order_final": False}
+    assert_agree(ours_to_the_first_row("unipc", scheduler.timesteps, **settings), wanted, tables, **FIRST_ROW)
 
 
 @TABLES
@@ -217,8 +217,8 @@ def test_deis(tables, steps, order):
     """With eps extrapolated in log(sigma / alpha), as diffusers has it and the paper has not; to the first row."""
     scheduler = DEISMultistepScheduler(**TABLE, solver_order=order, lower_order_final=False)
     wanted = theirs(scheduler, steps, tables)
-    knobs = {"order": order, "extrapolation": "log_rho", "warm_up": "lower_order", "lower_order_final": False}
-    assert_agree(ours_to_the_first_row("deis", scheduler.timesteps, **knobs), wanted, tables, **FIRST_ROW)
+    settings = {"order": order, "extrapolation": "log_rho", "warm_up": "lower_order", "lower_order_final": False}
+    assert_agree(ours_to_the_first_row("deis", scheduler.timesteps, **settings), wanted, tables, **FIRST_ROW)
 
 
 @TABLES
