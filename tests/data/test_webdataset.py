@@ -361,7 +361,7 @@ def spoiled(tmp_path, name, content):
 
 @pytest.mark.parametrize("content", [b"", b"no image", png(7)[:60]])
 def test_a_corrupt_member_is_named_with_its_shard_or_gives_way_to_the_next(tmp_path, caplog, content):
-    parameters = spoiled(tmp_path, "bad.png", content)
+    settings = spoiled(tmp_path, "bad.png", content)
     with pytest.raises(ConfigError, match=r"data\.shards: .*bad\.tar: 'bad\.png' .*data\.on_error=skip"):
         everything(small(**settings).train)
     with caplog.at_level(logging.WARNING):
@@ -377,7 +377,7 @@ def test_a_link_is_not_followed(tmp_path, kind):
     (tmp_path / "secret.png").write_bytes(png(9))
     link = tarfile.TarInfo("bad.png")
     link.type, link.linkname = kind, str(tmp_path / "secret.png")
-    parameters = spoiled(tmp_path, link, b"")
+    settings = spoiled(tmp_path, link, b"")
     with pytest.raises(ConfigError, match=r"bad\.tar: 'bad\.png' \(it is a link"):
         everything(small(**settings).train)
     assert 9 not in seeds(everything(small(**settings, on_error="skip").train)[0])
@@ -385,7 +385,7 @@ def test_a_link_is_not_followed(tmp_path, kind):
 
 def test_a_member_of_absurd_size_is_refused_before_it_is_read(tmp_path, monkeypatch):
     monkeypatch.setattr(shards_module, "LARGEST_MEMBER", 1000)
-    parameters = spoiled(tmp_path, "bad.png", bytes(1001))
+    settings = spoiled(tmp_path, "bad.png", bytes(1001))
     with pytest.raises(ConfigError, match=r"'bad\.png' \(it has more than 1,000 bytes"):
         everything(small(**settings).train)
 
@@ -483,7 +483,7 @@ def test_two_images_of_one_key_are_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("parameters", "message"),
+    ("settings", "message"),
     [
         ({"shards": "nothing-*.tar"}, r"data\.shards=nothing-\*\.tar: no such file"),
         ({"shards": "train-{00..04}.tar"}, r"no such file .*train-04\.tar"),
@@ -498,7 +498,7 @@ def test_two_images_of_one_key_are_refused(tmp_path):
         ({"shards": "none.tar"}, r"none\.tar holds no images"),
     ],
 )
-def test_a_pattern_that_cannot_be_meant_names_its_key(tmp_path, four, monkeypatch, parameters, message):
+def test_a_pattern_that_cannot_be_meant_names_its_key(tmp_path, four, monkeypatch, settings, message):
     monkeypatch.chdir(tmp_path)
     pack(tmp_path / "one.tar", examples(0, 1))
     pack(tmp_path / "none.tar", [("a.txt", b"x")])
