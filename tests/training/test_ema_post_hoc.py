@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import shutil
 
@@ -188,3 +189,11 @@ def test_snapshots_of_the_version_that_wrote_no_hashes_are_read(run, copied):
     checkpoints = [folder / "checkpoints" / "last.ckpt" for folder in (copied, run[1] / "whole")]
     old, new = (dfw.load(checkpoint, ema_std=0.07).state_dict() for checkpoint in checkpoints)
     assert all(torch.equal(old[key], new[key]) for key in new)
+
+
+def test_a_pipe_among_the_snapshots_is_refused(copied):
+    path = copied / "snapshots" / "step_000000030.safetensors"
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(ConfigError, match=r"step_000000030\.safetensors is damaged.*pipe"):
+        dfw.load(copied / "checkpoints" / "last.ckpt", ema_std=0.07)

@@ -16,7 +16,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from diffusion_fw.cache import DIGEST, digest
-from diffusion_fw.files import atomic_write
+from diffusion_fw.files import atomic_write, open_regular
 from diffusion_fw.registry import ConfigError
 from diffusion_fw.training.callbacks.step_callback import StepCallback
 from diffusion_fw.training.os_errors import log_os_errors
@@ -104,7 +104,8 @@ def before(folder: Path, step: int) -> list[Snapshot]:
         if not taken or not 0 < int(taken[1]) < step:
             continue
         try:
-            with safe_open(path, framework="pt") as file:
+            # Opening a pipe by its name would wait for a writer.
+            with open_regular(path), safe_open(path, framework="pt") as file:
                 stds = tuple(Profile(float(std), 1.0).std for std in json.loads((file.metadata() or {})["stds"]))
         except (SafetensorError, OSError, KeyError, ValueError, TypeError) as error:
             raise _damaged(path, error) from None
