@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import hashlib
 import json
 import math
 import os
@@ -14,12 +15,12 @@ from typing import Any, NamedTuple
 
 import filelock
 
-from diffusion_fw.files import atomic_write, guarded
+from diffusion_fw.files import atomic_write, guarded, open_regular
 from diffusion_fw.registry import ConfigError
 from diffusion_fw.runs.provenance import provenance
 from diffusion_fw.training.os_errors import log_os_errors, warn_once
 
-NAME, LOCK = "run.json", ".run.lock"
+NAME, LOCK, DIGEST = "run.json", ".run.lock", "sha256"
 LARGEST = 16 << 20
 """Bytes; a record has some ten thousand."""
 
@@ -59,15 +60,25 @@ def is_first_process() -> bool:
 
 
 def read_record(folder: Path) -> dict[str, Any] | None:
-    """The record of the run in ``folder``, or None if there is none or it is damaged."""
-    path = folder / NAME
+    """The record of the run in ``folder``, or None if there is none or it is damaged.
+
+    It is damaged if its hash is not that of its other values. Version 0.1.0 wrote no hash.
+    """
     try:
-        # Reading a pipe would wait for ever.
-        readable = path.is_file() and path.stat().st_size <= LARGEST
-        record = json.loads(path.read_text(encoding="utf-8")) if readable else None
+        with open_regular(folder / NAME) as file:
+            content = file.read(LARGEST + 1)
+        record = json.loads(content) if len(content) <= LARGEST else None
     except (OSError, ValueError, RecursionError):
         return None
-    return record if _is_record(record) else None
+    if not _is_record(record) or record.pop(DIGEST, digest := _digest(record)) != digest:
+        return None
+    found: dict[str, Any] = record
+    return found
+
+
+def _digest(record: Mapping[str, Any]) -> str:
+    values = {key: value for key, value in record.items() if key != DIGEST}
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
 def _is_record(record: Any) -> bool:
@@ -159,7 +170,7 @@ def _keep_record(
             name, value = outcome.result or (None, math.nan)
             result = {"metric": name, "result": value if math.isfinite(value) else None}
             whole = {**record, **result, **ended, "attempts": [*earlier, last]}
-            file.write(json.dumps(whole, indent=1, allow_nan=False).encode())
+            file.write(json.dumps({**whole, DIGEST: _digest(whole)}, indent=1, allow_nan=False).encode())
 
     write(RUNNING, None)
     try:

@@ -196,6 +196,20 @@ def test_a_damaged_record_is_none(tmp_path, content):
     assert read_record(tmp_path) is None
 
 
+def test_a_record_with_a_changed_value_is_none(tmp_path):
+    """Whichever digit it is: a sweep would report another result, or take the run for another."""
+    with run_in(tmp_path) as outcome:
+        outcome.result = Result("fid", 0.25)
+    path = tmp_path / "run.json"
+    content = path.read_bytes()
+    assert read_record(tmp_path)["result"] == 0.25
+    values = content[: content.index(b'"sha256"')]
+    digits = [place for place, value in enumerate(values) if chr(value).isdigit()]
+    for place in digits[:: max(1, len(digits) // 50)]:
+        path.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
+        assert read_record(tmp_path) is None, place
+
+
 def test_two_runs_are_the_same_in_any_order_of_their_overrides_and_on_any_launcher():
     own = choices_of(["seed=1", "schedule=linear", "+trainer.x=1"])
     assert own == choices_of(
