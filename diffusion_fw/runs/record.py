@@ -11,7 +11,7 @@ import os
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
 import filelock
 
@@ -72,8 +72,7 @@ def read_record(folder: Path) -> dict[str, Any] | None:
         return None
     if not _is_record(record) or record.pop(DIGEST, digest := _digest(record)) != digest:
         return None
-    found: dict[str, Any] = record
-    return found
+    return record
 
 
 def _digest(record: Mapping[str, Any]) -> str:
@@ -81,7 +80,7 @@ def _digest(record: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
-def _is_record(record: Any) -> bool:
+def _is_record(record: Any) -> TypeGuard[dict[str, Any]]:
     """Whether every value that programs read from a record has its type."""
     if not isinstance(record, dict) or not _all(record.get("overrides"), str) or not record.get("attempts"):
         return False
