@@ -1,10 +1,11 @@
-"""Atomic writes, which leave a file whole or absent whatever happens, and the folder for caches."""
+"""Atomic writes, which leave a file whole or absent whatever happens, regular files, and the folder for caches."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
 import os
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -66,6 +67,30 @@ def _flush_folder(folder: Path) -> None:
             os.fsync(handle)
         finally:
             os.close(handle)
+
+
+KINDS = {
+    stat.S_IFDIR: "a folder",
+    stat.S_IFIFO: "a pipe",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+    stat.S_IFSOCK: "a socket",
+}
+
+
+def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
+    """The file at ``path``, opened for reading; links are followed. Raises OSError for all but a regular file.
+
+    A device such as /dev/zero never ends, and opening a pipe waits for a writer. The type is checked on the open file,
+    so it cannot change in between.
+    """
+    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    kind = stat.S_IFMT(os.fstat(handle).st_mode)
+    if kind != stat.S_IFREG:
+        os.close(handle)
+        code = errno.EISDIR if kind == stat.S_IFDIR else errno.EINVAL
+        raise OSError(code, f"it is {KINDS.get(kind, 'no regular file')}, not a regular file", os.fspath(path))
+    return os.fdopen(handle, "rb")
 
 
 def remove_unfinished(folder: Path) -> None:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import socket
+from pathlib import Path
+
 import pytest
 
-from diffusion_fw.files import UNFINISHED, atomic_write, remove_unfinished
+from diffusion_fw.files import UNFINISHED, atomic_write, open_regular, remove_unfinished
 
 
 def test_an_error_while_writing_leaves_the_old_file_and_nothing_else(tmp_path):
@@ -37,3 +41,26 @@ def test_the_unfinished_file_of_a_killed_writer_is_removed(tmp_path):
     (tmp_path / "last.ckpt").write_bytes(b"whole")
     remove_unfinished(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["last.ckpt"]
+
+
+def test_a_regular_file_is_opened_also_through_a_link(tmp_path):
+    (tmp_path / "file").write_bytes(b"content")
+    (tmp_path / "link").symlink_to("file")
+    for name in ("file", "link"):
+        with open_regular(tmp_path / name) as file:
+            assert file.read() == b"content"
+
+
+def test_what_is_no_regular_file_is_refused_at_once(tmp_path, monkeypatch):
+    os.mkfifo(tmp_path / "pipe")
+    monkeypatch.chdir(tmp_path)  # the name of a socket is short
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind("socket")
+        for path, kind in {"/dev/zero": "a device", ".": "a folder", "pipe": "a pipe"}.items():
+            before = len(list(Path("/proc/self/fd").iterdir()))
+            with pytest.raises(OSError, match=f"it is {kind}, not a regular file") as error:
+                open_regular(path)
+            assert error.value.filename == path
+            assert len(list(Path("/proc/self/fd").iterdir())) == before
+        with pytest.raises(OSError):
+            open_regular("socket")
