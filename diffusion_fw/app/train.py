@@ -114,10 +114,10 @@ def check_sweep(configs: list[dict[str, Any]], arguments: list[str]) -> None:
     Raises ConfigError with the strategies that start their processes otherwise.
     """
     from diffusion_fw.composition.checks import processes
-    from diffusion_fw.config.compose import is_multirun
+    from diffusion_fw.config import command_line
 
     on_cluster = any(argument.startswith(("launcher=submitit", "hydra/launcher=submitit")) for argument in arguments)
-    if not is_multirun(arguments) or on_cluster:
+    if not command_line.read(arguments).multirun or on_cluster:
         return
     for config in configs:
         strategy = config["trainer"].get("strategy", "auto")

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from hydra import compose, initialize_config_dir
+from hydra import compose
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import IntervalSweep, Override
+from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
-import diffusion_fw
 from diffusion_fw import registry
+from diffusion_fw.config import command_line
+from diffusion_fw.config.sources import check_files, conf_dir
 from diffusion_fw.config.sweep_overrides import check_sweep_overrides
 from diffusion_fw.registry import ConfigError
 
@@ -27,12 +30,6 @@ MISSING = "???"
 """OmegaConf's mark of a key without a value."""
 
 MAX_CHECKED_JOBS = 64
-
-
-def conf_dir() -> Path:
-    """The folder of the composed configs: in the wheel beside this file, in a checkout beside the package."""
-    package = Path(diffusion_fw.__file__).parent
-    return package / "conf" if (package / "conf").is_dir() else package.parent / "conf"
 
 
 def node(entry: registry.Entry) -> dict[str, Any]:
@@ -50,6 +47,7 @@ def store_components() -> None:
 
     A preset in conf/ is a new name for a component with other values.
     """
+    check_files()
     store = ConfigStore.instance()
     for group in registry.GROUPS:
         for entry in registry.entries(group).values():
@@ -106,66 +104,29 @@ def check_command_line(program: str, arguments: Sequence[str]) -> list[dict[str,
 
     Raises ConfigError for an unknown choice, key, type or value, before Hydra makes a folder.
     """
-    if any(argument.startswith("-") and argument not in MULTIRUN for argument in arguments):
+    line = command_line.read(arguments)
+    if line.shows_only:
         return []
-    overrides = parse_overrides(arguments)
-    known = groups()
-    for override in overrides:
-        _check_choice(override, known)
-    check_sweep_overrides(overrides, multirun=is_multirun(arguments))
-    own = [override for override in overrides if not override.get_key_element().lstrip("+~").startswith("hydra")]
-    return [_compose(program, job) for job in itertools.islice(jobs(own), MAX_CHECKED_JOBS)]
-
-
-MULTIRUN = ("-m", "--multirun")
-
-
-def is_multirun(arguments: Sequence[str]) -> bool:
-    """Whether a command line asks for a sweep."""
-    return any(argument in MULTIRUN for argument in arguments)
-
-
-def parse_overrides(arguments: Sequence[str]) -> list[Override]:
-    """The overrides of a command line; ConfigError for one that is not key=value."""
-    parser = OverridesParser.create()
-    result = []
-    for argument in arguments:
-        if argument.startswith("-"):
-            continue
-        try:
-            result.append(parser.parse_override(argument))
-        except HydraException as error:
-            reason = str(error).partition("See https")[0].strip()
-            raise ConfigError(f"{argument}: cannot be read as key=value: {reason}") from None
-    return result
-
-
-def jobs(overrides: Sequence[Override]) -> Iterator[list[str]]:
-    """The overrides of each job of a sweep; one job without a sweep. Of an interval its two ends are taken."""
-    ends = (
-        ("start", "end") if any(isinstance(override.value(), IntervalSweep) for override in overrides) else ("start",)
-    )
-    for end in ends:
-        options = []
+    with line.composing() as loader:
+        overrides = line.parse(loader)
+        known = {group: sorted({*choices(group), *loader.repository.get_group_options(group)} - _former_names(group)) for group in groups()}
         for override in overrides:
-            key, value = override.get_key_element(), override.value()
-            if isinstance(value, IntervalSweep):
-                options.append([f"{key}={getattr(value, end)}"])
-            elif override.is_discrete_sweep():
-                options.append([f"{key}={value}" for value in override.sweep_string_iterator()])
-            else:
-                options.append([override.input_line or ""])
-        yield from (list(job) for job in itertools.product(*options))
+            _check_choice(override, known)
+        check_sweep_overrides(overrides, multirun=line.multirun)
+        own = [override for override in overrides if override.key_or_group != command_line.SEARCHPATH]
+        name = line.options.config_name or program
+        asked = itertools.islice(command_line.jobs(own), MAX_CHECKED_JOBS)
+        return [_compose(program, name, job) for job in asked]
 
 
-def _check_choice(override: Override, known: Sequence[str]) -> None:
+def _check_choice(override: Override, known: Mapping[str, Sequence[str]]) -> None:
     group = override.key_or_group
     if group in known and override.is_delete():
         remedy = f"{group}=none leaves it empty" if group in STACKED else f"choose one by {group}=..."
         raise ConfigError(f"~{group}: the group itself cannot be removed; {remedy}")
     if group not in known:
         return
-    allowed = choices(group)
+    allowed = known[group]
     if override.value() is None:
         raise ConfigError(f"{group}=null: leave it out, or choose from: {', '.join(allowed)}")
     if override.is_sweep_override():
@@ -173,6 +134,8 @@ def _check_choice(override: Override, known: Sequence[str]) -> None:
     else:
         value = override.value()
         values = [str(item) for item in value] if isinstance(value, list) else [str(value)]
+        if isinstance(value, list) and group in registry.GROUPS.keys() - set(STACKED):
+            raise ConfigError(f"{override.input_line}: a config has one {group}; choose from: {', '.join(allowed)}")
     for value in values:
         if not value.startswith("[") and value not in allowed and value not in _former_names(group):
             raise ConfigError(
@@ -185,27 +148,53 @@ def _former_names(group: str) -> set[str]:
     return {name for entry in known for name in entry.formerly}
 
 
-def _compose(program: str, overrides: Sequence[str]) -> dict[str, Any]:
-    with initialize_config_dir(version_base="1.3", config_dir=os.fspath(conf_dir())):
-        try:
-            config = compose(program, list(overrides))
-        except HydraException as error:
-            _check_keys(program, overrides)
-            raise ConfigError(str(error)) from None
-    return checked(program, OmegaConf.to_container(config, resolve=True))
+def _compose(program: str, name: str, overrides: Sequence[str]) -> dict[str, Any]:
+    try:
+        config = compose(name, list(overrides))
+    except COMPOSITION_ERRORS as error:
+        _check_keys(name, overrides)
+        raise ConfigError(reason(error)) from None
+    return resolved(program, config, overrides)
 
 
-def _check_keys(program: str, overrides: Sequence[str]) -> None:
+COMPOSITION_ERRORS = (HydraException, OmegaConfBaseException, ValueError, AssertionError, RecursionError)
+"""What Hydra and OmegaConf raise for a config that they cannot compose. Nothing of this package is called there."""
+
+
+def reason(error: BaseException) -> str:
+    """What an error of Hydra or OmegaConf says, in one line."""
+    said = str(error) or str(error.__cause__ or "") or type(error).__name__
+    return " ".join(said.partition("See https")[0].split())
+
+
+def resolved(program: str, config: DictConfig, overrides: Sequence[str]) -> dict[str, Any]:
+    """A composed config, resolved and checked; ``overrides`` are those that it was composed of."""
+    try:
+        content: Any = OmegaConf.to_container(config, resolve=True)
+    except (OmegaConfBaseException, RecursionError) as error:
+        raise ConfigError(reason(error)) from None
+    allowed = {*registry.GROUPS, *registry.entry("settings", program).parameters} - {"settings"}
+    for key in content:
+        if key not in allowed:
+            raise ConfigError(
+                f"{key}: no such key{registry.nearest(str(key), allowed)}; keys at the top: {', '.join(sorted(allowed))}. "
+                "A file of an experiment begins with the line `# @package _global_`"
+            )
+    return checked(program, content, command_line.typed(overrides))
+
+
+def _check_keys(name: str, overrides: Sequence[str]) -> None:
     """ConfigError for a key that the chosen components don't have; Hydra's message doesn't name the nearest one."""
     known = groups()
     parsed = OverridesParser.create().parse_overrides(list(overrides))
     try:
-        base = compose(program, [item.input_line or "" for item in parsed if item.key_or_group in known])
-    except HydraException:
+        base = OmegaConf.to_container(compose(name, [item.input_line or "" for item in parsed if item.key_or_group in known]))
+    except COMPOSITION_ERRORS:
         return
     for item in parsed:
-        if item.key_or_group not in known and not (item.is_add() or item.is_force_add() or item.is_delete()):
-            _check_key(OmegaConf.to_container(base), item.key_or_group, known)
+        own = item.key_or_group not in known and not item.is_hydra_override()
+        if own and not (item.is_add() or item.is_force_add() or item.is_delete()):
+            _check_key(base, item.key_or_group, known)
 
 
 def _check_key(base: Any, key: str, known: Sequence[str]) -> None:
@@ -232,16 +221,17 @@ def _hidden_keys(place: Mapping[str, Any], walked: Sequence[str]) -> set[str]:
     return {"name", *registry.entry(walked[0], place["name"]).renamed}
 
 
-def checked(program: str, config: Any) -> dict[str, Any]:
+def checked(program: str, config: Any, typed: Mapping[str, str] = {}) -> dict[str, Any]:
     """The config with every value checked against its signature and converted to its type, by present names.
 
-    Raises ConfigError that names the key.
+    ``typed`` holds values as they were typed, by key: 007 is a text where the signature wants one. Raises ConfigError
+    that names the key.
     """
     result = dict(config)
     settings = registry.entry("settings", program)
     top = {key: value for key, value in config.items() if key in settings.parameters}
     try:
-        result.update(registry.validate("settings", program, _given(top, settings)))
+        result.update(registry.validate("settings", program, _given(top, settings, typed)))
     except ConfigError as error:
         message = str(error).replace("settings.", "").replace(f" (of settings={program})", "")
         raise ConfigError(message.replace(f"settings={program} needs", "it must be")) from None
@@ -263,7 +253,7 @@ def checked(program: str, config: Any) -> dict[str, Any]:
         if not isinstance(section.get("name"), str):
             raise ConfigError(f"{path} has no component; choose one of: {', '.join(choices(group))}")
         entry = registry.entry(group, section["name"])
-        given = _given({key: value for key, value in section.items() if key != "name"}, entry)
+        given = _given({key: value for key, value in section.items() if key != "name"}, entry, typed, path)
         values = {"name": entry.name, **registry.validate(group, entry.name, given, path)}
         if group in STACKED:
             key = path.removeprefix(f"{group}.")
@@ -273,10 +263,28 @@ def checked(program: str, config: Any) -> dict[str, Any]:
     return result
 
 
-def _given(values: Mapping[str, Any], entry: registry.Entry) -> dict[str, Any]:
+def _given(
+    values: Mapping[str, Any], entry: registry.Entry, typed: Mapping[str, str], path: str | None = None
+) -> dict[str, Any]:
     """The values that are set; of a parameter that is given by a former name, not the default beside it."""
     given = {key: value for key, value in values.items() if value != MISSING}
     for old, new in entry.renamed.items():
         if old in given and given.get(new) == _plain(entry.parameters[new].default):
             given.pop(new, None)
+    for key, value in given.items():
+        text = typed.get(f"{path}.{key}" if path else key)
+        parameter = entry.parameters.get(entry.renamed.get(key, key))
+        if text is not None and parameter is not None:
+            given[key] = _as_typed(parameter.annotation, value, text)
     return given
+
+
+def _as_typed(annotation: Any, value: Any, text: str) -> Any:
+    """``value``, or the text that was typed for it where only that fits the annotation."""
+    inner = re.fullmatch(r"\[([^][{}'\"\\]*)\]", text)
+    for item in (value, text, [part.strip() for part in inner[1].split(",")] if inner else text):
+        try:
+            return registry.convert(annotation, item)
+        except ValueError:
+            continue
+    return value

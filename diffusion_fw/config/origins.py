@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from hydra import initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
 from hydra.types import RunMode
 from omegaconf import OmegaConf
 
-from diffusion_fw.config.compose import conf_dir, jobs, parse_overrides
+from diffusion_fw.config import command_line
 
 COMMAND_LINE = "command line"
 OTHER = ("defaults", "hydra")
@@ -32,10 +29,10 @@ def origins(program: str, arguments: Sequence[str]) -> dict[str, str]:
 
     A group's own key has the origin of its choice. Of a sweep, the first job counts.
     """
-    overrides = next(jobs(parse_overrides(arguments)))
-    with initialize_config_dir(version_base="1.3", config_dir=os.fspath(conf_dir())):
-        loader = GlobalHydra.instance().config_loader()
-        composed = loader.compute_defaults_list(program, overrides, RunMode.RUN)
+    line = command_line.read(arguments)
+    with line.composing() as loader:
+        overrides = next(command_line.jobs(line.parse(loader)))
+        composed = loader.compute_defaults_list(line.options.config_name or program, overrides, RunMode.RUN)
         choosers = {
             group: COMMAND_LINE if item.external_override else f"conf/{item.containing_config_path}.yaml"
             for group, item in composed.overrides.override_metadata.items()
@@ -57,7 +54,8 @@ def origins(program: str, arguments: Sequence[str]) -> dict[str, str]:
             whole: dict[str, Any] = OmegaConf.to_container(loaded.config)  # type: ignore[assignment]
             content = {key: value for key, value in whole.items() if key not in OTHER}
             for key, _ in flatten(content):
-                origin = loaded.provider if stored else f"conf/{path}.yaml"
+                folder = "conf" if source.provider == "main" else source.path
+                origin = loaded.provider if stored else f"{folder}/{path}.yaml"
                 result[f"{package}.{key}".lstrip(".")] = chooser if stored and key == "name" else origin
     for override in composed.config_overrides:
         result.update((key, COMMAND_LINE) for key, _ in flatten({override.key_or_group: override.value()}))

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from hydra.core.override_parser.types import IntervalSweep, Override
 
+from diffusion_fw.config import command_line
 from diffusion_fw.registry import ConfigError
 
 REQUIRED = {
@@ -27,6 +28,11 @@ def check_sweep_overrides(overrides: Sequence[Override], *, multirun: bool) -> N
     searched = any(item.key_or_group in ("sweep", "hydra/sweeper") and item.value() != "basic" for item in overrides)
     swept = [override for override in overrides if override.is_sweep_override()]
     for override in swept:
+        if not multirun:
+            remedy = command_line.remedy(override.input_line or "") if "." in override.key_or_group else ""
+            raise ConfigError(f"{override.input_line} lists several values, which is a sweep: add -m{remedy}")
+        if override.is_discrete_sweep() and not list(override.sweep_string_iterator()):
+            raise ConfigError(f"{override.input_line} has no values")
         if isinstance(interval := override.value(), IntervalSweep):
             _check_interval(override, interval, searched)
     if multirun and not swept and any((o.key_or_group, o.value()) == ("sweep", "optuna") for o in overrides):

@@ -319,8 +319,9 @@ def validate(group: str, name: str, values: Mapping[str, Any], path: str | None 
             result[key] = convert(arguments[key].annotation, value)
         except ValueError:
             where, part, wanted = misfit(arguments[key].annotation, value)
+            bits = ", in 64 bits" if type(part) is int and part.bit_length() > 63 else ""
             raise ConfigError(
-                f"{path}.{key}{where}={_shown(part)}: must be {describe(wanted)} (of {group}={name})"
+                f"{path}.{key}{where}={_shown(part)}: must be {describe(wanted)}{bits} (of {group}={name})"
             ) from None
     for key, parameter in component.parameters.items():
         if parameter.required and key not in result:

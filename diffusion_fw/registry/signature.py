@@ -63,6 +63,9 @@ NonNegative = Annotated[float, Range(0)]
 Fraction = Annotated[float, Range(0, 1)]
 OpenFraction = Annotated[float, Range(0, 1, high_open=True)]
 
+SMALLEST_INT, LARGEST_INT = -(2**63), 2**64 - 1
+"""What torch takes for a number of 64 bits, with a sign or as a seed."""
+
 _SCALARS: tuple[type, ...] = (bool, int, float, str)
 
 
@@ -118,6 +121,8 @@ def describe(annotation: Any) -> str:
 
 
 def _convert_scalar(base: type, value: Any) -> Any:
+    if type(value) is int and not SMALLEST_INT <= value <= LARGEST_INT:
+        raise ValueError
     if base is float and type(value) in (int, float):
         return float(value)
     if type(value) is base:

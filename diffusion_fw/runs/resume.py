@@ -9,7 +9,8 @@ from typing import Any
 
 from diffusion_fw.checkpoints.read import checkpoint_of, read
 from diffusion_fw.composition.experiment import plain
-from diffusion_fw.config.compose import STACKED, check_command_line, checked, is_multirun, parse_overrides
+from diffusion_fw.config import command_line
+from diffusion_fw.config.compose import STACKED, check_command_line, checked
 from diffusion_fw.registry import ConfigError
 from diffusion_fw.training.module import RECORD_KEY
 
@@ -61,10 +62,11 @@ def resumed(config: Mapping[str, Any], arguments: Sequence[str]) -> dict[str, An
     ``config`` is what the command line alone composes. Raises ConfigError for a sweep, another folder, a change of the
     model, the data or the steps, and for fewer steps than the run has taken.
     """
-    if is_multirun(arguments):
+    line = command_line.read(arguments)
+    if line.multirun:
         raise ConfigError("resume continues one run; a sweep cannot")
     folder = folder_of(config["resume"])
-    for override in parse_overrides(arguments):
+    for override in line.parse():
         # A process that Lightning starts is given the folder of the first one.
         if override.key_or_group == "hydra.run.dir" and Path(str(override.value())).absolute() != folder.absolute():
             raise ConfigError("hydra.run.dir: a run is resumed in its own folder; to start a new one, use init_from")
@@ -79,7 +81,7 @@ def resumed(config: Mapping[str, Any], arguments: Sequence[str]) -> dict[str, An
         raise ConfigError(f"resume={config['resume']} does not say which step it reached; it is damaged")
     own: dict[str, Any] = dict(content[RECORD_KEY]["config"])
     own = checked("train", {**own, **{key: config[key] for key in config if key not in own}})
-    keys = [argument.partition("=")[0].lstrip("+~") for argument in arguments if "=" in argument]
+    keys = [word.partition("=")[0].lstrip("+~") for word in line.words if "=" in word]
     default = check_command_line("train", [])[0]
     for key in keys:
         top = key.partition(".")[0]

@@ -6,6 +6,7 @@ import copy
 import dataclasses
 import itertools
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -348,3 +349,74 @@ def test_no_choice_of_a_group_of_several_is_an_empty_one(group):
     for choice in (f"{group}=[]", f"{group}=none"):
         (config,) = check_command_line("train", [choice])
         assert config[group] == {}
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Text, and errors of other libraries
+# --------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("text", ["2024", "007", "1e3", "1_000", "null", "true", "-5", "[a]", "{a: 1}", "nan", "0x1f"])
+def test_a_value_where_text_is_wanted_is_the_text_as_typed(text):
+    (config,) = train("data=image_folder", f"data.path={text}", "logger=[wandb]", f"logger.wandb.project={text}")
+    assert config["data"]["path"] == config["logger"]["wandb"]["project"] == text
+    assert check_command_line("sample", [f"checkpoint={text}"])[0]["checkpoint"] == text
+
+
+def test_text_that_may_be_null_or_stands_in_a_list_is_text_too():
+    words = ["logger.wandb.run_name=12", "logger.wandb.entity=null", "logger.wandb.tags=[7, 08,1e3,x]"]
+    (config,) = train("logger=[wandb]", *words)
+    wandb = config["logger"]["wandb"]
+    assert (wandb["run_name"], wandb["entity"], wandb["tags"]) == ("12", None, ["7", "08", "1e3", "x"])
+    assert train("-m", "seed=0,1", "init_from=2024")[1]["init_from"] == "2024"
+
+
+def test_what_is_no_text_is_not_read_as_text():
+    with pytest.raises(ConfigError, match=r"sampler\.steps='many': must be int at least 1"):
+        train("sampler.steps=many", "data=image_folder", "data.path=7")
+
+
+@pytest.mark.parametrize("value", ["a=b", "a,b", "~/x", "/a/{b}", "it's=1", 'a"b=c', "a(1)", "${b"])
+def test_a_path_that_needs_quotes_is_shown_with_them(value):
+    with pytest.raises(ConfigError) as error:
+        train("data=image_folder", f"data.path={value}")
+    (word,) = shlex.split(str(error.value).rpartition("quote it: ")[2])
+    assert "\n" not in str(error.value)
+    if "$" not in value:
+        assert train("data=image_folder", word)[0]["data"]["path"] == value
+
+
+FOREIGN = [
+    (["optimizer.lr=${oc.env:NOPE_}"], "Environment variable 'NOPE_' not found.*optimizer.lr"),
+    (["optimizer.lr=${nope:1}"], "Unsupported interpolation type nope"),
+    (["optimizer.lr=${optimizer.lr}"], "Recursive interpolation"),
+    (["optimizer.lr=${optimizer.eps}", "optimizer.eps=${optimizer.lr}"], "Recursive interpolation"),
+    (["optimizer.lr=${nowhere}"], "Interpolation key 'nowhere' not found"),
+    (["-m", "schedule=glob(zzz*)"], r"schedule=glob\(zzz\*\) has no values"),
+    (["-m", "sampler.steps=range(5,5)"], "has no values"),
+    (["schedule=linear,cosine"], "is a sweep: add -m"),
+    (["seed=18446744073709551616"], "must be int at least 0, in 64 bits"),
+    (["sampler.steps=1" + "0" * 400], r"sampler\.steps=10+\.\.\.0+: must be int at least 1, in 64 bits"),
+    (["optimizer.lr=1" + "0" * 400], "must be float above 0, in 64 bits"),
+    (["data=[]"], "a config has one data"),
+    (["+nothing=1"], "nothing: no such key"),
+    (["hydra.nothing=1"], r"Could not override 'hydra\.nothing'"),
+    (["hydra.searchpath=[nothing://x]"], "No config source registered for schema nothing"),
+    (["--config-dir", "/nowhere"], "/nowhere: there is no such folder of configs"),
+    (["--nothing"], "--nothing: no such option"),
+    (["--experimental-rerun", "config.pickle"], "unpickles a file, which can run code"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "message"), FOREIGN, ids=[" ".join(item)[:40] for item, _ in FOREIGN])
+def test_errors_of_the_libraries_below_are_one_line(arguments, message):
+    with pytest.raises(ConfigError, match=message) as error:
+        train(*arguments)
+    assert "\n" not in str(error.value)
+
+
+def test_a_glob_is_a_sweep_over_the_choices_that_it_matches():
+    assert [config["schedule"]["name"] for config in train("-m", "schedule=glob(cosine*)")] == [
+        "cosine",
+        "cosine_continuous",
+    ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from diffusion_fw.composition.experiment import plain
-from diffusion_fw.config.compose import check_command_line, checked
+from diffusion_fw.config import command_line, compose, sources
+from diffusion_fw.config.compose import check_command_line, checked, conf_dir, store_components
 from diffusion_fw.registry import ConfigError
 
 ROOT = Path(__file__).parents[2]
@@ -54,3 +56,104 @@ def test_no_config_beside_the_user_is_read(tmp_path):
     result = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     assert not trap.exists()
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Experiment files
+# --------------------------------------------------------------------------------------------------------------------
+
+GLOBAL = "# @package _global_\n"
+SETTINGS, LOOKS_UP = "changes the settings of Hydra", "looks up more than a value of the config"
+CALLBACK = "callbacks: {x: {_target_: os.mkdir, path: IT_RAN, mode: 511}}"
+FILES = {
+    "a callback of Hydra": (f"{GLOBAL}hydra: {{{CALLBACK}}}", SETTINGS),
+    "a header": (f"# @package hydra\n{CALLBACK}", SETTINGS),
+    "a nested header": ("# @package _global_.hydra.callbacks\nx: {path: IT_RAN}", SETTINGS),
+    "a launcher": (f"{GLOBAL}defaults: [override /hydra/launcher: joblib]", SETTINGS),
+    "a relative group": (f"{GLOBAL}defaults: [/hydra/callbacks: x]", SETTINGS),
+    "a package of a default": (f"{GLOBAL}defaults: ['/optimizer@hydra.callbacks.x': adamw]", SETTINGS),
+    "a searchpath": (f"{GLOBAL}hydra: {{searchpath: [file:///nowhere]}}", SETTINGS),
+    "a target": (f"{GLOBAL}network: {{_target_: os.mkdir, path: IT_RAN}}", "names code to run"),
+    "a target in a list": (f"{GLOBAL}network: {{channel_mult: [{{_target_: os.mkdir}}]}}", "names code to run"),
+    "the environment": (f"{GLOBAL}data: {{path: '${{oc.env:SECRET}}'}}", LOOKS_UP),
+    "the environment inside text": (f"{GLOBAL}data: {{path: 'a${{oc.env:SECRET,x}}b'}}", LOOKS_UP),
+    "the environment in a default": (f"{GLOBAL}defaults: [override /data: '${{oc.env:SECRET}}']", LOOKS_UP),
+    "a nested name": (f"{GLOBAL}resume: oc.env\ninit_from: '${{${{resume}}:SECRET}}'", LOOKS_UP),
+    "oc.decode": (f"{GLOBAL}data: {{path: '${{oc.decode:${{x}}}}'}}", LOOKS_UP),
+    "oc.create": (f"{GLOBAL}data: {{path: '${{oc.create:{{a: 1}}}}'}}", LOOKS_UP),
+    "oc.select": (f"{GLOBAL}data: {{path: '${{oc.select:hydra.runtime.cwd}}'}}", LOOKS_UP),
+    "a resolver of Hydra": (f"{GLOBAL}data: {{path: '${{hydra:runtime.cwd}}'}}", LOOKS_UP),
+    "the node of Hydra": (f"{GLOBAL}data: {{path: '${{hydra.runtime.cwd}}'}}", LOOKS_UP),
+    "the node of Hydra, from below": (f"{GLOBAL}data: {{path: '${{..hydra.runtime.cwd}}'}}", LOOKS_UP),
+    "escaped": (f"{GLOBAL}data: {{path: '\\${{oc.env:SECRET}}'}}", LOOKS_UP),
+    "a key": (f"{GLOBAL}'${{oc.env:SECRET}}': 1", LOOKS_UP),
+    "no values": (f"{GLOBAL}a: [", "cannot be read"),
+    "a list for defaults": (f"{GLOBAL}defaults: 5", "Invalid defaults list"),
+    "text": ("text", "no such key"),
+    "an unknown key": (f"{GLOBAL}nothing: 1", "nothing: no such key"),
+    "no header": ("schedule: {num_steps: 7}", "begins with the line `# @package _global_`"),
+}
+PLACES = ("--config-dir", "searchpath", "preset")
+
+
+@pytest.fixture
+def stranger(tmp_path, monkeypatch):
+    """stranger(place, content) -> the arguments that choose an experiment file which holds the content."""
+    monkeypatch.setenv("SECRET", "a-secret-value")
+    monkeypatch.chdir(tmp_path)
+    store_components()
+
+    def make(place, content):
+        folder = tmp_path / "given" if place != "preset" else tmp_path / "conf"
+        if place == "preset":
+            shutil.copytree(conf_dir(), folder)
+            monkeypatch.setattr(sources, "conf_dir", lambda: folder)
+            monkeypatch.setattr(command_line, "conf_dir", lambda: folder)
+            monkeypatch.setattr(compose, "conf_dir", lambda: folder)
+        (folder / "experiment").mkdir(parents=True, exist_ok=True)
+        (folder / "experiment" / "stranger.yaml").write_text(content)
+        named = {"--config-dir": [f"--config-dir={folder}"], "searchpath": [f"hydra.searchpath=['file://{folder}']"]}
+        return [*named.get(place, []), "experiment=stranger"]
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("what", "place"), [*((what, PLACES[0]) for what in FILES), *(("the environment", place) for place in PLACES[1:])]
+)
+def test_an_experiment_file_holds_values_for_the_groups_alone(stranger, tmp_path, what, place):
+    content, message = FILES[what]
+    with pytest.raises(ConfigError, match=message) as error:
+        check_command_line("train", stranger(place, content))
+    assert "a-secret-value" not in str(error.value)
+    assert not list(tmp_path.rglob("IT_RAN"))
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_an_experiment_file_of_values_is_read_wherever_it_is(stranger, place):
+    content = "defaults: [override /schedule: linear]\nschedule: {num_steps: 77}\nsampler: {steps: '${schedule.num_steps}'}"
+    (config,) = check_command_line("train", stranger(place, GLOBAL + content))
+    assert (config["schedule"]["name"], config["sampler"]["steps"]) == ("linear", 77)
+
+
+@pytest.mark.parametrize("path", ["hydra/callbacks/x", "experiment/hydra", "launcher/mine"])
+def test_only_the_presets_of_conf_may_change_hydra(tmp_path, path):
+    file = tmp_path / f"{path}.yaml"
+    file.parent.mkdir(parents=True)
+    content = "# @package _global_\nhydra: {launcher: {n_jobs: 9}}" if path.startswith("launcher") else "x: {}"
+    file.write_text(content if path != "experiment/hydra" else "# @package _name_\nx: 1")
+    group, _, name = path.rpartition("/")
+    with pytest.raises(ConfigError, match=SETTINGS):
+        check_command_line("train", [f"--config-dir={tmp_path}", f"+{group}={name}"])
+
+
+def test_a_refused_experiment_runs_nothing_and_leaves_nothing(tmp_path):
+    (tmp_path / "given" / "experiment").mkdir(parents=True)
+    (tmp_path / "given" / "experiment" / "x.yaml").write_text(FILES["a callback of Hydra"][0])
+    for more in ([], ["-m", "seed=0,1"], ["--cfg=job"]):
+        command = [sys.executable, str(ROOT / "train.py"), *more[:1], "--config-dir=given", "experiment=x", *more[1:]]
+        result = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+        assert result.returncode == 1
+        assert result.stderr.startswith("ConfigError: ")
+        assert len(result.stderr.splitlines()) == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["given"]

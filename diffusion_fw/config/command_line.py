@@ -1,0 +1,133 @@
+"""A command line: Hydra's options, its overrides as they were typed, the folders of configs it names, and its jobs."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import itertools
+import os
+import re
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hydra import initialize_config_dir
+from hydra._internal.utils import get_args_parser
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.config_search_path import SearchPathQuery
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import IntervalSweep, Override
+from hydra.errors import HydraException
+
+from diffusion_fw.config.sources import conf_dir
+from diffusion_fw.registry import ConfigError
+
+SEARCHPATH = "hydra.searchpath"
+"""The override that names further folders of configs."""
+
+
+@dataclass(frozen=True)
+class CommandLine:
+    """The arguments of a program."""
+
+    options: argparse.Namespace
+    """Hydra's own."""
+    words: list[str]
+    """The overrides."""
+
+    @property
+    def shows_only(self) -> bool:
+        """Whether Hydra prints something and runs nothing."""
+        options = self.options
+        return bool(options.hydra_help or options.cfg or options.info or options.shell_completion)
+
+    @property
+    def multirun(self) -> bool:
+        """Whether it asks for a sweep."""
+        return bool(self.options.multirun) or "hydra.mode=MULTIRUN" in self.words
+
+    def parse(self, loader: Any = None) -> list[Override]:
+        """The overrides; ``loader`` is what glob() takes choices from. ConfigError for one that is not key=value."""
+        parser = OverridesParser.create(config_loader=loader)
+        return [_parsed(parser, word) for word in self.words]
+
+    @contextlib.contextmanager
+    def composing(self) -> Iterator[Any]:
+        """Hydra's loader of configs for the block, with the folders of configs that the command line names."""
+        main = Path(self.options.config_path or conf_dir()).absolute()
+        folders = [Path(self.options.config_dir).absolute()] if self.options.config_dir else []
+        for folder in (main, *folders):
+            if not folder.is_dir():
+                raise ConfigError(f"{folder}: there is no such folder of configs")
+        further: list[Any] = [f"file://{folder}" for folder in folders]
+        for override in self.parse():
+            if override.key_or_group == SEARCHPATH:
+                further += override.value() if isinstance(override.value(), list) else [override.value()]
+        with initialize_config_dir(version_base="1.3", config_dir=os.fspath(main)):
+            loader: Any = GlobalHydra.instance().config_loader()
+            for place in further:
+                loader.config_search_path.prepend("command-line", str(place), SearchPathQuery(provider="schema"))
+            try:
+                loader.repository.initialize_sources(loader.config_search_path)
+            except ValueError as error:
+                raise ConfigError(f"{SEARCHPATH}={further}: {error}") from None
+            yield loader
+
+
+def read(arguments: Sequence[str]) -> CommandLine:
+    """The command line of these arguments; ConfigError for an unknown option."""
+    options, rest = get_args_parser().parse_known_args(list(arguments))
+    for word in rest:
+        if word.startswith("-"):
+            raise ConfigError(f"{word}: no such option; --help and --hydra-help list what there is")
+    if options.experimental_rerun:
+        raise ConfigError(
+            "--experimental-rerun unpickles a file, which can run code; to continue a run, give resume=RUN"
+        )
+    return CommandLine(options, [*options.overrides, *rest])
+
+
+def _parsed(parser: OverridesParser, word: str) -> Override:
+    try:
+        return parser.parse_overrides([word])[0]
+    except HydraException as error:
+        reason = " ".join(str(error).partition("See https")[0].split())
+        raise ConfigError(f"{word}: cannot be read as key=value: {reason}{remedy(word)}") from None
+
+
+def remedy(word: str) -> str:
+    """How to give the value of an override as text, if it has one."""
+    key, separator, value = word.partition("=")
+    known = separator and re.fullmatch(r"[+~]{0,2}[\w.@:/-]+", key)
+    return f"; if the value is text, quote it: {shlex.quote(f'{key}={quoted(value)}')}" if known else ""
+
+
+def quoted(text: str) -> str:
+    """A text as an override's value that Hydra reads as this text."""
+    return '"' + re.sub(r'(\\*)("|$)', lambda found: 2 * found[1] + found[2].replace('"', '\\"'), text) + '"'
+
+
+def typed(words: Sequence[str]) -> Mapping[str, str]:
+    """The values of overrides as they were typed, by key; not those that refer to another value."""
+    pairs = (word.lstrip("+~").partition("=") for word in words)
+    return {key: value.strip() for key, _, value in pairs if "${" not in value}
+
+
+def jobs(overrides: Sequence[Override]) -> Iterator[list[str]]:
+    """The overrides of each job of a sweep; one job without a sweep. Of an interval its two ends are taken."""
+    ends = (
+        ("start", "end") if any(isinstance(override.value(), IntervalSweep) for override in overrides) else ("start",)
+    )
+    for end in ends:
+        options = []
+        for override in overrides:
+            key, value = override.get_key_element(), override.value()
+            if isinstance(value, IntervalSweep):
+                options.append([f"{key}={getattr(value, end)}"])
+            elif override.is_discrete_sweep():
+                options.append([f"{key}={value}" for value in override.sweep_string_iterator()])
+            else:
+                options.append([override.input_line or ""])
+        yield from (list(job) for job in itertools.product(*options))
