@@ -23,7 +23,10 @@ Batch = tuple[Tensor, Tensor | None]
 
 
 class Examples(Protocol):
-    """One split. It returns a whole batch of indices at once, so that data in memory cost one indexing per batch."""
+    """One split. It returns a whole batch of indices at once, so that data in memory cost one indexing per batch.
+
+    One that knows its labels without reading the examples also has them as ``labels``, int64 (N,) or None.
+    """
 
     def __len__(self) -> int: ...
 
@@ -65,6 +68,12 @@ class WithFlips:
 
     examples: Examples
 
+    @functools.cached_property
+    def labels(self) -> Tensor | None:
+        """The labels of all examples."""
+        labels = all_labels(self.examples)
+        return None if labels is None else labels.repeat(2)
+
     def __len__(self) -> int:
         return 2 * len(self.examples)
 
@@ -103,6 +112,23 @@ class Data(ABC):
     @property
     def num_classes(self) -> int:
         return len(self.class_names)
+
+    @functools.cached_property
+    def class_counts(self) -> tuple[int, ...]:
+        """The number of training examples of each class, in the order of the labels; empty without classes.
+
+        Raises ConfigError where training examples have no labels, or labels that are none of the classes.
+        """
+        if not self.num_classes:
+            return ()
+        labels = all_labels(self.train)
+        if labels is None or labels.min() < 0 or labels.max() >= self.num_classes:
+            found = "no labels" if labels is None else f"labels from {labels.min()} to {labels.max()}"
+            raise ConfigError(
+                f"data: {type(self).__name__} has {self.num_classes} classes, but its training examples have {found}; "
+                "they must be the positions of its class_names"
+            )
+        return tuple(labels.bincount(minlength=self.num_classes).tolist())
 
     @property
     def oracle(self) -> GaussianMixture | None:
@@ -147,6 +173,19 @@ class Data(ABC):
                 f"{type(self).__name__}; set its value_range to the bounds of the data, or to None if they have none"
             )
         return bounds
+
+
+def all_labels(examples: Examples) -> Tensor | None:
+    """The labels of all examples, read from its ``labels`` if it has them, otherwise with the examples."""
+    if hasattr(examples, "labels"):
+        return None if examples.labels is None else torch.as_tensor(examples.labels)
+    parts = []
+    for first in range(0, len(examples), READ_AT_ONCE):
+        part = examples.__getitems__(range(first, min(first + READ_AT_ONCE, len(examples))))[1]
+        if part is None:
+            return None
+        parts.append(part)
+    return torch.cat(parts)
 
 
 def evenly_spaced(count: int, most: int) -> list[int]:
