@@ -98,7 +98,7 @@ class Imbalanced(dfw.Data):
         (lambda: dfw.build("data", "emoji", size=8), 500, 1.25),
         (lambda: Imbalanced(1900, 100), 500, 1.25),
         (lambda: Imbalanced(50, 1900, 50), 300, 1.25),
-        # A quarter of the classes, chosen at random, and their mean varies; the first quarter is at 200 floors.
+        # A quarter of the classes, chosen at random, and their mean varies; the first quarter is far off.
         (lambda: Imbalanced(*[5] * 400), 100, 5),
     ],
     ids=["emoji", "95:5", "three classes", "more classes than samples"],
