@@ -77,10 +77,10 @@ def sampling(*arguments: str) -> tuple[int, int]:
     facts, sampler = Facts.of(build_data(config), config), build_sampler(config)
     network = build_denoiser(config, facts).eval()
     conditional = is_conditional(network)
-    classes = facts.num_classes if conditional else 0
+    counts = facts.class_counts if conditional else ()
     denoiser = build_wrappers(config, facts, conditional)(network)
-    stated = measure_chunk(sampler, denoiser, facts.shape, classes, torch.device("cpu")).of(CHUNK)
-    chunks = draw(sampler, denoiser, facts.shape, range(CHUNK), seed=0, num_classes=classes, batch_size=CHUNK)
+    stated = measure_chunk(sampler, denoiser, facts.shape, len(counts), torch.device("cpu")).of(CHUNK)
+    chunks = draw(sampler, denoiser, facts.shape, range(CHUNK), seed=0, class_counts=counts, batch_size=CHUNK)
     return stated, peak(lambda: next(chunks))
 
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from diffusion_fw.checkpoints.load import load
     from diffusion_fw.data.dataset import Batch, Data, Examples, InMemory, to_model, to_pixels
     from diffusion_fw.denoiser import Denoiser, NetworkDenoiser, Noise, prior
-    from diffusion_fw.guidance.guidance import Guidance, with_x0
+    from diffusion_fw.guidance.guidance import Guidance
     from diffusion_fw.guidance.operators import LinearOperator
     from diffusion_fw.metrics.features.extractor import FeatureExtractor
     from diffusion_fw.metrics.metric import Measurement, Metric, Subject, TrackedMetric
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from diffusion_fw.objectives.time_sampler import InverseTimeSampler, TimeSampler
     from diffusion_fw.objectives.weighting import Weighting, output_weight
     from diffusion_fw.process.level import NoiseLevel, noised
-    from diffusion_fw.process.parameterization import Parameterization, Prediction
+    from diffusion_fw.process.parameterization import Parameterization, Prediction, with_x0
     from diffusion_fw.process.schedule import BetaSchedule, DiscreteSchedule, LogSNRSchedule, Schedule
     from diffusion_fw.process.transition import Transition, posterior
     from diffusion_fw.process.variance import LogVariances, Variance
@@ -62,10 +62,7 @@ _PUBLIC = {
         "Noise",
         "prior",
     ),
-    "diffusion_fw.guidance.guidance": (
-        "Guidance",
-        "with_x0",
-    ),
+    "diffusion_fw.guidance.guidance": ("Guidance",),
     "diffusion_fw.guidance.operators": ("LinearOperator",),
     "diffusion_fw.metrics.features.extractor": ("FeatureExtractor",),
     "diffusion_fw.metrics.metric": (
@@ -91,6 +88,7 @@ _PUBLIC = {
     "diffusion_fw.process.parameterization": (
         "Parameterization",
         "Prediction",
+        "with_x0",
     ),
     "diffusion_fw.process.schedule": (
         "BetaSchedule",

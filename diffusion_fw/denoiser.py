@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from diffusion_fw.networks.network import Network
-from diffusion_fw.process.level import NoiseLevel, combine, expand, scale
-from diffusion_fw.process.parameterization import Parameterization, Prediction
+from diffusion_fw.process.level import SMALLEST_SIGNAL, NoiseLevel, combine, expand, per_example, scale
+from diffusion_fw.process.parameterization import Parameterization, Prediction, with_x0
 from diffusion_fw.process.schedule import Schedule
 
 Noise = Callable[[Tensor], Tensor]
@@ -35,14 +35,25 @@ class NetworkDenoiser(nn.Module):
     """network(c_in x_t, label, cond) -> F, solved for x_0 and eps by the parameterization on the schedule.
 
     A network with twice the channels of x also predicts the variance: the second half is ``variance_logit``.
+
+    Where F hardly determines x_0, x_0 is clamped to ``bounds``, the smallest and largest value of the data, and eps
+    with it. This is so for epsilon at alpha < 0.001 sigma, such as the last row of schedule=cosine: there x_0 is a
+    thousand times the error of the network, and would be all that a sample consists of.
     """
 
-    def __init__(self, network: Network | nn.Module, schedule: Schedule, parameterization: Parameterization) -> None:
+    def __init__(
+        self,
+        network: Network | nn.Module,
+        schedule: Schedule,
+        parameterization: Parameterization,
+        bounds: tuple[float, float] | None = None,
+    ) -> None:
         super().__init__()
         # An nn.Module that is a Network: Python has no type for both.
         self.network = cast(nn.Module, network)
         self.schedule = schedule
         self.parameterization = parameterization
+        self.bounds = bounds
         self._cached: dict[float, tuple[float, ...]] = {}
 
     def output(self, x: Tensor, level: NoiseLevel, cond: Any = None) -> tuple[Tensor, Tensor | None]:
@@ -55,15 +66,21 @@ class NetworkDenoiser(nn.Module):
         return mean, variance
 
     def forward(self, x: Tensor, level: NoiseLevel, cond: Any = None) -> Prediction:
-        return self.prediction(x, level, *self.output(x, level, cond))
+        prediction = self.prediction(x, level, *self.output(x, level, cond))
+        amplified = self.parameterization.amplification(level) if level.t.ndim else self._numbers(level)[-1]
+        unknown = torch.as_tensor(amplified > 1 / SMALLEST_SIGNAL)
+        if self.bounds is None or not bool(unknown.any()):
+            return prediction
+        clamped = prediction.x0.clamp(*self.bounds)
+        return with_x0(prediction, level, torch.where(per_example(unknown.to(x.device), x), clamped, prediction.x0))
 
     def prediction(
         self, x: Tensor, level: NoiseLevel, output: Tensor, variance_logit: Tensor | None = None
     ) -> Prediction:
-        """x_0 and eps from x_t and an ``output`` of the network."""
+        """x_0 and eps from x_t and an ``output`` of the network, unclamped, as objectives need them."""
         if level.t.ndim:
             return Prediction(*self.parameterization.solve(level, x, output), variance_logit)
-        _, _, p, q, r, s = self._numbers(level)
+        _, _, p, q, r, s, _ = self._numbers(level)
         return Prediction(combine(p, x, q, output), combine(r, x, s, output), variance_logit)
 
     def _input(self, level: NoiseLevel, x: Tensor) -> tuple[Tensor | float, Tensor | float]:
@@ -75,12 +92,16 @@ class NetworkDenoiser(nn.Module):
         return numbers[0], numbers[1]
 
     def _numbers(self, level: NoiseLevel) -> tuple[float, ...]:
-        """c_in, the label, and p, q, r, s with x_0 = p x_t + q F and eps = r x_t + s F; computed once for each t."""
+        """c_in, the label, p, q, r, s with x_0 = p x_t + q F and eps = r x_t + s F, and the amplification of F in x_0.
+
+        They are computed once for each t.
+        """
         t = float(level.t)
         if t not in self._cached:
             if len(self._cached) >= MAX_CACHED_LEVELS:
                 self._cached.clear()
-            values = (*self.parameterization.input(level), *self.parameterization.inverse(level))
+            given = self.parameterization
+            values = (*given.input(level), *given.inverse(level), given.amplification(level))
             self._cached[t] = tuple(float(value) for value in values)
         return self._cached[t]
 

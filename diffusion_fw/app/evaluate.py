@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,9 @@ def evaluate(config: dict[str, Any], folder: Path) -> Result:
     model = open_trained(config)
     config, choice, sampler = model.config, model.choice, model.sampler
     data = build_data(model.trained_with)
+    if model.num_classes == data.num_classes:
+        # A checkpoint of version 0.1.0 does not say how often each class occurs.
+        model = dataclasses.replace(model, class_counts=model.facts.class_counts or data.class_counts)
     metric, _ = build_metric(config, data)
     if metric.of_samples:
         model.check_sampler()

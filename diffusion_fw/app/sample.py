@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
 from diffusion_fw.app.program import run
 from diffusion_fw.registry import ConfigError
 
+logger = logging.getLogger(__name__)
+
 
 def sample(config: dict[str, Any], folder: Path) -> None:
-    """Draw config["num_samples"] samples into ``folder``: a grid, a PNG for each image, and samples.npz if npz=true."""
+    """Draw config["num_samples"] samples into ``folder``: a grid, a PNG for each image, and samples.npz if npz=true.
+
+    samples.npz holds ``samples``, and for a model that takes labels ``labels``.
+    """
     import numpy as np
     import torch
     from PIL import Image
@@ -19,11 +25,17 @@ def sample(config: dict[str, Any], folder: Path) -> None:
     from diffusion_fw.app.trained_model import open_trained
     from diffusion_fw.files import UNFINISHED, atomic_write
     from diffusion_fw.pictures.view import view_for
+    from diffusion_fw.sampling.draw import labels_of
 
     if (folder / "images").exists():
         raise ConfigError(f"{folder} holds the images of another run; give another hydra.run.dir")
     model = open_trained(config)
     model.check_sampler()
+    if model.num_classes and not model.facts.class_counts:
+        logger.warning(
+            "checkpoint=%s does not say how often each class occurs in its data; all are drawn alike",
+            config["checkpoint"],
+        )
     # Two copies: the chunks, and all samples together.
     print(f"memory, estimated: {model.memory(config['num_samples'], copies=2)}")
     values = []
@@ -32,9 +44,13 @@ def sample(config: dict[str, Any], folder: Path) -> None:
             values.append(examples.cpu())
             bar.update(len(chunk))
     result = torch.cat(values)
+    labels = labels_of(range(len(result)), model.class_counts, config["seed"], "cpu")
     if config["npz"] or not model.facts.pixels:
         with atomic_write(folder / "samples.npz") as file:
-            np.savez(file, samples=result.numpy())
+            arrays: dict[str, Any] = {"samples": result.numpy()}
+            if labels is not None:
+                arrays["labels"] = labels.numpy()
+            np.savez(file, **arrays)
     path = view_for(model.facts.shape, model.facts.data_range).samples(folder / "grid.png", result[:256])
     if model.facts.pixels:
         unfinished = folder / f"images{UNFINISHED}"

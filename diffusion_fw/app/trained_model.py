@@ -48,9 +48,14 @@ class Trained:
     """The network with its guidance."""
     sampler: Sampler
     variance: Variance
-    num_classes: int
-    """0 for a model that takes no labels."""
+    class_counts: tuple[int, ...]
+    """How often each class is drawn, relatively; empty for a model that takes no labels."""
     device: torch.device
+
+    @property
+    def num_classes(self) -> int:
+        """0 for a model that takes no labels."""
+        return len(self.class_counts)
 
     @functools.cached_property
     def chunk(self) -> Chunk:
@@ -80,7 +85,7 @@ class Trained:
             self.facts.shape,
             range(count),
             seed=self.config["seed"],
-            num_classes=self.num_classes,
+            class_counts=self.class_counts,
             batch_size=self.batch_size,
             device=self.device,
         ):
@@ -93,8 +98,9 @@ def open_trained(config: Mapping[str, Any]) -> Trained:
     own, trained_with = with_variance(config, record["config"]), record["config"]
     facts, conditional = Facts.from_record(record["facts"]), is_conditional(network)
     check_label_dropout(own, trained_with.get("label_dropout", 0))
-    device, num_classes = choose(own["device"]), facts.num_classes if conditional else 0
-    load = second_model(facts, num_classes, device)
+    device = choose(own["device"])
+    class_counts = (facts.class_counts or (1,) * facts.num_classes) if conditional else ()
+    load = second_model(facts, len(class_counts), device)
     return Trained(
         config=own,
         trained_with=trained_with,
@@ -104,7 +110,7 @@ def open_trained(config: Mapping[str, Any]) -> Trained:
         denoiser=build_wrappers(own, facts, conditional, load)(network.to(device)),
         sampler=build_sampler(own),
         variance=build_variance(own),
-        num_classes=num_classes,
+        class_counts=class_counts,
         device=device,
     )
 

@@ -6,14 +6,14 @@ import math
 import typing
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor
 
 from diffusion_fw import registry
 from diffusion_fw.data.dataset import Data, evenly_spaced, to_model
-from diffusion_fw.registry import ConfigError, NonNegativeInt, PositiveInt
+from diffusion_fw.registry import ConfigError, NonNegativeInt, PositiveInt, Range
 
 Config = Mapping[str, Any]
 
@@ -33,6 +33,8 @@ class Facts:
     pixels: bool
     data_diameter: float | None = None
     data_std: float | None = None
+    class_counts: tuple[Annotated[int, Range(0, 1 << 53)], ...] = ()
+    """The number of training examples of each class; version 0.1.0 did not record it."""
 
     @staticmethod
     def of(data: Data, config: Config) -> Facts:
@@ -43,8 +45,9 @@ class Facts:
             if MEASURES.keys() & registry.GROUPS[group].runtime.keys()
             for fact in registry.entry(group, section["name"]).measured(section)
         }
-        measured = {fact: MEASURES[fact](data) for fact in needed}
-        return Facts(data.shape, data.num_classes, data.class_names, data.bounds, data.pixels, **measured)
+        measured: dict[str, Any] = {fact: MEASURES[fact](data) for fact in needed}
+        given = (data.shape, data.num_classes, data.class_names, data.bounds, data.pixels)
+        return Facts(*given, class_counts=data.class_counts, **measured)
 
     @staticmethod
     def from_record(record: Mapping[str, Any]) -> Facts:
@@ -58,6 +61,9 @@ class Facts:
             raise ConfigError(f"its examples have {len(facts.shape):,} axes, more than {MOST_AXES}")
         if math.prod(facts.shape) > LARGEST_EXAMPLE:
             raise ConfigError(f"its examples have more than {LARGEST_EXAMPLE:,} values")
+        count = len(facts.class_counts)
+        if count and (count != facts.num_classes or not any(facts.class_counts)):
+            raise ConfigError(f"its {count} class_counts are not those of {facts.num_classes} classes")
         return facts
 
 

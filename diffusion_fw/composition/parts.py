@@ -81,7 +81,8 @@ def build_denoiser(config: Config, facts: Facts) -> NetworkDenoiser:
     parameterization = assemble("parameterization", config["parameterization"], schedule=schedule, **known)
     network: Any = build_network(config, facts)
     # Convolutions are faster with the channels last; a network without convolutions stays as it is.
-    return NetworkDenoiser(network.to(memory_format=torch.channels_last), schedule, parameterization)
+    network = network.to(memory_format=torch.channels_last)
+    return NetworkDenoiser(network, schedule, parameterization, facts.data_range)
 
 
 def build_sampler(config: Config) -> Sampler:

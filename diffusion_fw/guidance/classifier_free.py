@@ -8,9 +8,9 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from diffusion_fw.guidance.guidance import Guidance, extrapolate, with_x0
+from diffusion_fw.guidance.guidance import Guidance, extrapolate
 from diffusion_fw.process.level import NoiseLevel, per_example
-from diffusion_fw.process.parameterization import Prediction
+from diffusion_fw.process.parameterization import Prediction, with_x0
 from diffusion_fw.registry import ConfigError, Fraction, NonNegative, Runtime, register
 
 

@@ -7,9 +7,9 @@ from typing import Any
 
 from torch import Tensor
 
-from diffusion_fw.guidance.guidance import Guidance, with_x0
+from diffusion_fw.guidance.guidance import Guidance
 from diffusion_fw.process.level import NoiseLevel
-from diffusion_fw.process.parameterization import Prediction
+from diffusion_fw.process.parameterization import Prediction, with_x0
 from diffusion_fw.registry import Runtime, register
 
 

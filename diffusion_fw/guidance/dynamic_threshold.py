@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from diffusion_fw.guidance.guidance import Guidance, with_x0
+from diffusion_fw.guidance.guidance import Guidance
 from diffusion_fw.process.level import NoiseLevel, per_example
-from diffusion_fw.process.parameterization import Prediction
+from diffusion_fw.process.parameterization import Prediction, with_x0
 from diffusion_fw.registry import Fraction, Runtime, register
 
 

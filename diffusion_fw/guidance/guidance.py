@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from diffusion_fw.denoiser import Denoiser
-from diffusion_fw.process.level import NoiseLevel, expand
+from diffusion_fw.process.level import NoiseLevel, expand, has_signal
 from diffusion_fw.process.parameterization import Prediction
 from diffusion_fw.process.schedule import Schedule
 from diffusion_fw.registry import Runtime
@@ -31,29 +31,25 @@ class Guidance(ABC):
     def schedule(self) -> Schedule:
         return self.denoiser.schedule
 
+    @property
+    def bounds(self) -> tuple[float, float] | None:
+        """The smallest and largest value of the data, if the wrapped denoiser knows them."""
+        return getattr(self.denoiser, "bounds", None)
+
     @abstractmethod
     def __call__(self, x: Tensor, level: NoiseLevel, cond: Any = None) -> Prediction:
         """x (B, ...), level = schedule(t) with t scalar or (B,), and cond for the wrapped denoiser."""
 
 
-def with_x0(prediction: Prediction, level: NoiseLevel, x0: Tensor) -> Prediction:
-    """The prediction moved to another x_0 at the same x_t: eps' = eps - (alpha / sigma)(x_0' - x_0).
-
-    So x_t = alpha x_0' + sigma eps' holds. Where x_0 is unchanged, so is eps, to the bit. At sigma = 0 any eps fits.
-    """
-    ratio = torch.exp(level.log_snr / 2).nan_to_num(posinf=0.0)
-    eps = prediction.eps - expand(ratio, x0) * (x0 - prediction.x0)
-    return dataclasses.replace(prediction, x0=x0, eps=eps)
-
-
 def with_gradient(prediction: Prediction, level: NoiseLevel, gradient: Tensor) -> Prediction:
     """The prediction with a gradient of a log-density of x_t added to the score -eps / sigma.
 
-    eps' = eps - sigma gradient and x_0' = x_0 + (sigma^2 / alpha) gradient. At alpha = 0, where the density does not
-    depend on x_t, the prediction is unchanged.
+    eps' = eps - sigma gradient and x_0' = x_0 + (sigma^2 / alpha) gradient. At alpha < 0.001 sigma, where the density
+    hardly depends on x_t and an error of its gradient would be all of x_0', the prediction is unchanged.
     """
-    c_eps = torch.where(level.alpha > 0, level.sigma, 0.0)
-    c_x0 = torch.where(level.alpha > 0, level.sigma * torch.exp(-level.log_snr / 2), 0.0)
+    guided = has_signal(level)
+    c_eps = torch.where(guided, level.sigma, 0.0)
+    c_x0 = torch.where(guided, level.sigma * torch.exp(-level.log_snr / 2), 0.0)
     x0 = prediction.x0 + expand(c_x0, gradient) * gradient
     eps = prediction.eps - expand(c_eps, gradient) * gradient
     return dataclasses.replace(prediction, x0=x0, eps=eps)

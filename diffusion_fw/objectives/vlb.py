@@ -42,7 +42,8 @@ class VLB(Objective):
     def __call__(
         self, denoiser: NetworkDenoiser, x0: Tensor, level: NoiseLevel, eps: Tensor, cond: Any = None
     ) -> Tensor:
-        return self.bits(denoiser(noised(level, x0, eps), level, cond), x0, level)
+        x = noised(level, x0, eps)
+        return self.bits(denoiser.prediction(x, level, *denoiser.output(x, level, cond)), x0, level)
 
     def bits(self, prediction: Prediction, x0: Tensor, level: NoiseLevel) -> Tensor:
         """T L_k (B,) of a prediction at levels (B,)."""

@@ -9,6 +9,7 @@ log_snr = 2 log(alpha / sigma) is the one number that a level is known by; three
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -54,6 +55,14 @@ def variance_exploding(log_snr: Tensor) -> tuple[Tensor, Tensor]:
 def linear_interpolant(log_snr: Tensor) -> tuple[Tensor, Tensor]:
     """alpha = sigmoid(log_snr / 2), sigma = sigmoid(-log_snr / 2): alpha + sigma = 1, exact at both ends."""
     return torch.sigmoid(log_snr / 2), torch.sigmoid(-log_snr / 2)
+
+
+SMALLEST_SIGNAL = 1e-3
+
+
+def has_signal(level: NoiseLevel) -> Tensor:
+    """Whether alpha >= 0.001 sigma (bool, like level.t). Below, x_t says nothing of x_0 that a network could use."""
+    return level.log_snr >= 2 * math.log(SMALLEST_SIGNAL)
 
 
 def per_example(values: Tensor, x: Tensor) -> Tensor:

@@ -20,6 +20,7 @@ with n = sqrt(sigma^2 + alpha^2 sigma_data^2), the standard deviation of x_t.
 
 from __future__ import annotations
 
+import dataclasses
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
@@ -31,8 +32,6 @@ from diffusion_fw.registry import AutoStd, ConfigError, Positive, Runtime, regis
 
 SMALLEST_SINE = 1e-8
 
-SMALLEST_SINE = 1e-8
-
 
 @dataclass(frozen=True)
 class Prediction:
@@ -41,6 +40,16 @@ class Prediction:
     x0: Tensor
     eps: Tensor
     variance_logit: Tensor | None = None
+
+
+def with_x0(prediction: Prediction, level: NoiseLevel, x0: Tensor) -> Prediction:
+    """The prediction moved to another x_0 at the same x_t: eps' = eps - (alpha / sigma)(x_0' - x_0).
+
+    So x_t = alpha x_0' + sigma eps' holds. Where x_0 is unchanged, so is eps, to the bit. At sigma = 0 any eps fits.
+    """
+    ratio = torch.exp(level.log_snr / 2).nan_to_num(posinf=0.0)
+    eps = prediction.eps - expand(ratio, x0) * (x0 - prediction.x0)
+    return dataclasses.replace(prediction, x0=x0, eps=eps)
 
 
 class Parameterization(ABC):
@@ -72,6 +81,10 @@ class Parameterization(ABC):
         a, b = self.coefficients(level)
         sine = (level.alpha * b - level.sigma * a).abs() / (torch.hypot(a, b) * torch.hypot(level.alpha, level.sigma))
         return sine > SMALLEST_SINE
+
+    def amplification(self, level: NoiseLevel) -> Tensor:
+        """sigma |(a, b)| / |D|: the error of x_0 for an error of F relative to the size of F; float64, like level.t."""
+        return level.sigma * torch.hypot(*self.coefficients(level)) / self.determinant(level).abs()
 
     def target(self, level: NoiseLevel, x0: Tensor, eps: Tensor) -> Tensor:
         """F = a x_0 + b eps."""

@@ -27,6 +27,7 @@ FACTS = {
     "shape": "the shape of one example: (C, H, W) or (D,)",
     "num_classes": "the number of classes of the data; 0 without labels",
     "class_names": "the names of the classes",
+    "class_counts": "the number of training examples of each class; empty without labels, or where it is not known",
     "data_range": "the smallest and the largest value that the model sees",
     "pixels": "whether the examples are images of 8-bit pixels",
     "data_diameter": "the largest distance between two training examples, if a parameter needs it measured, or None",

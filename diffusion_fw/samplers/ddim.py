@@ -13,7 +13,7 @@ from diffusion_fw.denoiser import Denoiser, Noise
 from diffusion_fw.process.level import combine
 from diffusion_fw.process.transition import posterior
 from diffusion_fw.registry import ConfigError, Fraction, register
-from diffusion_fw.samplers.methods.inversion import leave_data
+from diffusion_fw.samplers.methods.inversion import leave_data, warn_without_signal
 from diffusion_fw.samplers.sampler import Sampler, Step
 
 
@@ -60,6 +60,7 @@ class DDIM(Sampler):
             raise ConfigError(f"sampler.eta={self.eta:g}: DDIM cannot encode x_0 with noise; set sampler.eta=0")
         levels = self.levels(denoiser.schedule)
         *noisy, _ = levels.unbind()
+        warn_without_signal(noisy[0])
         alpha, sigma = levels.alpha.tolist(), levels.sigma.tolist()
         x = leave_data(denoiser, x, noisy[-1], cond)
         for i in range(self.steps - 1, 0, -1):

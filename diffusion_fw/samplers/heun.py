@@ -17,7 +17,7 @@ class Heun(LinearSampler):
     """x_s / alpha_s = x_t / alpha_t + (rho_s - rho_t) (eps_t + eps_s) / 2, with eps_s after an Euler step to s.
 
     Karras et al. 2022, algorithm 1, on any path: rho = sigma / alpha. The step to sigma = 0 is Euler's, so N steps take
-    2 N - 1 evaluations; so is a first step from alpha = 0.
+    2 N - 1 evaluations; so is a first step from a level without signal (alpha < 0.001 sigma).
     """
 
     order: ClassVar[int | None] = 2

@@ -15,7 +15,7 @@ from diffusion_fw.likelihood.probability_flow import angle, radius, require_ever
 from diffusion_fw.process.level import expand
 from diffusion_fw.process.schedule import Schedule
 from diffusion_fw.registry import Positive, PositiveInt, register
-from diffusion_fw.samplers.methods.inversion import leave_data
+from diffusion_fw.samplers.methods.inversion import leave_data, warn_without_signal
 from diffusion_fw.samplers.sampler import Sampler, Step
 
 
@@ -75,6 +75,7 @@ class ODE(Sampler):
         self.check(schedule)
         ends = torch.stack([torch.full((), schedule.t_min, dtype=torch.float64), self.grid(self.steps, schedule)[0]])
         levels = schedule(ends)
+        warn_without_signal(levels[1])
         x = leave_data(denoiser, x, levels[0], cond) / expand(radius(levels)[0], x)
         solution = integrate(
             velocity(denoiser, cond),

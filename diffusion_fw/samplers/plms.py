@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+from diffusion_fw.process.level import has_signal
 from diffusion_fw.process.schedule import Schedule
 from diffusion_fw.registry import register
 from diffusion_fw.samplers.methods.exponential import hold_eps
@@ -30,7 +31,7 @@ class PLMS(LinearSampler):
     the paper proves, on grids that are smooth in their index. Warm-up: ``runge_kutta`` makes the first three steps by
     the paper's pseudo Runge-Kutta method, with 4 evaluations each; ``improved_euler`` makes the first step by its
     pseudo improved Euler method, with 2, and the next ones by combinations of lower order, as latent diffusion does. A
-    first step from alpha = 0 is DDIM's.
+    first step from a level without signal (alpha < 0.001 sigma) is DDIM's.
     """
 
     warm_up: Literal["runge_kutta", "improved_euler"] = "runge_kutta"
@@ -51,7 +52,7 @@ class PLMS(LinearSampler):
 
         def pseudo_runge_kutta(i: int) -> tuple[Stage, ...]:
             level, end = rows[i], rows[i + 1]
-            if level.alpha == 0:
+            if not has_signal(level):
                 return (euler_stage(level, end),)
             middle = schedule((level.t + end.t) / 2)
             half_x, half_eps = (value.item() for value in hold_eps(level, middle))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -15,6 +17,22 @@ from diffusion_fw.process.level import NoiseLevel
 from diffusion_fw.process.schedule import Schedule
 from diffusion_fw.registry import ConfigError, PositiveInt, Runtime
 from diffusion_fw.samplers.grid import Grid, Uniform
+
+OUTSIDE = 2
+"""Samples that lie this many times farther from the centre of the data's bounds than these bounds are warned of."""
+
+logger = logging.getLogger(__name__)
+
+
+@functools.cache
+def _warn_outside(low: float, high: float) -> None:
+    """One warning, whatever the number of samples."""
+    logger.warning(
+        "samples lie far outside the bounds of the data, [%g, %g], by more than twice; add clip to guidance, as in "
+        "guidance=[classifier_free,clip], lower its scale, or take another grid or sampler",
+        low,
+        high,
+    )
 
 
 @dataclass(frozen=True)
@@ -84,6 +102,11 @@ class Sampler(ABC):
         """x_0 from x = x_T, without gradients (iterate over ``trajectory`` to differentiate through the steps)."""
         for step in self.trajectory(denoiser, x, cond=cond, noise=noise):
             x = step.x
+        bounds: tuple[float, float] | None = getattr(denoiser, "bounds", None)
+        if bounds is not None:
+            center, radius = sum(bounds) / 2, (bounds[1] - bounds[0]) / 2
+            if bool((x - center).abs().max() > OUTSIDE * radius):
+                _warn_outside(*bounds)
         return x
 
     def encode(self, denoiser: Denoiser, x: Tensor, *, cond: Any = None) -> Tensor:

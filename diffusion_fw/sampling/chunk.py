@@ -15,7 +15,6 @@ from torch.utils._pytree import tree_leaves
 
 from diffusion_fw.denoiser import Denoiser
 from diffusion_fw.samplers.sampler import Sampler
-from diffusion_fw.sampling.draw import cycle_labels
 
 PROBES = (2, 4)
 """Batch sizes at which the memory is measured; it grows linearly with them."""
@@ -83,7 +82,7 @@ def measure_chunk(
     level = sampler.levels(denoiser.schedule)[0]
     peaks = []
     for count in PROBES:
-        cond = cycle_labels(range(count), num_classes, device)
+        cond = torch.zeros(count, dtype=torch.long, device=device) if num_classes else None
         with Following() as watch:
             x, *_ = (torch.zeros(count, *shape, device=device) for _ in range(3))
             denoiser(x, level, cond)

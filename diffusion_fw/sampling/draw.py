@@ -8,8 +8,10 @@ import torch
 from torch import Tensor
 
 from diffusion_fw.denoiser import Denoiser, prior
-from diffusion_fw.noise import SampleNoise
+from diffusion_fw.noise import SampleNoise, generator
 from diffusion_fw.samplers.sampler import Sampler, Step
+
+LABEL_STREAM = 14
 
 
 def start(
@@ -20,9 +22,30 @@ def start(
     return prior(denoiser.schedule, (len(indices), *shape), noise).to(device), noise
 
 
-def cycle_labels(indices: Sequence[int], num_classes: int, device: torch.device | str) -> Tensor | None:
-    """The classes of the samples, i mod num_classes for sample i; None without classes."""
-    return torch.tensor(indices, device=device) % num_classes if num_classes else None
+def sample_labels(class_counts: Sequence[int], count: int, seed: int) -> Tensor:
+    """The classes of samples 0 .. count - 1, int64, as frequent as in ``class_counts``.
+
+    Class k of c_k training examples has its n-th sample at the place (n + u_k) / c_k, and the samples are in the order
+    of their places; u is a permutation of (j + 1/2) / K that depends on the seed. So every N = sum_k c_k samples in a
+    row hold class k exactly c_k times, and any number of first samples about in proportion, without the variance of
+    independent draws. With equal counts the classes take turns in the order of the permutation.
+    """
+    counts, classes = torch.tensor(class_counts, dtype=torch.float64), len(class_counts)
+    phase = (torch.randperm(classes, generator=generator(seed, LABEL_STREAM)).double() + 0.5) / classes
+    # The last place that is needed lies below (count + classes) / N.
+    repeats = (counts * ((count + classes) / counts.sum()) - phase).floor().long() + 1
+    label = torch.arange(classes).repeat_interleave(repeats)
+    nth = torch.arange(len(label)) - (repeats.cumsum(0) - repeats)[label]
+    return label[((nth + phase[label]) / counts[label]).argsort(stable=True)][:count]
+
+
+def labels_of(
+    indices: Sequence[int], class_counts: Sequence[int], seed: int, device: torch.device | str
+) -> Tensor | None:
+    """The classes of the samples with these indices; None without classes."""
+    if not class_counts or not len(indices):
+        return None
+    return sample_labels(class_counts, max(indices) + 1, seed)[torch.tensor(indices)].to(device)
 
 
 def draw(
@@ -32,15 +55,19 @@ def draw(
     indices: Sequence[int],
     *,
     seed: int,
-    num_classes: int = 0,
+    class_counts: Sequence[int] = (),
     batch_size: int = 256,
     device: torch.device | str = "cpu",
 ) -> Iterator[tuple[Sequence[int], Tensor]]:
-    """Yields (indices, x_0) in chunks; sample i depends on (seed, i) alone, and has class i mod num_classes if any."""
+    """Yields (indices, x_0) in chunks; sample i and its class depend on (seed, i) alone.
+
+    For a model that takes labels, ``class_counts`` says how often each class occurs in the training data.
+    """
+    labels = labels_of(indices, class_counts, seed, device)
     for first in range(0, len(indices), batch_size):
-        chunk = indices[first : first + batch_size]
-        x, noise = start(denoiser, shape, chunk, seed, device)
-        yield chunk, sampler(denoiser, x, cond=cycle_labels(chunk, num_classes, device), noise=noise)
+        part = slice(first, first + batch_size)
+        x, noise = start(denoiser, shape, indices[part], seed, device)
+        yield indices[part], sampler(denoiser, x, cond=None if labels is None else labels[part], noise=noise)
 
 
 @torch.no_grad()
@@ -51,13 +78,13 @@ def frames(
     indices: Sequence[int],
     *,
     seed: int,
-    num_classes: int = 0,
+    class_counts: Sequence[int] = (),
     count: int = 10,
     device: torch.device | str = "cpu",
 ) -> tuple[list[float], Tensor]:
     """The times and states (S, B, *shape) of at most ``count`` steps from noise to data, both ends included."""
     x, noise = start(denoiser, shape, indices, seed, device)
-    cond = cycle_labels(indices, num_classes, device)
+    cond = labels_of(indices, class_counts, seed, device)
     first = float(sampler.levels(denoiser.schedule).t[0])
     steps = [Step(first, x, x), *sampler.trajectory(denoiser, x, cond=cond, noise=noise)]
     chosen = torch.linspace(0, len(steps) - 1, min(count, len(steps))).round().long().tolist()

@@ -120,7 +120,8 @@ def test_the_stated_peak_of_sampling_is_what_torch_allocates(tiny, facts, guidan
     network, sampler, count = build_denoiser(config, facts).eval(), build_sampler(config), 64
     denoiser = build_wrappers(config, facts, True)(network)
     chunk = measure_chunk(sampler, denoiser, facts.shape, facts.num_classes, CPU)
-    chunks = draw(sampler, denoiser, facts.shape, range(count), seed=0, num_classes=facts.num_classes, batch_size=count)
+    counts = facts.class_counts
+    chunks = draw(sampler, denoiser, facts.shape, range(count), seed=0, class_counts=counts, batch_size=count)
     assert chunk.of(count) == pytest.approx(peak(lambda: next(chunks)), rel=0.2)
 
 

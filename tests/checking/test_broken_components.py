@@ -15,12 +15,12 @@ from torch import nn
 import diffusion_fw as dfw
 from diffusion_fw.checking import sampler_laws
 from diffusion_fw.checking.conformance import CHECKS
-from diffusion_fw.guidance.guidance import Guidance, with_x0
+from diffusion_fw.guidance.guidance import Guidance
 from diffusion_fw.networks.mlp import MLP
 from diffusion_fw.objectives.time_sampler import InverseTimeSampler, TimeSampler
 from diffusion_fw.objectives.weighting import Weighting
 from diffusion_fw.process.level import NoiseLevel
-from diffusion_fw.process.parameterization import Parameterization, Prediction
+from diffusion_fw.process.parameterization import Parameterization, Prediction, with_x0
 from diffusion_fw.process.schedules.continuous import VP
 from diffusion_fw.process.schedules.tables import Linear
 from diffusion_fw.process.variance import Learned

@@ -137,8 +137,8 @@ def attempt(tiny, tmp_path_factory):
             built.trainer.fit(built.module, built.data.train.__getitems__(range(8)))
         if first_time(SAMPLING, choices, setting):
             shape, denoiser = built.data.shape, explained[-1].wrap(built.denoiser)
-            classes = built.data.num_classes if explained[-1].conditional else 0
-            ((_, x),) = draw(built.sampler, denoiser, shape, range(2), seed=0, num_classes=classes)
+            counts = built.data.class_counts if explained[-1].conditional else ()
+            ((_, x),) = draw(built.sampler, denoiser, shape, range(2), seed=0, class_counts=counts)
             assert x.shape == (2, *shape)
             assert x.isfinite().all()
 

@@ -124,6 +124,10 @@ def test_a_model_that_only_guides_another_is_not_run_either(forged, trap, tmp_pa
         (facts(shape=[1, -8, 8]), "facts of its data"),
         (facts(num_classes="10"), "facts of its data"),
         (facts(_target_="os.system"), "facts of its data"),
+        (facts(class_counts=[-1] * 10), "facts of its data"),
+        (facts(class_counts=[10**400] * 10), "facts of its data"),
+        (facts(class_counts=[1] * 9), "9 class_counts are not those of 10 classes"),
+        (facts(class_counts=[0] * 10), "10 class_counts are not those of 10 classes"),
         (lambda content: content[RECORD_KEY].update(facts={}), "facts of its data"),
     ],
 )
@@ -164,7 +168,7 @@ def test_a_value_of_nested_lists_does_not_unfold_in_the_message(forged):
         (facts(shape=[10**8, 1, 1]), "has more than"),
         (facts(shape=[2**60] * 5000), "have 5,000 axes, more than 8"),
         (facts(shape=[1] * 100_000), "have 100,000 axes, more than 8"),
-        (conditional(num_classes=10**12), "has more than"),
+        (conditional(num_classes=10**12, class_counts=[]), "has more than"),
     ],
 )
 def test_a_model_larger_than_its_file_is_refused_before_it_takes_memory(forged, change, message, limited):

@@ -298,6 +298,7 @@ def test_two_processes_train_the_run_of_one(tiny, tmp_path):
     experiment.module.load_state_dict(files["two"]["state_dict"])
     denoiser = build_wrappers(tiny(), Facts.of(experiment.data, tiny()), conditional=True)(experiment.module.averaged)
     experiment.metric.reset()
-    for _, x in draw(experiment.sampler, denoiser, experiment.data.shape, range(8), seed=0, num_classes=10):
+    counts = experiment.data.class_counts
+    for _, x in draw(experiment.sampler, denoiser, experiment.data.shape, range(8), seed=0, class_counts=counts):
         experiment.metric.update(to_pixels(x))
     assert two["distances"] == [[3, pytest.approx(experiment.metric.compute(), rel=1e-9)]]

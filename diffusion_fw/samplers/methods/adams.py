@@ -47,8 +47,8 @@ class AdamsBashforth(LinearSampler):
 
     l_j are the Lagrange polynomials of the clock at those predictions. A method of order p = 3 or 4 starts with p - 2
     Runge-Kutta steps of order p - 1. With ``warm_up="lower_order"``, the usual choice, it starts with Euler's step and
-    converges at order 2, though with a small error where the first step lies in pure noise. From alpha = 0 the first
-    step is always Euler's.
+    converges at order 2, though with a small error where the first step lies in pure noise. From a level
+    without signal (alpha < 0.001 sigma) the first step is always Euler's.
     """
 
     warm_up: Literal["runge_kutta", "lower_order"] = "runge_kutta"

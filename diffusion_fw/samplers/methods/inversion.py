@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 from torch import Tensor
 
 from diffusion_fw.denoiser import Denoiser
-from diffusion_fw.process.level import NoiseLevel, expand
+from diffusion_fw.process.level import NoiseLevel, expand, has_signal
+
+logger = logging.getLogger(__name__)
+
+
+def warn_without_signal(level: NoiseLevel) -> None:
+    """Warn where x_T, at this level, has hardly any signal. At alpha = 0 no model divides by alpha, so all is well."""
+    if level.alpha > 0 and not has_signal(level):
+        logger.warning(
+            "encode: alpha = %.2g at the grid's first time, t = %g, so that a model that divides by it, as with "
+            "parameterization=epsilon, may return to another x_0 from there; grid=leading begins where there is signal",
+            level.alpha,
+            level.t,
+        )
 
 
 def leave_data(denoiser: Denoiser, x: Tensor, level: NoiseLevel, cond: Any = None) -> Tensor:

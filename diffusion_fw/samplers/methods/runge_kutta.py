@@ -14,7 +14,7 @@ import itertools
 
 import torch
 
-from diffusion_fw.process.level import NoiseLevel
+from diffusion_fw.process.level import NoiseLevel, has_signal
 from diffusion_fw.process.schedule import Schedule
 from diffusion_fw.samplers.methods.exponential import half_log_snr, hold_eps
 from diffusion_fw.samplers.methods.linear import LinearStep, Stage
@@ -26,9 +26,9 @@ def euler_stage(level: NoiseLevel, end: NoiseLevel) -> Stage:
 
 
 def heun_stages(level: NoiseLevel, end: NoiseLevel) -> tuple[Stage, ...]:
-    """Heun's step; Euler's from alpha = 0 and to sigma = 0, where the second evaluation has no finite weight."""
+    """Heun's step; Euler's to sigma = 0 and from a level without signal, where h eps_s would be all that x_s holds."""
     predictor = euler_stage(level, end)
-    if end.sigma == 0 or level.alpha == 0:
+    if end.sigma == 0 or not has_signal(level):
         return (predictor,)
     c_x, c_eps = (coefficient.item() for coefficient in hold_eps(level, end))
     return predictor, Stage(end, c_x, (c_eps / 2, c_eps / 2))
@@ -40,8 +40,8 @@ def heun_steps(levels: NoiseLevel) -> list[LinearStep]:
 
 
 def kutta_stages(level: NoiseLevel, end: NoiseLevel, schedule: Schedule) -> tuple[Stage, ...]:
-    """Kutta's step of order 3 (Kutta 1901); Euler's from alpha = 0, where rho has no mean."""
-    if level.alpha == 0:
+    """Kutta's step of order 3 (Kutta 1901); Euler's from a level without signal."""
+    if not has_signal(level):
         return (euler_stage(level, end),)
     c_x, c_eps = (coefficient.item() for coefficient in hold_eps(level, end))
     rho = (torch.exp(-half_log_snr(level)) + torch.exp(-half_log_snr(end))) / 2

@@ -99,9 +99,11 @@ class Evaluation(StepCallback):
         """Update the metric with this process's samples; returns the first of them as the data hold them."""
         self.metric.reset()
         self.metric.to(module.device)
-        denoiser, classes = self.wrap(module.averaged), module.num_classes if module.conditional else 0
+        denoiser, class_counts = self.wrap(module.averaged), self.data.class_counts if module.conditional else ()
         if not self.batch_size:
-            measured = functools.partial(measure_chunk, self.sampler, denoiser, self.data.shape, classes, module.device)
+            measured = functools.partial(
+                measure_chunk, self.sampler, denoiser, self.data.shape, len(class_counts), module.device
+            )
             self.batch_size = chunk_size(self.configured_batch_size, measured, module.device)
         indices = range(trainer.global_rank, self.metric.num_samples, trainer.world_size)
         chunks = draw(
@@ -110,7 +112,7 @@ class Evaluation(StepCallback):
             self.data.shape,
             indices,
             seed=self.seed,
-            num_classes=classes,
+            class_counts=class_counts,
             batch_size=self.batch_size,
             device=module.device,
         )
@@ -160,14 +162,13 @@ class Evaluation(StepCallback):
         return least
 
     def _draw_trajectory(self, module: Any) -> Path:
-        classes = module.num_classes if module.conditional else 0
         times, states = frames(
             self.sampler,
             self.wrap(module.averaged),
             self.data.shape,
             range(8 if len(self.data.shape) > 1 else 500),
             seed=self.seed,
-            num_classes=classes,
+            class_counts=self.data.class_counts if module.conditional else (),
             device=module.device,
         )
         shown = from_model(states.cpu(), self.data.pixels)
