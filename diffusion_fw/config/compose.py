@@ -75,8 +75,8 @@ RESUMED_FOLDER = "resumed_folder"
 
 
 def run_in(folder: Path) -> None:
-    """Have Hydra run train.py in the folder of an earlier run and keep that run's own .hydra."""
-    values = {"run": {"dir": os.fspath(folder)}, "output_subdir": ".hydra_resume"}
+    """Have Hydra run train.py in the folder of an earlier run."""
+    values = {"run": {"dir": os.fspath(folder)}}
     ConfigStore.instance().store(name=RESUMED_FOLDER, node=values, package="hydra")
 
 
