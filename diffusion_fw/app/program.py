@@ -36,7 +36,8 @@ def run(
     guard()
     try:
         discovery.load_plugins(*([plugins] if plugins and plugins.is_dir() else []))
-        from diffusion_fw.config.compose import check_command_line, conf_dir, reason, store_components
+        from diffusion_fw.config.compose import check_command_line, reason, store_components
+        from diffusion_fw.config.sources import conf_dir
 
         if {"-h", "--help"} & set(arguments):
             # Hydra's own help takes seconds: it loads the whole store once for every option.
@@ -89,12 +90,17 @@ def run(
             kept = recorded(folder, program, overrides, number=number, seed=given["seed"], keep_mistakes=swept)
             with kept as record, logged_to(folder / f"{own.job.name}.log"):
                 if is_first_process():
-                    save_hydra(folder / (".hydra_resume" if given.get("resume") else ".hydra"), config, own)
+                    save_hydra(folder / (".hydra_resume" if given.get("resume") else ".hydra"), config)
                 try:
                     record.result = task(given, folder)
                 except Exception as error:
                     if swept:
-                        logger.error("job failed: %s: %s", type(error).__name__, error, exc_info=not isinstance(error, ConfigError))
+                        logger.error(
+                            "job failed: %s: %s",
+                            type(error).__name__,
+                            error,
+                            exc_info=not isinstance(error, ConfigError),
+                        )
                     raise
                 return record.result
 
@@ -114,9 +120,13 @@ def run(
         raise failure
 
     # Hydra would print a traceback and exit.
-    utils.run_and_report = lambda call: call()
+    utils.run_and_report = lambda func: func()
     try:
         hydra.main(version_base="1.3", config_path=os.fspath(conf_dir()), config_name=program)(job)()
+    except ConfigError as error:
+        if os.environ.get("HYDRA_FULL_ERROR"):
+            raise
+        sys.exit(f"{type(error).__name__}: {error}")
     except (HydraException, OmegaConfBaseException, OSError) as error:
         # An error that a sweep reports is a whole message; one of a job is the job's own.
         if os.environ.get("HYDRA_FULL_ERROR") or (began and not isinstance(error, CompactHydraException)):

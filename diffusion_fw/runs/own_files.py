@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-from omegaconf import DictConfig, OmegaConf, open_dict
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
 
-from diffusion_fw.files import atomic_write
+from diffusion_fw.files import atomic_write, open_to_append
 from diffusion_fw.training.os_errors import log_os_errors
 
 FORMAT = "[%(asctime)s][%(name)s][%(levelname)s] - %(message)s"
@@ -31,11 +32,8 @@ class LogFile(logging.Handler):
         self.setFormatter(logging.Formatter(FORMAT))
 
     def emit(self, record: logging.LogRecord) -> None:
-        with contextlib.suppress(OSError):
-            flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-            handle = os.open(self.path, flags, 0o666)
-            with os.fdopen(handle, "ab") as file:
-                file.write(f"{self.format(record)}\n".encode(errors="backslashreplace"))
+        with contextlib.suppress(OSError), open_to_append(self.path) as file:
+            file.write(f"{self.format(record)}\n".encode(errors="backslashreplace"))
 
 
 @contextlib.contextmanager
@@ -49,10 +47,13 @@ def logged_to(path: Path) -> Iterator[None]:
         root.removeHandler(handler)
 
 
-def save_hydra(folder: Path, config: DictConfig, hydra: DictConfig) -> None:
+def save_hydra(folder: Path, config: DictConfig) -> None:
     """Write the job's config, Hydra's own and the overrides into ``folder``."""
-    with open_dict(hydra):
-        files = {"config": config, "hydra": OmegaConf.create({"hydra": hydra}), "overrides": hydra.overrides.task}
+    hydra: Any = HydraConfig.get()
+    files = {"config": config, "hydra": OmegaConf.create({"hydra": hydra}), "overrides": hydra.overrides.task}
     for name, content in files.items():
-        with log_os_errors(f"writing into {folder}", "the run continues"), atomic_write(folder / f"{name}.yaml") as file:
+        with (
+            log_os_errors(f"writing into {folder}", "the run continues"),
+            atomic_write(folder / f"{name}.yaml") as file,
+        ):
             file.write(OmegaConf.to_yaml(content).encode())

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import filelock
 
-from diffusion_fw.files import atomic_write, guarded
+from diffusion_fw.files import atomic_write, guarded, open_regular
 from diffusion_fw.registry import ConfigError
 from diffusion_fw.runs.provenance import provenance
 from diffusion_fw.training.os_errors import log_os_errors, warn_once
@@ -64,11 +64,10 @@ def is_first_process() -> bool:
 
 def read_record(folder: Path) -> dict[str, Any] | None:
     """The record of the run in ``folder``, or None if there is none or it is damaged."""
-    path = folder / NAME
     try:
-        # Reading a pipe would wait for ever.
-        readable = path.is_file() and path.stat().st_size <= LARGEST
-        record = json.loads(path.read_text(encoding="utf-8")) if readable else None
+        with open_regular(folder / NAME) as file:
+            content = file.read(LARGEST + 1)
+        record = json.loads(content) if len(content) <= LARGEST else None
     except (OSError, ValueError, RecursionError):
         return None
     return record if _is_record(record) else None

@@ -21,7 +21,7 @@ Handler = Callable[[int, FrameType | None], Any]
 
 
 class Interrupted(SystemExit):
-    """The end of a run by a signal. The exit code is 128 + the signal: 143 for SIGTERM, 130 for SIGINT, 129 for SIGHUP."""
+    """The end of a run by a signal. The exit code is 128 + the signal: SIGTERM 143, SIGINT 130, SIGHUP 129."""
 
 
 def raise_interrupted(number: int, frame: FrameType | None) -> None:

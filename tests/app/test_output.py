@@ -1,4 +1,4 @@
-"""A program's work goes on whatever becomes of its output, and nothing that it opens gets the number of a closed one."""
+"""A program's work goes on whatever becomes of its output, and no file gets the number of a closed one."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_a_full_disk_loses_what_is_written_while_it_is_full():
     stream = of_descriptor(os.open("/dev/full", os.O_WRONLY))
     for _ in range(3):
         print("text", file=stream, flush=True)
-    assert os.readlink(f"/proc/self/fd/{stream.fileno()}") == "/dev/full"
+    assert str(Path(f"/proc/self/fd/{stream.fileno()}").readlink()) == "/dev/full"
 
 
 def test_a_closed_stream_takes_everything_and_a_sound_one_loses_nothing():
@@ -60,9 +60,7 @@ def shell(command, folder):
     return subprocess.run(["bash", "-c", command], cwd=folder, capture_output=True, text=True, timeout=240)
 
 
-@pytest.mark.parametrize(
-    "redirected", ["2>&1 | head -1", "> /dev/full 2>&1", "<&- >&- 2>&-"]
-)
+@pytest.mark.parametrize("redirected", ["2>&1 | head -1", "> /dev/full 2>&1", "<&- >&- 2>&-"])
 def test_training_sampling_and_evaluating_go_on_without_their_output(tmp_path, redirected):
     programs = [
         f"{' '.join(TRAIN)} trainer.max_steps=4 hydra.run.dir=run",
@@ -97,7 +95,13 @@ def test_a_closed_terminal_ends_a_run_with_a_checkpoint_unless_it_was_started_to
     """The terminal is closed, so that writing to it fails, and SIGHUP is sent, as the system does."""
     master, slave = pty.openpty()
     steps = "trainer.max_steps=40" if ignored else "trainer.max_steps=1000000"
-    command = [*TRAIN, steps, "callbacks.checkpoints.every=10", "hydra.run.dir=run", "callbacks.evaluation.every=100000"]
+    command = [
+        *TRAIN,
+        steps,
+        "callbacks.checkpoints.every=10",
+        "hydra.run.dir=run",
+        "callbacks.evaluation.every=100000",
+    ]
     process = subprocess.Popen(
         ["nohup", *command] if ignored else command, cwd=tmp_path, stdin=slave, stdout=slave, stderr=slave
     )

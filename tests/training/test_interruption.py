@@ -50,7 +50,8 @@ class Signal(lightning.Callback):
 
 
 @pytest.mark.parametrize(
-    ("number", "everyone"), [(signal.SIGTERM, False), (signal.SIGINT, False), (signal.SIGINT, True), (signal.SIGHUP, False)]
+    ("number", "everyone"),
+    [(signal.SIGTERM, False), (signal.SIGINT, False), (signal.SIGINT, True), (signal.SIGHUP, False)],
 )
 def test_forked_processes_end_with_a_checkpoint_and_the_code_of_one(tiny, tmp_path, monkeypatch, number, everyone):
     def with_signal(*args):
