@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import secrets
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -37,6 +38,11 @@ def _check_locks(path: Path) -> None:
             raise OSError(errno.EBUSY, "the folder was removed, and another run uses the new one", str(lock.parent))
 
 
+def unfinished(path: Path) -> Path:
+    """A name beside ``path`` that nobody can foresee, for what takes its place when it is whole."""
+    return path.with_name(f".{path.name}.{secrets.token_hex(8)}{UNFINISHED}")
+
+
 @contextlib.contextmanager
 def atomic_write(path: Path) -> Iterator[BinaryIO]:
     """A temporary file that replaces ``path`` when the block ends, once its content is on the disk.
@@ -45,9 +51,11 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
     """
     _check_locks(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}{UNFINISHED}")
+    temporary = unfinished(path)
+    # What is there already, a link too, is not this process's: an error.
+    opened = temporary.open("xb")
     try:
-        with temporary.open("wb") as file:
+        with opened as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -102,6 +110,12 @@ def version(path: Path) -> tuple[int, int, int]:
     return found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
+def open_to_append(path: Path) -> BinaryIO:
+    """The file at ``path``, opened to be written at its end, and made if there is none. Raises OSError for a link."""
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    return os.fdopen(os.open(path, flags, 0o666), "ab")
+
+
 def remove_unfinished(folder: Path) -> None:
     """Remove the temporary files that a killed run has left in ``folder``."""
     for path in folder.glob(f".*{UNFINISHED}"):
@@ -110,5 +124,13 @@ def remove_unfinished(folder: Path) -> None:
 
 
 def default_cache() -> Path:
-    """``$XDG_CACHE_HOME/diffusion_fw``, by default ``~/.cache/diffusion_fw``."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "diffusion_fw"
+    """``$XDG_CACHE_HOME/diffusion_fw``, by default in ``~/.cache``; without a home a path that can't exist."""
+    return with_home(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "diffusion_fw"
+
+
+def with_home(path: str) -> Path:
+    """A path whose ~ is the user's home; where the system knows of none, as for an unknown user, it is in no folder."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        return Path(os.devnull) / path

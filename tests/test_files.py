@@ -8,7 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from diffusion_fw.files import UNFINISHED, atomic_write, open_regular, remove_unfinished
+from diffusion_fw import files
+from diffusion_fw.files import (
+    UNFINISHED,
+    atomic_write,
+    default_cache,
+    open_regular,
+    open_to_append,
+    remove_unfinished,
+)
 
 
 def test_an_error_while_writing_leaves_the_old_file_and_nothing_else(tmp_path):
@@ -64,3 +72,52 @@ def test_what_is_no_regular_file_is_refused_at_once(tmp_path, monkeypatch):
             assert len(list(Path("/proc/self/fd").iterdir())) == before
         with pytest.raises(OSError):
             open_regular("socket")
+
+
+def test_the_name_of_an_unfinished_file_cannot_be_foreseen(tmp_path):
+    seen = set()
+    for _ in range(3):
+        with atomic_write(tmp_path / "file"):
+            seen |= {path.name for path in tmp_path.glob(f".file.*{UNFINISHED}")}
+    assert len(seen) == 3
+    assert not any(str(os.getpid()) in name.split(".") for name in seen)
+
+
+def test_a_link_or_file_of_that_name_is_neither_followed_nor_replaced(tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "unfinished", lambda path: path.with_name("foreseen.part"))
+    target = tmp_path / "target"
+    target.write_text("mine")
+    (tmp_path / "foreseen.part").symlink_to(target)
+    with pytest.raises(FileExistsError), atomic_write(tmp_path / "file") as file:
+        file.write(b"x")
+    assert target.read_text() == "mine"
+
+
+def test_a_link_is_replaced_when_written_and_refused_when_appended_to(tmp_path):
+    target = tmp_path / "target"
+    target.write_text("mine")
+    (tmp_path / "link").symlink_to(target)
+    with pytest.raises(OSError), open_to_append(tmp_path / "link") as file:
+        file.write(b"x")
+    with atomic_write(tmp_path / "link") as file:
+        file.write(b"whole")
+    assert target.read_text() == "mine"
+    assert not (tmp_path / "link").is_symlink()
+
+
+def test_a_file_is_as_readable_as_any_other_of_the_user(tmp_path):
+    with atomic_write(tmp_path / "file") as file:
+        file.write(b"whole")
+    (tmp_path / "other").write_bytes(b"whole")
+    assert (tmp_path / "file").stat().st_mode == (tmp_path / "other").stat().st_mode
+
+
+def test_without_a_home_nothing_is_cached_and_nothing_fails(monkeypatch):
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+
+    def unknown(self):
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "expanduser", unknown)
+    with pytest.raises(OSError), atomic_write(default_cache() / "file") as file:
+        file.write(b"x")

@@ -19,6 +19,7 @@ def evaluate(config: dict[str, Any], folder: Path) -> Result:
 
     from diffusion_fw.app.trained_model import open_trained
     from diffusion_fw.composition.parts import build_data, build_metric
+    from diffusion_fw.files import atomic_write
     from diffusion_fw.metrics.metric import Subject
 
     model = open_trained(config)
@@ -57,7 +58,8 @@ def evaluate(config: dict[str, Any], folder: Path) -> Result:
         **choice.record,
         "seed": config["seed"],
     }
-    (folder / "evaluation.json").write_text(json.dumps(result, indent=2))
+    with atomic_write(folder / "evaluation.json") as file:
+        file.write(json.dumps(result, indent=2).encode())
     table = Table("", escape(config["checkpoint"]))
     for key, value in rows.items():
         table.add_row(key, value)

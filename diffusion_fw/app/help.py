@@ -11,7 +11,8 @@ from rich.table import Table
 from rich.text import Text
 
 from diffusion_fw import registry
-from diffusion_fw.config.compose import STACKED, choices, conf_dir, groups
+from diffusion_fw.config.compose import STACKED, choices, groups
+from diffusion_fw.config.sources import conf_dir
 
 
 def defaults(program: str) -> dict[str, Any]:

@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import logging
 import os
-import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from diffusion_fw.app.output import guard
 from diffusion_fw.registry import ConfigError, RegistrationError, discovery
 from diffusion_fw.registry.messages import PrintableRecord
-from diffusion_fw.runs.record import InUseError, Result, recorded
+from diffusion_fw.runs.record import Result, is_first_process, recorded
 
 logger = logging.getLogger(__name__)
-
-FIRST_FILES = (".hydra", "*.log", "run.json", ".run.lock", "git-*.diff")
-"""The files that every run writes before it builds anything."""
 
 Task = Callable[[dict[str, Any], Path], Result | None]
 Prepare = Callable[[list[dict[str, Any]], list[str]], list[dict[str, Any]]]
@@ -37,10 +34,12 @@ def run(
     folder; in a sweep an error is logged, and the sweeper decides.
     """
     arguments = sys.argv[1:]
+    guard()
     logging.setLogRecordFactory(PrintableRecord)
     try:
         discovery.load_plugins(*([plugins] if plugins and plugins.is_dir() else []))
-        from diffusion_fw.config.compose import check_command_line, conf_dir, store_components
+        from diffusion_fw.config.compose import check_command_line, reason, store_components
+        from diffusion_fw.config.sources import conf_dir
 
         if {"-h", "--help"} & set(arguments):
             # Hydra's own help takes seconds: it loads the whole store once for every option.
@@ -64,58 +63,74 @@ def run(
     logging.raiseExceptions = False
 
     import hydra
+    from hydra._internal import utils
     from hydra.core.hydra_config import HydraConfig
-    from hydra.errors import CompactHydraException
+    from hydra.errors import CompactHydraException, HydraException
     from hydra.types import RunMode
-    from omegaconf import DictConfig, OmegaConf
+    from omegaconf import DictConfig
+    from omegaconf.errors import OmegaConfBaseException
+
+    began = False
 
     def job(config: DictConfig) -> Any:
-        from diffusion_fw.config.compose import checked
+        from diffusion_fw.config.compose import resolved
+        from diffusion_fw.runs.own_files import logged_to, save_hydra
 
+        nonlocal began
+        began = True
+        # A launcher's worker is a fresh process.
+        guard()
         own = HydraConfig.get()
         folder, swept = Path(own.runtime.output_dir), own.mode == RunMode.MULTIRUN
         if swept:
             # One group on W&B for a sweep.
             os.environ.setdefault("WANDB_RUN_GROUP", "/".join(Path(own.sweep.dir).parts[-2:]))
-        # A launcher's worker is a fresh process.
         discovery.load_plugins()
         overrides, number = list(own.overrides.task), own.sweeper.get("job")
+
+        def attempt(given: dict[str, Any]) -> Result | None:
+            kept = recorded(folder, program, overrides, number=number, seed=given["seed"], keep_mistakes=swept)
+            with kept as record, logged_to(folder / f"{own.job.name}.log"):
+                if is_first_process():
+                    save_hydra(folder / (".hydra_resume" if given.get("resume") else ".hydra"), config)
+                try:
+                    record.result = task(given, folder)
+                except Exception as error:
+                    if swept:
+                        logger.error(
+                            "job failed: %s: %s",
+                            type(error).__name__,
+                            error,
+                            exc_info=not isinstance(error, ConfigError),
+                        )
+                    raise
+                return record.result
+
         try:
             # A job of a sweep may run in another process, and more jobs than those checked above may run.
-            checked_before = configs and not swept
-            given = configs[0] if checked_before else checked(program, OmegaConf.to_container(config, resolve=True))
-            with recorded(folder, program, overrides, number=number, seed=given["seed"]) as record:
-                record.result = task(given, folder)
-            return record.result.value if record.result else None
+            result = attempt(configs[0] if configs and not swept else resolved(program, config, overrides))
+            return result.value if result else None
         except ConfigError as error:
-            if not swept:
-                # The folder of another run stays as it is.
-                if not isinstance(error, InUseError):
-                    _discard(folder)
-                if os.environ.get("HYDRA_FULL_ERROR"):
-                    raise
-                raise CompactHydraException(f"{type(error).__name__}: {error}") from error
+            if not swept and not os.environ.get("HYDRA_FULL_ERROR"):
+                sys.exit(f"{type(error).__name__}: {error}")
             failure: Exception = error
-            logger.error("job failed: %s: %s", type(error).__name__, error)
         except Exception as error:
-            if not swept:
-                raise
             failure = error
-            logger.exception("job failed")
-        # The sweeper keeps the error, whose traceback would keep the model and its data in memory.
-        failure.__traceback__ = failure.__cause__ = failure.__context__ = None
+        if swept:
+            # The sweeper keeps the error, whose traceback would keep the model and its data in memory.
+            failure.__traceback__ = failure.__cause__ = failure.__context__ = None
         raise failure
 
-    hydra.main(version_base="1.3", config_path=os.fspath(conf_dir()), config_name=program)(job)()
-
-
-def _discard(folder: Path) -> None:
-    """Remove a folder that holds no more than FIRST_FILES, and the folders above it that are then empty."""
-    first = {path.name for kind in FIRST_FILES for path in folder.glob(kind)}
-    if not folder.is_dir() or not {path.name for path in folder.iterdir()} <= first:
-        return
-    shutil.rmtree(folder, ignore_errors=True)
-    for above in folder.absolute().parents:
-        if Path.cwd() not in above.parents or any(above.iterdir()):
-            return
-        above.rmdir()
+    # Hydra would print a traceback and exit.
+    utils.run_and_report = lambda func: func()
+    try:
+        hydra.main(version_base="1.3", config_path=os.fspath(conf_dir()), config_name=program)(job)()
+    except ConfigError as error:
+        if os.environ.get("HYDRA_FULL_ERROR"):
+            raise
+        sys.exit(f"{type(error).__name__}: {error}")
+    except (HydraException, OmegaConfBaseException, OSError) as error:
+        # An error that a sweep reports is a whole message; one of a job is the job's own.
+        if os.environ.get("HYDRA_FULL_ERROR") or (began and not isinstance(error, CompactHydraException)):
+            raise
+        sys.exit(reason(error) if type(error) is CompactHydraException else f"ConfigError: {reason(error)}")

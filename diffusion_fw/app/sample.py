@@ -23,7 +23,7 @@ def sample(config: dict[str, Any], folder: Path) -> None:
     from tqdm import tqdm
 
     from diffusion_fw.app.trained_model import open_trained
-    from diffusion_fw.files import UNFINISHED, atomic_write
+    from diffusion_fw.files import atomic_write, unfinished
     from diffusion_fw.pictures.view import view_for
     from diffusion_fw.sampling.draw import labels_of
 
@@ -53,11 +53,11 @@ def sample(config: dict[str, Any], folder: Path) -> None:
             np.savez(file, **arrays)
     path = view_for(model.facts.shape, model.facts.data_range).samples(folder / "grid.png", result[:256])
     if model.facts.pixels:
-        unfinished = folder / f"images{UNFINISHED}"
-        unfinished.mkdir(exist_ok=True)
+        images = unfinished(folder / "images")
+        images.mkdir()
         for index, image in enumerate(result.permute(0, 2, 3, 1).numpy()):
-            Image.fromarray(image.squeeze(-1) if image.shape[-1] == 1 else image).save(unfinished / f"{index:06d}.png")
-        unfinished.replace(folder / "images")
+            Image.fromarray(image.squeeze(-1) if image.shape[-1] == 1 else image).save(images / f"{index:06d}.png")
+        images.replace(folder / "images")
     how = f"sampler={config['sampler']['name']}, weights {model.choice.name}"
     print(f"{len(result)} samples by {how}, in {folder}; all in one picture: {path}")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import re
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -54,12 +55,15 @@ def train(config: dict[str, Any], folder: Path) -> Result:
         if step == config["trainer"]["max_steps"]:
             print(f"{folder} has taken its {step:,} steps; to train further, raise trainer.max_steps")
             metric, _ = build_tracked_metric(config, build_data(config))
-            return Result(metric.name(assemble("ema", config["ema"]).weights_name), _best(content))
+            with restoring(checkpoint, "train.py"):
+                best = _best(content)
+            return Result(metric.name(assemble("ema", config["ema"]).weights_name), best)
     experiment = build_experiment(config, folder)
     trainer = experiment.trainer
     if checkpoint:
         for logger in (logger for logger in trainer.loggers if hasattr(logger, "resume")):
-            logger.resume(step, content.get(LOGGERS_KEY, {}).get(type(logger).__name__, {}))
+            with restoring(checkpoint, "train.py"):
+                logger.resume(step, content.get(LOGGERS_KEY, {}).get(type(logger).__name__, {}))
     elif config["init_from"]:
         raw = config["init_raw_weights"]
         print(warm_start(experiment.module, config["init_from"], raw_weights=raw))
@@ -67,7 +71,7 @@ def train(config: dict[str, Any], folder: Path) -> Result:
     trainer.callbacks.extend(trial_callbacks(experiment.history))
     writers = [item for item in trainer.callbacks if isinstance(item, Checkpoints)]
     trainer.callbacks.append(Interruption(writers[0] if writers else None))
-    with passed_on_to_children(), errors_of_children():
+    with passed_on_to_children(), errors_of_children(), restoring(checkpoint, "checkpoint_connector.py"):
         trainer.fit(experiment.module, ckpt_path=checkpoint)
     # A strategy that forks brings these back from the process that trained.
     best = float(trainer.callback_metrics.get("best_distance", float("inf")))
@@ -78,6 +82,24 @@ def _best(content: dict[str, Any]) -> float:
     """The smallest finite distance of a run, from its checkpoint."""
     distances = [value for _, value in content["callbacks"]["History"]["distances"]]
     return min((value for value in distances if math.isfinite(value)), default=math.inf)
+
+
+@contextlib.contextmanager
+def restoring(checkpoint: Path | None, place: str) -> Iterator[None]:
+    """ConfigError that names the checkpoint for an error in the block, where code of the file ``place`` restores state.
+
+    A damaged or forged state can be wrong in any way, and each part of the run restores its own.
+    """
+    try:
+        yield
+    except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        places = {Path(frame.filename).name for frame in traceback.extract_tb(error.__traceback__)}
+        if checkpoint is None or isinstance(error, ConfigError) or place not in places:
+            raise
+        said = " ".join(str(error).split())
+        raise ConfigError(
+            f"resume={checkpoint}: its state cannot be restored: {type(error).__name__}: {said:.400}"
+        ) from error
 
 
 @contextlib.contextmanager

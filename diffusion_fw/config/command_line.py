@@ -15,8 +15,8 @@ from typing import Any
 
 from hydra import initialize_config_dir
 from hydra._internal.utils import get_args_parser
-from hydra.core.global_hydra import GlobalHydra
 from hydra.core.config_search_path import SearchPathQuery
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import IntervalSweep, Override
 from hydra.errors import HydraException
@@ -64,7 +64,8 @@ class CommandLine:
         further: list[Any] = [f"file://{folder}" for folder in folders]
         for override in self.parse():
             if override.key_or_group == SEARCHPATH:
-                further += override.value() if isinstance(override.value(), list) else [override.value()]
+                value: Any = override.value()
+                further += value if isinstance(value, list) else [value]
         with initialize_config_dir(version_base="1.3", config_dir=os.fspath(main)):
             loader: Any = GlobalHydra.instance().config_loader()
             for place in further:

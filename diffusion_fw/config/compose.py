@@ -75,8 +75,8 @@ RESUMED_FOLDER = "resumed_folder"
 
 
 def run_in(folder: Path) -> None:
-    """Have Hydra run train.py in the folder of an earlier run and keep that run's own .hydra."""
-    values = {"run": {"dir": os.fspath(folder)}, "output_subdir": ".hydra_resume"}
+    """Have Hydra run train.py in the folder of an earlier run."""
+    values = {"run": {"dir": os.fspath(folder)}}
     ConfigStore.instance().store(name=RESUMED_FOLDER, node=values, package="hydra")
 
 
@@ -109,7 +109,10 @@ def check_command_line(program: str, arguments: Sequence[str]) -> list[dict[str,
         return []
     with line.composing() as loader:
         overrides = line.parse(loader)
-        known = {group: sorted({*choices(group), *loader.repository.get_group_options(group)} - _former_names(group)) for group in groups()}
+        known = {
+            group: sorted({*choices(group), *loader.repository.get_group_options(group)} - _former_names(group))
+            for group in groups()
+        }
         for override in overrides:
             _check_choice(override, known)
         check_sweep_overrides(overrides, multirun=line.multirun)
@@ -177,8 +180,8 @@ def resolved(program: str, config: DictConfig, overrides: Sequence[str]) -> dict
     for key in content:
         if key not in allowed:
             raise ConfigError(
-                f"{key}: no such key{registry.nearest(str(key), allowed)}; keys at the top: {', '.join(sorted(allowed))}. "
-                "A file of an experiment begins with the line `# @package _global_`"
+                f"{key}: no such key{registry.nearest(str(key), allowed)}; keys at the top: "
+                f"{', '.join(sorted(allowed))}. A file of an experiment begins with the line `# @package _global_`"
             )
     return checked(program, content, command_line.typed(overrides))
 
@@ -188,7 +191,9 @@ def _check_keys(name: str, overrides: Sequence[str]) -> None:
     known = groups()
     parsed = OverridesParser.create().parse_overrides(list(overrides))
     try:
-        base = OmegaConf.to_container(compose(name, [item.input_line or "" for item in parsed if item.key_or_group in known]))
+        base = OmegaConf.to_container(
+            compose(name, [item.input_line or "" for item in parsed if item.key_or_group in known])
+        )
     except COMPOSITION_ERRORS:
         return
     for item in parsed:
@@ -237,7 +242,7 @@ def checked(program: str, config: Any, typed: Mapping[str, str] = {}) -> dict[st
         raise ConfigError(message.replace(f"settings={program} needs", "it must be")) from None
     for group in registry.GROUPS.keys() & config.keys() - top.keys():
         # Not chosen, such as the variance of sample.py: the model's own.
-        unchosen = config[group] is None and group not in STACKED
+        unchosen = config[group] is None and group not in STACKED and program != "train"
         if not isinstance(config[group], Mapping) and not unchosen:
             raise ConfigError(f"{group}={config[group]!r:.100}: must be one of: {', '.join(choices(group))}")
     # Hydra leaves out a group of which nothing is chosen.

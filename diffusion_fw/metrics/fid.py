@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import functools
-from pathlib import Path
 from typing import Annotated, Any
 
 import torch
 from torch import Tensor, nn
 
 from diffusion_fw.data.dataset import Examples
-from diffusion_fw.files import default_cache
+from diffusion_fw.files import default_cache, with_home
 from diffusion_fw.metrics.feature_statistics import Statistics, cached
 from diffusion_fw.metrics.features.extractor import FeatureExtractor
 from diffusion_fw.metrics.metric import TrackedMetric
@@ -53,7 +52,7 @@ class FrechetDistance(nn.Module, TrackedMetric):
         self.train_examples = train
         self.reference = reference
         self.num_samples = num_samples
-        self.cache_dir = Path(cache_dir).expanduser() if cache_dir else default_cache()
+        self.cache_dir = with_home(cache_dir) if cache_dir else default_cache()
         self.accumulator = Accumulator(features, num_samples)
         self._reference_statistics: Statistics | None = None
 

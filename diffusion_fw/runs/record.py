@@ -8,6 +8,7 @@ import hashlib
 import json
 import math
 import os
+import shutil
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -23,6 +24,9 @@ from diffusion_fw.training.os_errors import log_os_errors, warn_once
 NAME, LOCK, DIGEST = "run.json", ".run.lock", "sha256"
 LARGEST = 16 << 20
 """Bytes; a record has some ten thousand."""
+
+FIRST_FILES = (".hydra", "*.log", NAME, LOCK, "git-*.diff")
+"""The files that every run writes before it builds anything."""
 
 RUNNING, FINISHED, FAILED, INTERRUPTED = "running", "finished", "failed", "interrupted"
 """A record that says `running` while no process runs belongs to a run that was killed."""
@@ -103,26 +107,45 @@ def _all(items: Any, kind: type) -> bool:
 
 @contextlib.contextmanager
 def recorded(
-    folder: Path, program: str, overrides: Sequence[str], *, number: int | None, seed: int
+    folder: Path, program: str, overrides: Sequence[str], *, number: int | None, seed: int, keep_mistakes: bool = True
 ) -> Iterator[Outcome]:
     """Keep the run.json of a run: `running` while the block runs, then how it ended.
 
     A run that is resumed, or whose sweep is started again, gets one more entry in ``attempts``; its ``overrides`` stay
-    those of its start. Raises InUseError if another process is using the folder.
+    those of its start. Raises InUseError if another process is using the folder, which is left as it is. Unless
+    ``keep_mistakes``, a ConfigError leaves no folder if it was this run's first.
     """
     if not is_first_process():
         yield Outcome()
         return
-    with _locked(folder):
-        yield from _keep_record(folder, program, overrides, number, seed)
+    with locked(folder):
+        first = not (folder / NAME).exists()
+        try:
+            yield from _keep_record(folder, program, overrides, number, seed)
+        except ConfigError:
+            if first and not keep_mistakes:
+                _discard(folder)
+            raise
+
+
+def _discard(folder: Path) -> None:
+    """Remove a folder that holds no more than FIRST_FILES, and the folders above it that are then empty."""
+    first = {path.name for kind in FIRST_FILES for path in folder.glob(kind)}
+    if not folder.is_dir() or not {path.name for path in folder.iterdir()} <= first:
+        return
+    shutil.rmtree(folder, ignore_errors=True)
+    for above in folder.absolute().parents:
+        if Path.cwd() not in above.parents or any(above.iterdir()):
+            return
+        above.rmdir()
 
 
 @contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path) -> Iterator[None]:
     """Lock the folder until the process ends, in whatever way; not on a file system without locks.
 
-    If the folder is removed and another run starts in a new one of its name, that run holds the lock of the new one,
-    and this run's writes into it fail.
+    Raises InUseError if another process has locked it. If the folder is removed and another run starts in a new one of
+    its name, that run holds the lock of the new one, and this run's writes into it fail.
     """
     lock = filelock.FileLock(folder / LOCK, timeout=0)
     try:

@@ -11,7 +11,7 @@ from diffusion_fw.checkpoints.read import checkpoint_of, read
 from diffusion_fw.composition.experiment import plain
 from diffusion_fw.config import command_line
 from diffusion_fw.config.compose import STACKED, check_command_line, checked
-from diffusion_fw.registry import ConfigError
+from diffusion_fw.registry import ConfigError, NonNegativeInt, convert, describe
 from diffusion_fw.training.module import RECORD_KEY
 
 FREE = ("trainer", "callbacks", "logger", "num_workers", "explain", "resume")
@@ -19,6 +19,34 @@ FREE = ("trainer", "callbacks", "logger", "num_workers", "explain", "resume")
 
 FIXED = ("trainer.gradient_clip_val", "trainer.accumulate_grad_batches")
 """The exceptions: they change the steps themselves."""
+
+
+STATE: dict[str, Any] = {
+    "global_step": (NonNegativeInt, "which step it reached"),
+    "optimizer_states": (list, "the state of its optimizer"),
+    "lr_schedulers": (list, "its learning rate"),
+    "loops": (dict, "how far it is in the data"),
+    "callbacks": (dict, "what it measured"),
+}
+"""What resuming needs of a checkpoint besides its record: the type of each, and what it says."""
+
+OF_THE_USER = ("logger", "metric.cache_dir")
+"""What is never taken from the checkpoint, which may be a stranger's: where this machine sends and writes things."""
+
+
+def check_links(folder: Path) -> None:
+    """ConfigError for a link in the folder of a run that is resumed: a write through it would change another file.
+
+    Links of W&B to its own files stay; it replaces them.
+    """
+    logs = folder.resolve() / "wandb"
+    for place, folders, files in os.walk(folder):
+        for path in (Path(place, name) for name in (*folders, *files)):
+            if path.is_symlink() and not (logs in path.resolve().parents and folder / "wandb" in path.parents):
+                raise ConfigError(
+                    f"resume={folder}: {path.relative_to(folder)} is a link, through which the run would write into "
+                    "other files; put the file or folder in its place"
+                )
 
 
 def folder_of(run: str | os.PathLike[str]) -> Path:
@@ -41,6 +69,7 @@ def continued(config: dict[str, Any], folder: Path) -> dict[str, Any]:
     numbered = any(sweeper.get(key) is not None for key in ("job", "trial"))
     if config["resume"] or not numbered or not (folder / "checkpoints" / "last.ckpt").is_file():
         return config
+    check_links(folder)
     # Checked, so that former names of components and of their parameters count as the present ones.
     own = plain(checked("train", read(checkpoint_of(folder))[RECORD_KEY]["config"]))
     now = plain(config)
@@ -70,22 +99,31 @@ def resumed(config: Mapping[str, Any], arguments: Sequence[str]) -> dict[str, An
         # A process that Lightning starts is given the folder of the first one.
         if override.key_or_group == "hydra.run.dir" and Path(str(override.value())).absolute() != folder.absolute():
             raise ConfigError("hydra.run.dir: a run is resumed in its own folder; to start a new one, use init_from")
+    check_links(folder)
     content = read(checkpoint_of(config["resume"]))
-    missing = [key for key in ("global_step", "optimizer_states", "callbacks") if key not in content]
+    missing = [key for key in STATE if key not in content]
     if missing:
         raise ConfigError(
             f"resume={config['resume']} holds no {', '.join(missing)}, which resuming needs; to start a new run from "
             f"its weights: init_from={config['resume']}"
         )
-    if not isinstance(content["global_step"], int):
-        raise ConfigError(f"resume={config['resume']} does not say which step it reached; it is damaged")
-    own: dict[str, Any] = dict(content[RECORD_KEY]["config"])
-    own = checked("train", {**own, **{key: config[key] for key in config if key not in own}})
+    for key, (kind, what) in STATE.items():
+        try:
+            convert(kind, content[key])
+        except ValueError:
+            raise ConfigError(
+                f"resume={config['resume']} does not say {what}; it is damaged: its {key} must be {describe(kind)}, "
+                f"not a {type(content[key]).__name__}"
+            ) from None
+    own = {**config, **{key: value for key, value in content[RECORD_KEY]["config"].items() if key in config}}
+    own = checked("train", own)
+    for key in OF_THE_USER:
+        own = _replaced(own, key.split("."), _at(config, key)) if _at(own, key) is not None else own
     keys = [word.partition("=")[0].lstrip("+~") for word in line.words if "=" in word]
     default = check_command_line("train", [])[0]
     for key in keys:
         top = key.partition(".")[0]
-        if top == "hydra" or key.startswith("hydra/"):
+        if top in ("hydra", "logger") or key.startswith("hydra/") or key in OF_THE_USER:
             continue
         if top not in FREE or key in FIXED:
             _check_same(key, own, config, default)

@@ -7,11 +7,12 @@ from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import CompactHydraException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from rich.console import Console
 
 from diffusion_fw.runs.record import FINISHED
-from diffusion_fw.sweeps.jobs import Launch, launch_jobs, plan_jobs, read_results
+from diffusion_fw.sweeps.folder import sweep_folder
+from diffusion_fw.sweeps.jobs import Job, Launch, launch_jobs, plan_jobs, read_results
 from diffusion_fw.sweeps.tables import print_table, write_results
 from diffusion_fw.training.os_errors import log_os_errors
 
@@ -23,11 +24,12 @@ def sweep(config: DictConfig, arguments: list[str], config_loader: Any, launch: 
     into the same folder is recognised by its overrides. Raises CompactHydraException at the end if a job did not
     finish.
     """
-    folder = Path(config.hydra.sweep.dir)
     overrides = OverridesParser.create(config_loader=config_loader).parse_overrides(arguments)
-    folder.mkdir(parents=True, exist_ok=True)
-    OmegaConf.save(config, folder / "multirun.yaml")
-    jobs = plan_jobs(overrides, folder)
+    with sweep_folder(config) as folder:
+        return _run(plan_jobs(overrides, folder), folder, launch)
+
+
+def _run(jobs: list[Job], folder: Path, launch: Launch) -> list[float]:
     missing = [job for job in jobs if not job.finished_earlier]
     console = Console()
     if len(missing) < len(jobs):

@@ -12,7 +12,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
 from hydra.core.utils import JobReturn
 from hydra.errors import CompactHydraException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import FrozenTrial, TrialState
 from rich.console import Console
@@ -22,6 +22,7 @@ from rich.text import Text
 
 from diffusion_fw.pictures.search_trials import trials_picture
 from diffusion_fw.registry import nearest
+from diffusion_fw.sweeps.folder import sweep_folder
 from diffusion_fw.sweeps.jobs import Launch
 from diffusion_fw.sweeps.tables import print_errors, write_csv
 from diffusion_fw.sweeps.trial import PRUNED_AT, PRUNERS, STUDY, storage_url
@@ -46,7 +47,7 @@ def search(config: DictConfig, arguments: list[str], config_loader: Any, launch:
     the search continues. Raises CompactHydraException for settings that don't work and if no distance is finite.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    settings, folder = config.hydra.sweeper, Path(config.hydra.sweep.dir)
+    settings = config.hydra.sweeper
     for key, allowed in (("sampler", SAMPLERS), ("pruner", PRUNERS)):
         if settings[key] not in allowed:
             close = nearest(settings[key], allowed)
@@ -57,8 +58,14 @@ def search(config: DictConfig, arguments: list[str], config_loader: Any, launch:
     overrides = OverridesParser.create(config_loader=config_loader).parse_overrides(arguments)
     space = {item.get_key_element(): distribution(item) for item in overrides if item.is_sweep_override()}
     fixed = [item.input_line or "" for item in overrides if not item.is_sweep_override()]
-    folder.mkdir(parents=True, exist_ok=True)
-    OmegaConf.save(config, folder / "multirun.yaml")
+    with sweep_folder(config) as folder:
+        return _search(config, space, fixed, folder, launch)
+
+
+def _search(
+    config: DictConfig, space: dict[str, BaseDistribution], fixed: list[str], folder: Path, launch: Launch
+) -> float:
+    settings = config.hydra.sweeper
     study = optuna.create_study(
         study_name=STUDY, storage=storage_url(config.hydra), direction="minimize", load_if_exists=True
     )

@@ -1,4 +1,4 @@
-"""How SIGTERM and SIGINT end the program and the processes that it forks."""
+"""How SIGTERM, SIGINT and SIGHUP end the program and the processes that it forks."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any
 
-SIGNALS = (signal.SIGTERM, signal.SIGINT)
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+"""SIGHUP says that the terminal is gone."""
 
 INTERRUPTED = tuple(128 + number for number in SIGNALS)
 """Exit codes of a run that a signal ended."""
@@ -20,12 +21,17 @@ Handler = Callable[[int, FrameType | None], Any]
 
 
 class Interrupted(SystemExit):
-    """The end of a run by a signal. The exit code is 128 + the signal: 143 for SIGTERM, 130 for SIGINT."""
+    """The end of a run by a signal. The exit code is 128 + the signal: SIGTERM 143, SIGINT 130, SIGHUP 129."""
 
 
 def raise_interrupted(number: int, frame: FrameType | None) -> None:
     """A handler that ends the program."""
     raise Interrupted(128 + number)
+
+
+def is_ignored(number: int) -> bool:
+    """Whether the program was started to outlive its terminal, as `nohup` does."""
+    return number == signal.SIGHUP and signal.getsignal(number) == signal.SIG_IGN
 
 
 @contextlib.contextmanager
@@ -34,7 +40,7 @@ def handled_by(handler: Handler) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {number: signal.signal(number, handler) for number in SIGNALS}
+    before = {number: signal.signal(number, handler) for number in SIGNALS if not is_ignored(number)}
     try:
         yield
     finally:
@@ -43,7 +49,7 @@ def handled_by(handler: Handler) -> Iterator[None]:
 
 
 def signals_raise() -> contextlib.AbstractContextManager[None]:
-    """In the block SIGTERM and SIGINT raise Interrupted, so that it can clean up.
+    """In the block SIGNALS raise Interrupted, so that it can clean up.
 
     A run that trains in the block sets its own handlers while it trains.
     """
@@ -51,7 +57,7 @@ def signals_raise() -> contextlib.AbstractContextManager[None]:
 
 
 def passed_on_to_children() -> contextlib.AbstractContextManager[None]:
-    """In the block SIGTERM and SIGINT are passed on to the processes that a training strategy forks.
+    """In the block SIGNALS are passed on to the processes that a training strategy forks.
 
     Each of them ends as a single process would, by its Interruption; then Interrupted is raised here. A second SIGINT
     kills them and the program at once. A child that ends for another reason is left to whoever waits for it.

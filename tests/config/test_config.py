@@ -23,11 +23,11 @@ from diffusion_fw.config.compose import (
     check_command_line,
     checked,
     choices,
-    conf_dir,
     groups,
     store_components,
 )
 from diffusion_fw.config.origins import flatten, origin_of, origins
+from diffusion_fw.config.sources import conf_dir
 from diffusion_fw.registry import ConfigError
 
 ROOT = Path(__file__).parents[2]

@@ -11,7 +11,8 @@ import pytest
 
 from diffusion_fw.composition.experiment import plain
 from diffusion_fw.config import command_line, compose, sources
-from diffusion_fw.config.compose import check_command_line, checked, conf_dir, store_components
+from diffusion_fw.config.compose import check_command_line, checked, store_components
+from diffusion_fw.config.sources import conf_dir
 from diffusion_fw.registry import ConfigError
 
 ROOT = Path(__file__).parents[2]
@@ -131,7 +132,9 @@ def test_an_experiment_file_holds_values_for_the_groups_alone(stranger, tmp_path
 
 @pytest.mark.parametrize("place", PLACES)
 def test_an_experiment_file_of_values_is_read_wherever_it_is(stranger, place):
-    content = "defaults: [override /schedule: linear]\nschedule: {num_steps: 77}\nsampler: {steps: '${schedule.num_steps}'}"
+    content = (
+        "defaults: [override /schedule: linear]\nschedule: {num_steps: 77}\nsampler: {steps: '${schedule.num_steps}'}"
+    )
     (config,) = check_command_line("train", stranger(place, GLOBAL + content))
     assert (config["schedule"]["name"], config["sampler"]["steps"]) == ("linear", 77)
 

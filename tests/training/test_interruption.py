@@ -20,7 +20,7 @@ from diffusion_fw.training.callbacks.interruption import AGREE_EVERY, Interrupti
 from diffusion_fw.training.signals import Interrupted, passed_on_to_children
 
 FORKED = {"trainer.devices": 2, "trainer.strategy": "ddp_fork", "trainer.max_steps": 2 * AGREE_EVERY}
-SIGNALS = (signal.SIGTERM, signal.SIGINT)
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 @pytest.fixture(autouse=True)
@@ -50,7 +50,8 @@ class Signal(lightning.Callback):
 
 
 @pytest.mark.parametrize(
-    ("number", "everyone"), [(signal.SIGTERM, False), (signal.SIGINT, False), (signal.SIGINT, True)]
+    ("number", "everyone"),
+    [(signal.SIGTERM, False), (signal.SIGINT, False), (signal.SIGINT, True), (signal.SIGHUP, False)],
 )
 def test_forked_processes_end_with_a_checkpoint_and_the_code_of_one(tiny, tmp_path, monkeypatch, number, everyone):
     def with_signal(*args):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,8 +20,10 @@ from omegaconf import OmegaConf
 from diffusion_fw.app.train import prepare, train
 from diffusion_fw.checkpoints.warm_start import warm_start
 from diffusion_fw.composition.experiment import build_experiment
-from diffusion_fw.config.compose import check_command_line, conf_dir, store_components
+from diffusion_fw.config.compose import check_command_line, store_components
+from diffusion_fw.config.sources import conf_dir
 from diffusion_fw.registry import ConfigError
+from diffusion_fw.runs.record import read_record
 from diffusion_fw.runs.resume import continued, resumed
 from diffusion_fw.training.durable import DurableIO
 from diffusion_fw.training.signals import Interrupted
@@ -357,7 +360,7 @@ def test_a_run_without_its_final_checkpoint_ends_in_an_error(tmp_path, monkeypat
 def test_a_full_device_is_an_error_of_the_system(tmp_path, monkeypatch):
     """torch's own writer would make of it an error of its archive."""
     opened = Path.open
-    monkeypatch.setattr(Path, "open", lambda self, mode: opened(FULL, mode))
+    monkeypatch.setattr(Path, "open", lambda self, mode: opened(FULL, "wb"))
     with pytest.raises(OSError, match="No space left"):
         DurableIO().save_checkpoint({"weights": torch.zeros(1_000_000)}, tmp_path / "last.ckpt")
     assert list(tmp_path.iterdir()) == []
@@ -399,3 +402,150 @@ def test_a_folder_that_vanishes_is_made_again_with_every_number(tmp_path, monkey
     train(small("flow"), folder)
     assert rows(folder) == rows(tmp_path / "undisturbed")
     assert content(folder)["global_step"] == 6
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# A stranger's run
+# --------------------------------------------------------------------------------------------------------------------
+
+
+def copied(run, folder, change=lambda content: None):
+    """A copy of a run whose last.ckpt holds the content after change(content)."""
+    shutil.copytree(run, folder)
+    forged = content(folder)
+    change(forged)
+    torch.save(forged, folder / "checkpoints" / "last.ckpt")
+    return folder
+
+
+@pytest.mark.parametrize(
+    "place", ["train.log", "metrics.csv", "checkpoints/best.ckpt", ".run.lock", "samples/x", "wandb"]
+)
+def test_a_link_in_the_folder_is_refused_and_nothing_is_written_through_it(run, tmp_path, place):
+    folder = copied(run, tmp_path / "copy")
+    target = tmp_path / "target"
+    target.write_text("mine")
+    (folder / place).unlink(missing_ok=True)
+    (folder / place).parent.mkdir(exist_ok=True)
+    (folder / place).symlink_to(target)
+    with pytest.raises(ConfigError, match=f"{place} is a link"):
+        asked(folder)
+    assert target.read_text() == "mine"
+
+
+def test_a_link_to_a_folder_is_refused_but_not_those_of_wandb_to_its_own_files(run, tmp_path):
+    folder = copied(run, tmp_path / "copy")
+    (folder / "wandb" / "run-1").mkdir(parents=True)
+    (folder / "wandb" / "latest-run").symlink_to("run-1")
+    asked(folder)
+    (folder / "wandb" / "other").symlink_to(tmp_path)
+    with pytest.raises(ConfigError, match="wandb/other is a link"):
+        asked(folder)
+
+
+def test_loggers_and_the_cache_are_those_of_the_user(run, tmp_path):
+    def change(content):
+        config = content["diffusion_fw"]["config"]
+        config["logger"] = {"wandb": {"name": "wandb", "mode": "online", "entity": "stranger"}}
+        config["metric"]["cache_dir"] = "/somewhere"
+
+    folder = copied(run, tmp_path / "copy", change)
+    assert list(asked(folder)["logger"]) == ["csv"]
+    assert asked(folder)["metric"]["cache_dir"] is None
+    own = asked(folder, "logger=[csv,wandb]", "logger.wandb.mode=offline", "metric.cache_dir=here")
+    assert (own["logger"]["wandb"]["mode"], own["logger"]["wandb"]["entity"]) == ("offline", None)
+    assert own["metric"]["cache_dir"] == "here"
+
+
+FORGED = {
+    "global_step": "x",
+    "optimizer_states": {},
+    "lr_schedulers": "x",
+    "loops": [],
+    "callbacks": [1],
+}
+
+
+@pytest.mark.parametrize("key", FORGED)
+def test_a_state_of_another_type_is_one_message(run, tmp_path, key):
+    folder = copied(run, tmp_path / "copy", lambda content: content.update({key: FORGED[key]}))
+    with pytest.raises(ConfigError, match=rf"it is damaged: its {key} must be "):
+        asked(folder)
+
+
+@pytest.mark.parametrize("step", [True, -1, 2**70, 1.0, None, [4]])
+def test_a_step_that_is_no_number_of_steps_is_one_message(run, tmp_path, step):
+    folder = copied(run, tmp_path / "copy", lambda content: content.update(global_step=step))
+    with pytest.raises(ConfigError, match="its global_step must be int at least 0"):
+        asked(folder)
+
+
+def forge(path, value):
+    def change(content):
+        *above, last = path
+        for key in above:
+            content = content[key]
+        content[last] = value
+
+    return change
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        ("optimizer_states", 0),
+        ("optimizer_states", 0, "param_groups"),
+        ("lr_schedulers", 0),
+        ("loops", "fit_loop"),
+        ("callbacks", "History"),
+        ("callbacks", "History", "distances"),
+        ("losses_since_record",),
+        ("loggers",),
+    ],
+    ids=lambda path: "-".join(map(str, path)),
+)
+def test_a_state_that_cannot_be_restored_is_one_message(run, tmp_path, path):
+    folder = copied(run, tmp_path / "copy", forge(path, "x"))
+    with pytest.raises(ConfigError, match="its state cannot be restored") as error:
+        train(asked(folder, "logger=[csv,wandb]", "logger.wandb.mode=offline"), folder)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("trainer", [1]), ("sampler", {"name": [1]}), ("sampler", None), ("callbacks", "x"), ("seed", "x")],
+)
+def test_a_config_of_another_type_is_one_message(run, tmp_path, key, value):
+    folder = copied(run, tmp_path / "copy", forge(("diffusion_fw", "config", key), value))
+    with pytest.raises(ConfigError, match=key):
+        asked(folder)
+
+
+@pytest.mark.parametrize("path", [("sampler", "steps"), ("callbacks",), ("nothing",), ("guidance", "x")])
+def test_a_config_that_contains_itself_is_one_message_or_ignored(run, tmp_path, path):
+    cycle: dict = {}
+    cycle["x"] = cycle
+    folder = copied(run, tmp_path / "copy", forge(("diffusion_fw", "config", *path), cycle))
+    if path == ("nothing",):
+        assert "nothing" not in asked(folder)
+        return
+    with pytest.raises(ConfigError):
+        asked(folder)
+
+
+@pytest.mark.parametrize("text", ["a,b\r\n1,2\r\n", "step\r\nx\r\n", "\xff\xfe"])
+def test_a_metrics_file_that_is_none_is_one_message(run, tmp_path, text):
+    folder = copied(run, tmp_path / "copy")
+    (folder / "metrics.csv").write_bytes(text.encode("latin-1"))
+    with pytest.raises(ConfigError, match=r"metrics\.csv cannot be continued"):
+        train(asked(folder), folder)
+
+
+def test_a_pipe_for_a_metrics_file_or_a_record_is_not_waited_for(run, tmp_path):
+    folder = copied(run, tmp_path / "copy")
+    for name in ("metrics.csv", "run.json"):
+        (folder / name).unlink(missing_ok=True)
+        os.mkfifo(folder / name)
+    assert read_record(folder) is None
+    with pytest.raises(ConfigError, match="a pipe, not a regular file"):
+        train(asked(folder), folder)

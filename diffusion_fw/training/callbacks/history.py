@@ -48,6 +48,8 @@ class History(StepCallback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.records, self.distances = state_dict["records"], state_dict["distances"]
         self.heldout = state_dict["heldout"]
+        if not all(isinstance(step, int) for step, _ in (*self.distances, *self.heldout)):
+            raise ValueError("its distances are not pairs of a step and a value")
 
     def on_save_checkpoint(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, checkpoint: dict[str, Any]

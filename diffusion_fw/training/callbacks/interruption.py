@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import signal
@@ -13,11 +14,11 @@ import lightning
 
 from diffusion_fw.training.callbacks.checkpointing import Checkpoints
 from diffusion_fw.training.os_errors import log_os_errors
-from diffusion_fw.training.signals import SIGNALS, Handler, Interrupted, raise_interrupted
+from diffusion_fw.training.signals import SIGNALS, Handler, Interrupted, is_ignored, raise_interrupted
 
 logger = logging.getLogger(__name__)
 
-ORDER = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)
+ORDER = (signal.SIGINT, signal.SIGHUP, signal.SIGTERM, signal.SIGUSR2)
 """If several signals arrive in one step, the last of these counts."""
 
 AGREE_EVERY = 10
@@ -54,19 +55,24 @@ class Interruption(lightning.Callback):
             return None
         return handler
 
+    def _is_handled(self, number: int) -> bool:
+        return (number in SIGNALS and not is_ignored(number)) or self._surrounding(number) is not None
+
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         # Lightning has set its own handlers by now, and restores the earlier ones when it is done.
         if threading.current_thread() is threading.main_thread():
-            for number in (number for number in ORDER if number in SIGNALS or self._surrounding(number)):
+            for number in filter(self._is_handled, ORDER):
                 self._before[number] = signal.signal(number, self._note)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         if number == signal.SIGINT and number in self._received:
             os._exit(128 + number)
-        if not self._received:
-            # Not by the logging module, whose lock the interrupted code may hold.
-            os.write(2, b"\nwriting a checkpoint after this step, then ending; Ctrl-C again quits at once\n")
+        first = not self._received
         self._received.add(number)
+        if first:
+            # Not by the logging module, whose lock the interrupted code may hold. Nobody may be there to read it.
+            with contextlib.suppress(OSError):
+                os.write(2, b"\nwriting a checkpoint after this step, then ending; Ctrl-C again quits at once\n")
 
     def on_train_batch_end(
         self, trainer: lightning.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int

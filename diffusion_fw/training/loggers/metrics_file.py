@@ -11,7 +11,8 @@ from typing import Any
 
 from lightning.pytorch.loggers import Logger
 
-from diffusion_fw.files import atomic_write
+from diffusion_fw.files import atomic_write, open_regular, open_to_append
+from diffusion_fw.registry import ConfigError
 
 
 class MetricsFile(Logger):
@@ -47,7 +48,7 @@ class MetricsFile(Logger):
         columns = sorted({*self._columns, *self._rows[-1]})
         if self._size is not None and columns == self._columns and self._size == self._size_on_disk():
             text = self._text(self._rows[-1:])
-            with self.path.open("ab") as file:
+            with open_to_append(self.path) as file:
                 file.write(text)
                 file.flush()
                 os.fsync(file.fileno())
@@ -61,11 +62,15 @@ class MetricsFile(Logger):
 
     def resume(self, step: int, state: Mapping[str, Any]) -> None:
         """Continue an existing file after ``step``: drop later rows and a half-written one."""
-        if not self.path.exists():
+        try:
+            with open_regular(self.path) as file, io.TextIOWrapper(file, encoding="utf-8", newline="") as text:
+                rows = [row for row in csv.DictReader(text) if None not in row.values() and None not in row]
+            taken = [(int(row["step"]), row) for row in rows]
+        except FileNotFoundError:
             return
-        with self.path.open(newline="") as file:
-            rows = [row for row in csv.DictReader(file) if None not in row.values()]
-        self._rows = [{key: value for key, value in row.items() if value} for row in rows if int(row["step"]) <= step]
+        except (OSError, ValueError, KeyError, csv.Error) as error:
+            raise ConfigError(f"{self.path} cannot be continued: {error}; move it away to begin a new one") from None
+        self._rows = [{key: value for key, value in row.items() if value} for at, row in taken if at <= step]
         self._columns = sorted(set().union(*self._rows))
 
     def _size_on_disk(self) -> int | None:
