@@ -17,12 +17,14 @@ def evaluate(config: dict[str, Any], folder: Path) -> Result:
     from rich.table import Table
 
     from diffusion_fw.app.trained_model import open_trained
-    from diffusion_fw.composition.parts import build_data, build_metric
+    from diffusion_fw.composition.parts import build_data, build_metric, check_data, moved
     from diffusion_fw.metrics.metric import Subject
 
     model = open_trained(config)
     config, choice, sampler = model.config, model.choice, model.sampler
-    data = build_data(model.trained_with)
+    trained_with = moved(model.trained_with, config["data"])
+    data = build_data(trained_with)
+    check_data(data, trained_with, model.record)
     metric, _ = build_metric(config, data)
     if metric.of_samples:
         model.check_sampler()

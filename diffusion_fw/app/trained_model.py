@@ -39,8 +39,8 @@ class Trained:
 
     config: dict[str, Any]
     """The program's, with the variance of the training if it names none."""
-    trained_with: dict[str, Any]
-    """The config of the training."""
+    record: dict[str, Any]
+    """What the checkpoint says about itself."""
     facts: Facts
     choice: Choice
     network: NetworkDenoiser
@@ -51,6 +51,12 @@ class Trained:
     num_classes: int
     """0 for a model that takes no labels."""
     device: torch.device
+
+    @property
+    def trained_with(self) -> dict[str, Any]:
+        """The config of the training."""
+        config: dict[str, Any] = self.record["config"]
+        return config
 
     @functools.cached_property
     def chunk(self) -> Chunk:
@@ -97,7 +103,7 @@ def open_trained(config: Mapping[str, Any]) -> Trained:
     load = second_model(facts, num_classes, device)
     return Trained(
         config=own,
-        trained_with=trained_with,
+        record=record,
         facts=facts,
         choice=choice,
         network=network,

@@ -10,6 +10,7 @@ from typing import Any
 from diffusion_fw.checkpoints.read import checkpoint_of, read
 from diffusion_fw.composition.experiment import plain
 from diffusion_fw.config.compose import STACKED, check_command_line, checked, is_multirun, parse_overrides
+from diffusion_fw.data.dataset import places
 from diffusion_fw.registry import ConfigError
 from diffusion_fw.training.module import RECORD_KEY
 
@@ -56,7 +57,7 @@ def continued(config: dict[str, Any], folder: Path) -> dict[str, Any]:
 
 
 def resumed(config: Mapping[str, Any], arguments: Sequence[str]) -> dict[str, Any]:
-    """The run's own config with the command line's changes.
+    """The run's own config with the command line's changes, such as the place where its data are now.
 
     ``config`` is what the command line alone composes. Raises ConfigError for a sweep, another folder, a change of the
     model, the data or the steps, and for fewer steps than the run has taken.
@@ -81,11 +82,14 @@ def resumed(config: Mapping[str, Any], arguments: Sequence[str]) -> dict[str, An
     own = checked("train", {**own, **{key: config[key] for key in config if key not in own}})
     keys = [argument.partition("=")[0].lstrip("+~") for argument in arguments if "=" in argument]
     default = check_command_line("train", [])[0]
+    movable = [f"data.{place}" for place in places(own["data"]["name"])]
     for key in keys:
         top = key.partition(".")[0]
         if top == "hydra" or key.startswith("hydra/"):
             continue
-        if top not in FREE or key in FIXED:
+        if key in movable:
+            own = _replaced(own, key.split("."), _at(config, key))
+        elif top not in FREE or key in FIXED:
             _check_same(key, own, config, default)
         elif key in STACKED:
             own[key] = {name: own[key].get(name, section) for name, section in config[key].items()}
@@ -101,6 +105,17 @@ def resumed(config: Mapping[str, Any], arguments: Sequence[str]) -> dict[str, An
     if asked < taken:
         raise ConfigError(f"trainer.max_steps={asked}: resume={config['resume']} has taken {taken} steps already")
     return own
+
+
+def with_data_of_run(arguments: Sequence[str]) -> list[str]:
+    """The arguments, with data=<that of the resumed run> before the first that says where its data are."""
+    runs = [argument.partition("=")[2].strip("'\"") for argument in arguments if argument.startswith("resume=")]
+    keys = [argument.partition("=")[0] for argument in arguments]
+    where = next((place for place, key in enumerate(keys) if key.startswith("data.")), None)
+    if not runs or where is None or "data" in keys or "experiment" in keys:
+        return list(arguments)
+    name = read(checkpoint_of(runs[-1]))[RECORD_KEY]["config"]["data"]["name"]
+    return [*arguments[:where], f"data={name}", *arguments[where:]]
 
 
 def _check_same(key: str, own: Mapping[str, Any], config: Mapping[str, Any], plain: Mapping[str, Any]) -> None:
