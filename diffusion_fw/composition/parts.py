@@ -126,8 +126,11 @@ def build_data(config: Config) -> Data:
 def moved(config: Config, places: Mapping[str, Any]) -> dict[str, Any]:
     """The config with other places of the same data; those that are None stay. ConfigError for what is no place."""
     given = {key: value for key, value in places.items() if value is not None}
+    if not given:
+        return dict(config)
+    build_data(config)  # checks the section
     name = config["data"]["name"]
-    known = places_of(name) if given else ()
+    known = places_of(name)
     for key in given:
         if key not in known:
             allowed = " or ".join(f"data.{place}" for place in known) or "nothing"
