@@ -18,13 +18,15 @@ def evaluate(config: dict[str, Any], folder: Path) -> Result:
     from rich.table import Table
 
     from diffusion_fw.app.trained_model import open_trained
-    from diffusion_fw.composition.parts import build_data, build_metric
+    from diffusion_fw.composition.parts import build_data, build_metric, check_data, moved
     from diffusion_fw.files import atomic_write
     from diffusion_fw.metrics.metric import Subject
 
     model = open_trained(config)
     config, choice, sampler = model.config, model.choice, model.sampler
-    data = build_data(model.trained_with)
+    trained_with = moved(model.trained_with, config["data"])
+    data = build_data(trained_with)
+    check_data(data, trained_with, model.record)
     if model.num_classes == data.num_classes:
         # A checkpoint of version 0.1.0 does not say how often each class occurs.
         model = dataclasses.replace(model, class_counts=model.facts.class_counts or data.class_counts)

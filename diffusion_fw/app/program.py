@@ -25,19 +25,24 @@ def run(
     task: Task,
     *,
     plugins: Path | None = None,
+    complete: Callable[[list[str]], list[str]] | None = None,
     prepare: Prepare | None = None,
 ) -> None:
     """Run ``task(config, folder)`` under Hydra for each job of the command line, and keep run.json in each folder.
 
-    ``plugins`` is the folder beside the script. ``prepare(configs, arguments)`` returns the configs to run, and none
-    where nothing is left to do. A ConfigError of a single run ends it with one message and exit code 1, and leaves no
-    folder; in a sweep an error is logged, and the sweeper decides.
+    ``plugins`` is the folder beside the script. ``complete(arguments)`` adds what a command line implies.
+    ``prepare(configs, arguments)`` returns the configs to run, and none where nothing is left to do. A ConfigError of a
+    single run ends it with one message and exit code 1, and leaves no folder; in a sweep an error is logged, and the
+    sweeper decides.
     """
     arguments = sys.argv[1:]
     guard()
     logging.setLogRecordFactory(PrintableRecord)
     try:
         discovery.load_plugins(*([plugins] if plugins and plugins.is_dir() else []))
+        if complete:
+            # Hydra and processes that Lightning starts read them from there.
+            arguments = sys.argv[1:] = complete(arguments)
         from diffusion_fw.config.compose import check_command_line, reason, store_components
         from diffusion_fw.config.sources import conf_dir
 

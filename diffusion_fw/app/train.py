@@ -27,11 +27,12 @@ def train(config: dict[str, Any], folder: Path) -> Result:
     from diffusion_fw.checkpoints.read import checkpoint_of, read
     from diffusion_fw.checkpoints.warm_start import warm_start
     from diffusion_fw.composition.experiment import build_experiment
-    from diffusion_fw.composition.parts import assemble, build_data, build_tracked_metric
+    from diffusion_fw.composition.parts import assemble, build_data, build_tracked_metric, check_data
     from diffusion_fw.sweeps.trial import trial_callbacks
     from diffusion_fw.training.callbacks.checkpointing import Checkpoints
     from diffusion_fw.training.callbacks.history import LOGGERS_KEY
     from diffusion_fw.training.callbacks.interruption import Interruption
+    from diffusion_fw.training.module import RECORD_KEY
     from diffusion_fw.training.signals import passed_on_to_children
 
     for message in (
@@ -59,6 +60,8 @@ def train(config: dict[str, Any], folder: Path) -> Result:
                 best = _best(content)
             return Result(metric.name(assemble("ema", config["ema"]).weights_name), best)
     experiment = build_experiment(config, folder)
+    if checkpoint:
+        check_data(experiment.data, config, content[RECORD_KEY])
     trainer = experiment.trainer
     if checkpoint:
         for logger in (logger for logger in trainer.loggers if hasattr(logger, "resume")):
@@ -175,4 +178,11 @@ def main(plugins: Path | None = None) -> None:
 
         return train(continued(config, folder), folder)
 
-    run("train", task, plugins=plugins, prepare=prepare)
+    def complete(arguments: list[str]) -> list[str]:
+        if not any(argument.startswith("resume=") for argument in arguments):
+            return arguments
+        from diffusion_fw.runs.resume import with_data_of_run
+
+        return with_data_of_run(arguments)
+
+    run("train", task, plugins=plugins, complete=complete, prepare=prepare)

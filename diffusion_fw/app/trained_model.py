@@ -39,8 +39,8 @@ class Trained:
 
     config: dict[str, Any]
     """The program's, with the variance of the training if it names none."""
-    trained_with: dict[str, Any]
-    """The config of the training."""
+    record: dict[str, Any]
+    """What the checkpoint says about itself."""
     facts: Facts
     choice: Choice
     network: NetworkDenoiser
@@ -56,6 +56,12 @@ class Trained:
     def num_classes(self) -> int:
         """0 for a model that takes no labels."""
         return len(self.class_counts)
+
+    @property
+    def trained_with(self) -> dict[str, Any]:
+        """The config of the training."""
+        config: dict[str, Any] = self.record["config"]
+        return config
 
     @functools.cached_property
     def chunk(self) -> Chunk:
@@ -103,7 +109,7 @@ def open_trained(config: Mapping[str, Any]) -> Trained:
     load = second_model(facts, len(class_counts), device)
     return Trained(
         config=own,
-        trained_with=trained_with,
+        record=record,
         facts=facts,
         choice=choice,
         network=network,

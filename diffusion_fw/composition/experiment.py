@@ -75,7 +75,10 @@ def build_experiment(config: Config, folder: Path) -> Experiment:
         label_dropout=config["label_dropout"],
         num_classes=parts.data.num_classes,
         num_workers=config["num_workers"],
-        record=checkpoint_record({**config, "features": {**config["features"], "name": parts.features}}, parts.facts),
+        record={
+            **checkpoint_record({**config, "features": {**config["features"], "name": parts.features}}, parts.facts),
+            "fingerprints": parts.data.fingerprints,
+        },
     )
     if config.get("compile"):
         # In place, so that the names of the weights stay; after the averages were copied, which run uncompiled.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -19,6 +20,7 @@ from diffusion_fw.composition.checks import (
 )
 from diffusion_fw.composition.facts import Config, Facts
 from diffusion_fw.data.dataset import Data
+from diffusion_fw.data.dataset import places as places_of
 from diffusion_fw.denoiser import Denoiser, NetworkDenoiser
 from diffusion_fw.metrics.metric import Metric, TrackedMetric
 from diffusion_fw.networks.network import is_class_conditional
@@ -28,6 +30,8 @@ from diffusion_fw.process.variance import Variance
 from diffusion_fw.registry import ConfigError
 from diffusion_fw.samplers.sampler import Sampler
 from diffusion_fw.training.ema import Averages
+
+logger = logging.getLogger(__name__)
 
 
 def assemble(group: str, section: Config, **passed: Any) -> Any:
@@ -118,6 +122,33 @@ def build_data(config: Config) -> Data:
     """The data set of a config; its files are read when a split is first used."""
     data: Data = assemble("data", config["data"])
     return data
+
+
+def moved(config: Config, places: Mapping[str, Any]) -> dict[str, Any]:
+    """The config with other places of the same data; those that are None stay. ConfigError for what is no place."""
+    given = {key: value for key, value in places.items() if value is not None}
+    if not given:
+        return dict(config)
+    build_data(config)  # checks the section
+    name = config["data"]["name"]
+    known = places_of(name)
+    for key in given:
+        if key not in known:
+            allowed = " or ".join(f"data.{place}" for place in known) or "nothing"
+            raise ConfigError(f"data.{key}: the model was trained on data={name}, whose place is said by {allowed}")
+    return {**config, "data": {**config["data"], **given}}
+
+
+def check_data(data: Data, config: Config, record: Mapping[str, Any]) -> None:
+    """Whether the data of ``config`` are those of a checkpoint's record: ConfigError, or a warning if not moved."""
+    expected = record.get("fingerprints")
+    if expected is None or data.fingerprints == expected:
+        return
+    places = {key: config["data"][key] for key in data.places}
+    text = ", ".join(f"data.{key}={value}" for key, value in places.items()) or f"data={config['data']['name']}"
+    if any(record["config"]["data"].get(key) != value for key, value in places.items()):
+        raise ConfigError(f"{text}: these are not the data of the training, whose content was another")
+    logger.warning("%s: the data have changed since the training", text)
 
 
 def build_metric(config: Config, data: Data) -> tuple[Metric, str]:

@@ -7,6 +7,9 @@ from typing import Literal
 
 from diffusion_fw.registry import Fraction, NonNegativeInt, PositiveInt, register
 
+PLACES = ("path", "root", "shards", "test_shards")
+"""The parameters by which the built-in data sets say where they are."""
+
 
 @register("settings", "train")
 @dataclass(frozen=True)
@@ -50,7 +53,10 @@ class SampleSettings:
 @register("settings", "evaluate")
 @dataclass(frozen=True)
 class EvaluateSettings:
-    """Which checkpoint to measure, on the data of its training, with the weights that sample.py would use."""
+    """Which checkpoint to measure, on the data of its training, with the weights that sample.py would use.
+
+    data says where these data are now, if they have moved, by the key of the training: data.path, data.root, ...
+    """
 
     checkpoint: str
     seed: NonNegativeInt = 0
@@ -58,3 +64,4 @@ class EvaluateSettings:
     raw_weights: bool = False
     ema: dict[str, float | None] = field(default_factory=lambda: {"rate": None, "std": None})
     device: str = "auto"
+    data: dict[str, str | list[str] | None] = field(default_factory=lambda: dict.fromkeys(PLACES))

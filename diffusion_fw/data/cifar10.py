@@ -75,6 +75,7 @@ class CIFAR10(Data):
     horizontal_flip: bool = False
 
     default_features: ClassVar[str] = "pixels"
+    places: ClassVar[tuple[str, ...]] = ("root",)
 
     @property
     def shape(self) -> tuple[int, ...]:

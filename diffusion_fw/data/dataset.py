@@ -12,6 +12,7 @@ from typing import ClassVar, Protocol
 import torch
 from torch import Tensor
 
+from diffusion_fw import registry
 from diffusion_fw.oracles import GaussianMixture
 from diffusion_fw.registry import ConfigError
 
@@ -100,6 +101,9 @@ class Data(ABC):
     value_range: ClassVar[tuple[float, float] | None] = (-1.0, 1.0)
     """Bounds of the values that the model sees, or None for unbounded floats. Pixels always have (-1, 1)."""
 
+    places: ClassVar[tuple[str, ...]] = ()
+    """The parameters that say where the data are. The same data may be elsewhere later."""
+
     @property
     @abstractmethod
     def shape(self) -> tuple[int, ...]:
@@ -150,6 +154,11 @@ class Data(ABC):
     def test(self) -> Examples:
         """The held-out examples."""
         return self.load("test")
+
+    @property
+    def fingerprints(self) -> dict[str, str]:
+        """The fingerprint of each split."""
+        return {"train": self.train.fingerprint(), "test": self.test.fingerprint()}
 
     @abstractmethod
     def load(self, split: str) -> Examples:
@@ -209,6 +218,12 @@ def all_labels(examples: Examples) -> Tensor | None:
             return None
         parts.append(part)
     return torch.cat(parts)
+
+
+def places(name: str) -> tuple[str, ...]:
+    """The parameters of a registered data set that say where it is."""
+    found: tuple[str, ...] = getattr(registry.entry("data", name).factory, "places", ())
+    return found
 
 
 def evenly_spaced(count: int, most: int) -> list[int]:

@@ -72,6 +72,7 @@ class ImageFolder(Data):
     cache: bool = True
 
     default_features: ClassVar[str] = "pixels"
+    places: ClassVar[tuple[str, ...]] = ("path",)
 
     @property
     def shape(self) -> tuple[int, ...]:

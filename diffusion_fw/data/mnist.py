@@ -33,6 +33,7 @@ class MNIST(Data):
     prefix: str = ""
 
     default_features: ClassVar[str] = "pixels"
+    places: ClassVar[tuple[str, ...]] = ("root",)
 
     @property
     def shape(self) -> tuple[int, ...]:

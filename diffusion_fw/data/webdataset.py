@@ -54,6 +54,7 @@ class WebDataset(Data):
     on_error: Literal["raise", "skip"] = "raise"
 
     default_features: ClassVar[str] = "pixels"
+    places: ClassVar[tuple[str, ...]] = ("shards", "test_shards")
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -7,10 +7,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from diffusion_fw import registry
 from diffusion_fw.checkpoints.read import checkpoint_of, read
 from diffusion_fw.composition.experiment import plain
 from diffusion_fw.config import command_line
 from diffusion_fw.config.compose import STACKED, check_command_line, checked
+from diffusion_fw.data.dataset import places
 from diffusion_fw.registry import ConfigError, NonNegativeInt, convert, describe
 from diffusion_fw.training.module import RECORD_KEY
 
@@ -86,7 +88,7 @@ def continued(config: dict[str, Any], folder: Path) -> dict[str, Any]:
 
 
 def resumed(config: Mapping[str, Any], arguments: Sequence[str]) -> dict[str, Any]:
-    """The run's own config with the command line's changes.
+    """The run's own config with the command line's changes, such as the place where its data are now.
 
     ``config`` is what the command line alone composes. Raises ConfigError for a sweep, another folder, a change of the
     model, the data or the steps, and for fewer steps than the run has taken.
@@ -121,11 +123,14 @@ def resumed(config: Mapping[str, Any], arguments: Sequence[str]) -> dict[str, An
         own = _replaced(own, key.split("."), _at(config, key)) if _at(own, key) is not None else own
     keys = [word.partition("=")[0].lstrip("+~") for word in line.words if "=" in word]
     default = check_command_line("train", [])[0]
+    movable = [f"data.{place}" for place in places(own["data"]["name"])]
     for key in keys:
         top = key.partition(".")[0]
         if top in ("hydra", "logger") or key.startswith("hydra/") or key in OF_THE_USER:
             continue
-        if top not in FREE or key in FIXED:
+        if key in movable:
+            own = _replaced(own, key.split("."), _at(config, key))
+        elif top not in FREE or key in FIXED:
             _check_same(key, own, config, default)
         elif key in STACKED:
             own[key] = {name: own[key].get(name, section) for name, section in config[key].items()}
@@ -141,6 +146,19 @@ def resumed(config: Mapping[str, Any], arguments: Sequence[str]) -> dict[str, An
     if asked < taken:
         raise ConfigError(f"trainer.max_steps={asked}: resume={config['resume']} has taken {taken} steps already")
     return own
+
+
+def with_data_of_run(arguments: Sequence[str]) -> list[str]:
+    """The arguments, with data=<that of the resumed run> before the first that says where its data are."""
+    runs = [argument.partition("=")[2].strip("'\"") for argument in arguments if argument.startswith("resume=")]
+    keys = [argument.partition("=")[0] for argument in arguments]
+    where = next((place for place, key in enumerate(keys) if key.startswith("data.")), None)
+    if not runs or where is None or "data" in keys or "experiment" in keys:
+        return list(arguments)
+    data = read(checkpoint_of(runs[-1]))[RECORD_KEY]["config"].get("data")
+    # The checkpoint may be a stranger's: only the name of a registered component becomes an argument.
+    names = [name for name in registry.names("data") if isinstance(data, dict) and data.get("name") == name]
+    return [*arguments[:where], *(f"data={name}" for name in names), *arguments[where:]]
 
 
 def _check_same(key: str, own: Mapping[str, Any], config: Mapping[str, Any], plain: Mapping[str, Any]) -> None:
