@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from diffusion_fw.registry import Fraction, NonNegativeInt, PositiveInt, register
+from diffusion_fw.registry import Fraction, NonNegativeInt, PositiveInt, Seed, register
 
 
 @register("settings", "train")
@@ -17,7 +17,7 @@ class TrainSettings:
     another, or from its raw ones. compile runs torch.compile on the trained network. explain prints what would run.
     """
 
-    seed: NonNegativeInt = 0
+    seed: Seed = 0
     batch_size: PositiveInt = 128
     num_workers: NonNegativeInt = 0
     label_dropout: Fraction = 0.1
@@ -39,7 +39,7 @@ class SampleSettings:
 
     checkpoint: str
     num_samples: PositiveInt = 64
-    seed: NonNegativeInt = 0
+    seed: Seed = 0
     batch_size: PositiveInt | Literal["auto"] = 256
     raw_weights: bool = False
     ema: dict[str, float | None] = field(default_factory=lambda: {"rate": None, "std": None})
@@ -53,7 +53,7 @@ class EvaluateSettings:
     """Which checkpoint to measure, on the data of its training, with the weights that sample.py would use."""
 
     checkpoint: str
-    seed: NonNegativeInt = 0
+    seed: Seed = 0
     batch_size: PositiveInt | Literal["auto"] = 256
     raw_weights: bool = False
     ema: dict[str, float | None] = field(default_factory=lambda: {"rate": None, "std": None})
