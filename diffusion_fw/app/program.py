@@ -138,4 +138,6 @@ def run(
         # An error that a sweep reports is a whole message; one of a job is the job's own.
         if os.environ.get("HYDRA_FULL_ERROR") or (began and not isinstance(error, CompactHydraException)):
             raise
+        if isinstance(error, OSError):
+            sys.exit(f"ConfigError: {error.filename}: {error.strerror}; give another hydra.run.dir or hydra.sweep.dir")
         sys.exit(reason(error) if type(error) is CompactHydraException else f"ConfigError: {reason(error)}")

@@ -23,6 +23,7 @@ from diffusion_fw.composition.parts import (
     build_wrappers,
     is_conditional,
     with_variance,
+    within_memory,
 )
 from diffusion_fw.data.dataset import from_model
 from diffusion_fw.denoiser import Denoiser, NetworkDenoiser
@@ -98,6 +99,7 @@ class Trained:
             yield chunk, from_model(x, self.facts.pixels)
 
 
+@within_memory()
 def open_trained(config: Mapping[str, Any]) -> Trained:
     """The model of ``config["checkpoint"]``; ConfigError for a bad file and for choices that do not fit the model."""
     network, record, choice = load_chosen(config["checkpoint"], raw_weights=config["raw_weights"], **config["ema"])

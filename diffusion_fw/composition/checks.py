@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from typing import Any
 
 import torch
 
@@ -92,7 +93,20 @@ def check_trainer(config: Config, metric: TrackedMetric) -> None:
         str(trainer.get("precision", "32-true")),
         trainer.get("gradient_clip_val", 0.0),
     )
+    check_number_of_devices(trainer.get("accelerator", "auto"), trainer.get("devices", 1))
     check_processes(config, metric, processes(config))
+
+
+def check_number_of_devices(accelerator: str, devices: Any) -> None:
+    """Whether ``devices`` is a number of devices, or names those of this machine."""
+    gpus = accelerator == "gpu" or (accelerator == "auto" and torch.cuda.is_available())
+    named = isinstance(devices, list) and bool(devices) and min(devices) >= 0
+    if devices == "auto" or (isinstance(devices, int) and devices > 0) or (gpus and (devices == -1 or named)):
+        return
+    raise ConfigError(
+        f"trainer.devices={devices}: must be the number of devices, at least 1, or auto for all of this machine"
+        + (", or a list of the numbers of GPUs" if gpus else "; a list of them and -1 are for GPUs")
+    )
 
 
 def check_processes(config: Config, metric: TrackedMetric, count: int) -> None:

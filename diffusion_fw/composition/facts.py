@@ -13,7 +13,7 @@ from torch import Tensor
 
 from diffusion_fw import registry
 from diffusion_fw.data.dataset import Data, evenly_spaced, to_model
-from diffusion_fw.registry import ConfigError, NonNegativeInt, PositiveInt, Range
+from diffusion_fw.registry import ConfigError, NonNegativeInt, Positive, PositiveInt, Range
 
 Config = Mapping[str, Any]
 
@@ -31,8 +31,8 @@ class Facts:
     class_names: tuple[str, ...]
     data_range: tuple[float, float]
     pixels: bool
-    data_diameter: float | None = None
-    data_std: float | None = None
+    data_diameter: Positive | None = None
+    data_std: Positive | None = None
     class_counts: tuple[Annotated[int, Range(0, 1 << 53)], ...] = ()
     """The number of training examples of each class; version 0.1.0 did not record it."""
 
@@ -46,6 +46,12 @@ class Facts:
             for fact in registry.entry(group, section["name"]).measured(section)
         }
         measured: dict[str, Any] = {fact: MEASURES[fact](data) for fact in needed}
+        for fact, value in measured.items():
+            if not 0 < value < math.inf:
+                raise ConfigError(
+                    f"data={config['data']['name']}: its {fact} is {value:g}, since its examples are all the same or "
+                    "not finite; give numbers for the keys that are auto"
+                )
         given = (data.shape, data.num_classes, data.class_names, data.bounds, data.pixels)
         return Facts(*given, class_counts=data.class_counts, **measured)
 

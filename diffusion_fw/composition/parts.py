@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -198,6 +200,27 @@ class Parts:
         return is_conditional(self.denoiser)
 
 
+@contextlib.contextmanager
+def within_memory() -> Iterator[None]:
+    """ConfigError where something in the block is too large to be made: torch has several errors for that."""
+    try:
+        yield
+    except (MemoryError, OverflowError, RuntimeError) as error:
+        said = " ".join(str(error).split())
+        if isinstance(error, RuntimeError) and not TOO_LARGE.search(said):
+            raise
+        raise ConfigError(
+            "a value of the config is too large, such as batch_size, sampler.steps or a size of the network: "
+            f"{said:.200}"
+        ) from error
+
+
+TOO_LARGE = re.compile(
+    r"not enough memory|allocate memory|out of memory|overflow|invalid size|cannot be represented", re.I
+)
+
+
+@within_memory()
 def compose_parts(config: Config) -> Parts:
     """Build and check everything of a training run that needs neither a folder nor a trainer; nothing is written.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from diffusion_fw.registry import Fraction, NonNegativeInt, PositiveInt, register
+from diffusion_fw.registry import Fraction, NonNegativeInt, PositiveInt, Seed, register
 
 PLACES = ("path", "root", "shards", "test_shards")
 """The parameters by which the built-in data sets say where they are."""
@@ -20,7 +20,7 @@ class TrainSettings:
     another, or from its raw ones. compile runs torch.compile on the trained network. explain prints what would run.
     """
 
-    seed: NonNegativeInt = 0
+    seed: Seed = 0
     batch_size: PositiveInt = 128
     num_workers: NonNegativeInt = 0
     label_dropout: Fraction = 0.1
@@ -42,7 +42,7 @@ class SampleSettings:
 
     checkpoint: str
     num_samples: PositiveInt = 64
-    seed: NonNegativeInt = 0
+    seed: Seed = 0
     batch_size: PositiveInt | Literal["auto"] = 256
     raw_weights: bool = False
     ema: dict[str, float | None] = field(default_factory=lambda: {"rate": None, "std": None})
@@ -59,7 +59,7 @@ class EvaluateSettings:
     """
 
     checkpoint: str
-    seed: NonNegativeInt = 0
+    seed: Seed = 0
     batch_size: PositiveInt | Literal["auto"] = 256
     raw_weights: bool = False
     ema: dict[str, float | None] = field(default_factory=lambda: {"rate": None, "std": None})

@@ -319,7 +319,7 @@ def validate(group: str, name: str, values: Mapping[str, Any], path: str | None 
             result[key] = convert(arguments[key].annotation, value)
         except ValueError:
             where, part, wanted = misfit(arguments[key].annotation, value)
-            bits = ", in 64 bits" if type(part) is int and part.bit_length() > 63 else ""
+            bits = ", in 64 bits" if type(part) is int and part.bit_length() > 63 else ""  # -2^63 to 2^63 - 1
             raise ConfigError(
                 f"{path}.{key}{where}={_shown(part)}: must be {describe(wanted)}{bits} (of {group}={name})"
             ) from None

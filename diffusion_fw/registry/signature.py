@@ -32,6 +32,10 @@ class Range:
         return f"{'(' if self.low_open else '['}{self.low:g}, {self.high:g}{')' if self.high_open else ']'}"
 
 
+INT64 = Range(-(2**63), 2**63 - 1)
+"""What torch takes for an int; Seed has more."""
+
+
 class _Runtime:
     def __repr__(self) -> str:
         return "Runtime"
@@ -58,13 +62,11 @@ AutoDiameter = Annotated[Literal["auto"], Measured("data_diameter")]
 
 PositiveInt = Annotated[int, Range(1)]
 NonNegativeInt = Annotated[int, Range(0)]
+Seed = Annotated[int, Range(0, 2**64 - 1)]
 Positive = Annotated[float, Range(0, low_open=True)]
 NonNegative = Annotated[float, Range(0)]
 Fraction = Annotated[float, Range(0, 1)]
 OpenFraction = Annotated[float, Range(0, 1, high_open=True)]
-
-SMALLEST_INT, LARGEST_INT = -(2**63), 2**64 - 1
-"""What torch takes for a number of 64 bits, with a sign or as a seed."""
 
 _SCALARS: tuple[type, ...] = (bool, int, float, str)
 
@@ -121,10 +123,11 @@ def describe(annotation: Any) -> str:
 
 
 def _convert_scalar(base: type, value: Any) -> Any:
-    if type(value) is int and not SMALLEST_INT <= value <= LARGEST_INT:
-        raise ValueError
     if base is float and type(value) in (int, float):
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError:
+            raise ValueError from None
     if type(value) is base:
         return value
     raise ValueError
@@ -170,7 +173,10 @@ def convert(annotation: Any, value: Any) -> Any:
             raise ValueError
         return {key: convert(args[1], item) for key, item in value.items()}
     result = _convert_scalar(base, value)
-    if any(isinstance(item, Range) and result not in item for item in extra):
+    bounds = [item for item in extra if isinstance(item, Range)]
+    if base is int and all(item.high == math.inf for item in bounds):
+        bounds.append(INT64)
+    if any(result not in item for item in bounds):
         raise ValueError
     return result
 

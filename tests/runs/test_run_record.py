@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from diffusion_fw.files import atomic_write
+from diffusion_fw.registry import ConfigError
 from diffusion_fw.runs import provenance
 from diffusion_fw.runs import record as run_record
 from diffusion_fw.runs.record import Result, choices_of, read_record, recorded
@@ -339,3 +340,62 @@ def test_no_secret_of_the_environment_is_recorded(tmp_path, monkeypatch):
     assert "a-very-secret-key" not in json.dumps(known)
     assert known["packages"]["torch"]
     assert known["python"]
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# The folder of another run
+# --------------------------------------------------------------------------------------------------------------------
+
+
+def everything(folder):
+    """Each file of a folder with its content and times."""
+    found = {}
+    for path in sorted(folder.rglob("*")):
+        state = path.stat()
+        found[path.relative_to(folder)] = (state.st_ino, state.st_mtime_ns, path.is_file() and path.read_bytes())
+    return found
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["train.py", "data=moons", "network=mlp", "hydra.run.dir=run"],
+        ["train.py", "-m", "data=moons", "network=mlp", "seed=0,1", "hydra.sweep.dir=run"],
+        ["sample.py", "checkpoint=nowhere.ckpt", "hydra.run.dir=run"],
+        ["evaluate.py", "checkpoint=nowhere.ckpt", "hydra.run.dir=run"],
+    ],
+    ids=" ".join,
+)
+def test_a_program_that_is_refused_touches_nothing_of_the_run_that_has_the_folder(tmp_path, command):
+    folder = tmp_path / "run"
+    (folder / ".hydra").mkdir(parents=True)
+    for name in (".hydra/config.yaml", "train.log", "multirun.yaml"):
+        (folder / name).write_text("of the run that has the folder")
+    with run_in(folder):
+        before = everything(folder)
+        program, *arguments = command
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        done = subprocess.run(
+            [sys.executable, str(ROOT / program), *arguments],
+            capture_output=True,
+            text=True,
+            cwd=tmp_path,
+            env=environment,
+        )
+        assert done.returncode == 1
+        assert done.stderr.startswith("InUseError: run is in use by another run" if "-m" in command else "InUseError: ")
+        assert len(done.stderr.splitlines()) == 1
+        assert everything(folder) == before
+
+
+def test_a_mistake_leaves_what_an_earlier_run_has_left(tmp_path):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    with run_in(folder) as job:
+        job.result = Result("fid", 1.0)
+    with pytest.raises(ConfigError), recorded(folder, "train", [], number=None, seed=0, keep_mistakes=False):
+        raise ConfigError("a mistake")
+    assert (folder / "run.json").exists()
+    with pytest.raises(ConfigError), recorded(tmp_path / "new", "train", [], number=None, seed=0, keep_mistakes=False):
+        raise ConfigError("a mistake")
+    assert not (tmp_path / "new").exists()
