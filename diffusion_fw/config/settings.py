@@ -50,7 +50,11 @@ class SampleSettings:
 @register("settings", "evaluate")
 @dataclass(frozen=True)
 class EvaluateSettings:
-    """Which checkpoint to measure, on the data of its training, with the weights that sample.py would use."""
+    """Which checkpoint to measure, on the data and features of its training, with the weights that sample.py would use.
+
+    features=auto takes the data's own features. Sampler, grid, guidance and the metric with its number of samples are
+    those of this program; the table and evaluation.json state them.
+    """
 
     checkpoint: str
     seed: NonNegativeInt = 0
