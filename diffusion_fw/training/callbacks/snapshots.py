@@ -64,13 +64,17 @@ class Snapshot:
         return [Profile(std, self.step) for std in self.stds]
 
     def parameters(self, index: int, like: dict[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
-        """The parameters of average ``index``, one at a time. Raises ConfigError for shapes other than in ``like``."""
+        """The parameters of average ``index``, one at a time, float32.
+
+        Raises ConfigError for shapes other than in ``like``, and for another type.
+        """
         with safe_open(self.path, framework="pt") as file:
             for key in file.keys():  # noqa: SIM118 - not a mapping
                 number, _, name = key.partition(".")
                 if number != str(index):
                     continue
-                if name not in like or tuple(file.get_slice(key).get_shape()) != tuple(like[name].shape):
+                part = file.get_slice(key)
+                if name not in like or tuple(part.get_shape()) != tuple(like[name].shape) or part.get_dtype() != "F32":
                     raise ConfigError(f"{self.path} holds the weights of another network: {name}")
                 yield name, file.get_tensor(key)
 
