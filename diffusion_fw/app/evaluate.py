@@ -49,12 +49,14 @@ def evaluate(config: dict[str, Any], folder: Path) -> Result:
         )
     )
     how = {"sampler": config["sampler"]["name"], "sampler steps": str(sampler.steps)} if metric.of_samples else {}
-    rows = {"metric": measured.name, **measured.rows, **how, "variance": config["variance"]["name"], **choice.rows}
+    how |= {"guidance": ", ".join(config["guidance"]) or "none", "variance": config["variance"]["name"]}
+    rows = {"metric": measured.name, **measured.rows, **how, **choice.rows}
     result = {
         "metric": measured.name,
         **measured.record,
         **({"sampler": config["sampler"]} if metric.of_samples else {}),
         "grid": config["grid"],
+        "guidance": config["guidance"],
         "variance": config["variance"],
         "checkpoint": config["checkpoint"],
         **choice.record,

@@ -26,6 +26,7 @@ def train(config: dict[str, Any], folder: Path) -> Result:
     from diffusion_fw.app.report import Report
     from diffusion_fw.checkpoints.read import checkpoint_of, read
     from diffusion_fw.checkpoints.warm_start import warm_start
+    from diffusion_fw.checkpoints.weights import check_weights
     from diffusion_fw.composition.experiment import build_experiment
     from diffusion_fw.composition.parts import assemble, build_data, build_tracked_metric, check_data
     from diffusion_fw.sweeps.trial import trial_callbacks
@@ -64,6 +65,7 @@ def train(config: dict[str, Any], folder: Path) -> Result:
         check_data(experiment.data, config, content[RECORD_KEY])
     trainer = experiment.trainer
     if checkpoint:
+        check_weights(content["state_dict"], experiment.module.state_dict(), f"resume={config['resume']}")
         for logger in (logger for logger in trainer.loggers if hasattr(logger, "resume")):
             with restoring(checkpoint, "train.py"):
                 logger.resume(step, content.get(LOGGERS_KEY, {}).get(type(logger).__name__, {}))

@@ -22,7 +22,7 @@ from diffusion_fw.composition.parts import (
     build_variance,
     build_wrappers,
     is_conditional,
-    with_variance,
+    with_training,
     within_memory,
 )
 from diffusion_fw.data.dataset import from_model
@@ -39,7 +39,7 @@ class Trained:
     """A model from a checkpoint, with the choices of a program's config."""
 
     config: dict[str, Any]
-    """The program's, with the variance of the training if it names none."""
+    """The program's, with the variance and the features of the training where it names none."""
     record: dict[str, Any]
     """What the checkpoint says about itself."""
     facts: Facts
@@ -103,7 +103,7 @@ class Trained:
 def open_trained(config: Mapping[str, Any]) -> Trained:
     """The model of ``config["checkpoint"]``; ConfigError for a bad file and for choices that do not fit the model."""
     network, record, choice = load_chosen(config["checkpoint"], raw_weights=config["raw_weights"], **config["ema"])
-    own, trained_with = with_variance(config, record["config"]), record["config"]
+    own, trained_with = with_training(config, record["config"]), record["config"]
     facts, conditional = Facts.from_record(record["facts"]), is_conditional(network)
     check_label_dropout(own, trained_with.get("label_dropout", 0))
     device = choose(own["device"])

@@ -13,7 +13,7 @@ from torch import Tensor
 from diffusion_fw import registry
 from diffusion_fw.checkpoints.read import MODEL_GROUPS, read
 from diffusion_fw.checkpoints.size_limit import limit_model_size
-from diffusion_fw.checkpoints.weights import Choice, choose
+from diffusion_fw.checkpoints.weights import Choice, check_weights, choose
 from diffusion_fw.composition.facts import Facts
 from diffusion_fw.composition.parts import build_denoiser, build_network
 from diffusion_fw.denoiser import NetworkDenoiser
@@ -33,7 +33,8 @@ def load(
     ``raw_weights`` takes the trained weights; ``ema_rate`` or ``ema_std`` an average of that length in the checkpoint.
     After training with ema=post_hoc an average of any ``ema_std`` is made from the run's snapshots. Only registered
     components are built and the file is read as values, so a stranger's file runs no code. Raises ConfigError for a
-    missing, damaged or foreign file, a component that is not registered, and an average that is not available.
+    missing, damaged or foreign file, a component that is not registered, an average that is not available, and weights
+    that are not finite.
     """
     return load_chosen(checkpoint, raw_weights=raw_weights, rate=ema_rate, std=ema_std)[0]
 
@@ -51,6 +52,7 @@ def load_chosen(
     _check_registered(record, checkpoint)
     choice = choose(content, Path(checkpoint), raw_weights=raw_weights, rate=rate, std=std)
     denoiser = _build(record, choice.weights, f"checkpoint={checkpoint}")
+    check_weights(choice.weights, denoiser.state_dict(), f"checkpoint={checkpoint}")
     try:
         denoiser.load_state_dict(choice.weights)
     except RuntimeError as error:

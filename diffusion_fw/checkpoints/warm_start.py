@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from diffusion_fw.checkpoints.read import checkpoint_of, read
-from diffusion_fw.checkpoints.weights import choose
+from diffusion_fw.checkpoints.weights import check_weights, choose
 from diffusion_fw.registry import ConfigError
 from diffusion_fw.training.module import RECORD_KEY
 
@@ -20,7 +20,7 @@ def warm_start(module: Any, source: str, *, raw_weights: bool = False) -> str:
 
     They are the first averaged weights, or the raw ones if ``raw_weights`` or if there is no average. Returns a report
     for the user: how many were copied, and which differ in shape, are missing or were not used. Raises ConfigError if
-    none matches.
+    none matches, and for weights that are not finite.
     """
     path = checkpoint_of(source)
     content = read(path)
@@ -33,6 +33,7 @@ def warm_start(module: Any, source: str, *, raw_weights: bool = False) -> str:
             f"init_from={source}: no weight of it has the name and shape of one of this model; its network is "
             f"{content[RECORD_KEY]['config']['network']['name']}"
         )
+    check_weights(same, own, f"init_from={source}")
     for denoiser in (module.denoiser, *(averaged for _, averaged in module.tracks())):
         state = denoiser.state_dict()
         with torch.no_grad():

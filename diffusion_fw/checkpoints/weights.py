@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -95,6 +96,32 @@ def choose(content: dict[str, Any], path: Path, *, raw_weights: bool, rate: floa
             f"ema.std={value:g} must be between {SHORTEST:g} and {LONGEST:.3f}, the average of all steps alike"
         )
     return _reconstruct(content, path, value, stds)
+
+
+def check_weights(given: Mapping[str, Tensor], own: Mapping[str, Tensor], source: str) -> None:
+    """Raise ConfigError for weights that the model would take, but that cannot be those of a trained model.
+
+    They have a type that the model's would not hold, such as int8 or complex in place of floats, or values that are not
+    finite where the untrained model's, ``own``, are: a buffer may hold infinity from the start.
+    """
+    pairs = {key: (given[key], value) for key, value in own.items() if key in given and given[key].shape == value.shape}
+    for key, (new, old) in pairs.items():
+        if new.dtype != old.dtype and not (new.is_floating_point() and old.is_floating_point()):
+            raise ConfigError(
+                f"{source}: {key} is of type {_type(new)}, but the model's of {_type(old)}; they are not the "
+                "numbers that training wrote"
+            )
+    bad = [key for key, (new, old) in pairs.items() if bool((old.isfinite() & ~new.to(old.dtype).isfinite()).any())]
+    if bad:
+        raise ConfigError(
+            f"{source}: {len(bad)} of its {len(pairs)} tensors, such as {bad[0]}, hold values that are not finite; the "
+            "training diverged or the file was changed. Take another checkpoint of the run, such as "
+            "checkpoints/best.ckpt or checkpoints/last_good.ckpt"
+        )
+
+
+def _type(tensor: Tensor) -> str:
+    return str(tensor.dtype).removeprefix("torch.")
 
 
 def _held(content: dict[str, Any], path: Path) -> dict[str, dict[str, float]]:

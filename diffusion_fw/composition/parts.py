@@ -62,9 +62,14 @@ def build_variance(config: Config) -> Variance:
     return variance
 
 
-def with_variance(config: Config, trained: Config) -> dict[str, Any]:
-    """A program's config with its variance, or else the one that the model was trained with."""
-    return {**config, "variance": config.get("variance") or trained.get("variance") or FIXED_VARIANCE}
+OF_TRAINING = {"variance": FIXED_VARIANCE, "features": {"name": "auto"}}
+"""What a program that uses a trained model takes from its training, and what if that names none either."""
+
+
+def with_training(config: Config, trained: Config) -> dict[str, Any]:
+    """A program's config, with the parts that it does not choose as the model was trained with them."""
+    chosen = {group: config.get(group) or trained.get(group) or usual for group, usual in OF_TRAINING.items()}
+    return {**config, **chosen}
 
 
 def build_network(config: Config, facts: Facts) -> torch.nn.Module:
@@ -159,7 +164,9 @@ def build_metric(config: Config, data: Data) -> tuple[Metric, str]:
     if section["name"] == "auto":
         parameters = registry.entry("features", data.default_features).parameters
         section = {"name": data.default_features, **{key: item.default for key, item in parameters.items()}}
-    features, grid = assemble("features", section, shape=data.shape), assemble("grid", config["grid"])
+    wanted = registry.entry("metric", config["metric"]["name"]).runtime
+    features = assemble("features", section, shape=data.shape) if "features" in wanted else None
+    grid = assemble("grid", config["grid"])
     known = {"features": features, "reference": data.test, "train": data.train, "test": data.test, "grid": grid}
     return assemble("metric", config["metric"], **known), section["name"]
 

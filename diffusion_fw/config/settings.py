@@ -53,7 +53,10 @@ class SampleSettings:
 @register("settings", "evaluate")
 @dataclass(frozen=True)
 class EvaluateSettings:
-    """Which checkpoint to measure, on the data of its training, with the weights that sample.py would use.
+    """Which checkpoint to measure, on the data and features of its training, with the weights that sample.py would use.
+
+    features=auto takes the data's own features. Sampler, grid, guidance and the metric with its number of samples are
+    those of this program; the table and evaluation.json state them.
 
     data says where these data are now, if they have moved, by the key of the training: data.path, data.root, ...
     """

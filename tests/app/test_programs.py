@@ -99,11 +99,11 @@ def test_images_of_another_run_are_not_mixed_with_new_ones(trained, tmp_path):
 
 
 def test_evaluation_finds_the_distance_that_training_found(trained, tmp_path):
-    """The same averaged weights, sampler, seed, features and number of samples."""
+    """The same averaged weights, sampler, seed and number of samples, and the features of the training."""
     folder, best = trained
     with (folder / "metrics.csv").open() as file:
         logged = [float(row["fid/pixels@8/ema"]) for row in csv.DictReader(file) if row["fid/pixels@8/ema"]]
-    measure = ["features=pixels", "metric.num_samples=8", f"metric.cache_dir={tmp_path}"]
+    measure = ["metric.num_samples=8", f"metric.cache_dir={tmp_path}"]
     distance = evaluate(program("evaluate", trained, *measure), tmp_path).value
     assert distance == pytest.approx(logged[-1], rel=1e-5)
     assert best == pytest.approx(min(logged), rel=1e-6)
@@ -111,6 +111,14 @@ def test_evaluation_finds_the_distance_that_training_found(trained, tmp_path):
     assert written["metric"] == "fid/pixels@8/ema"
     assert written["distance"] == distance
     assert math.isfinite(written["floor"])
+    assert list(written["guidance"]) == ["clip"]
+
+
+@pytest.mark.parametrize(("chosen", "measured"), [("digits", "digits"), ("auto", "digits"), ("pixels", "pixels")])
+def test_evaluation_measures_on_other_features_where_they_are_chosen(trained, tmp_path, chosen, measured):
+    measure = [f"features={chosen}", "metric.num_samples=8", f"metric.cache_dir={tmp_path}"]
+    evaluate(program("evaluate", trained, *measure), tmp_path)
+    assert json.loads((tmp_path / "evaluation.json").read_text())["metric"] == f"fid/{measured}@8/ema"
 
 
 def test_raw_weights_have_a_distance_of_another_name(trained, tmp_path):

@@ -12,7 +12,7 @@ from PIL import Image
 import diffusion_fw as dfw
 from diffusion_fw.app.evaluate import evaluate
 from diffusion_fw.app.train import train
-from diffusion_fw.composition.parts import FIXED_VARIANCE, build_data, with_variance
+from diffusion_fw.composition.parts import FIXED_VARIANCE, build_data, with_training
 from diffusion_fw.config.compose import check_command_line
 from diffusion_fw.data.dataset import to_model
 from diffusion_fw.likelihood.bound import discretised_log_likelihood
@@ -169,9 +169,9 @@ def test_a_fixed_model_has_no_learned_variance(tiny, tmp_path):
 
 def test_the_variance_is_the_models_own_unless_one_is_chosen():
     learned, large = {"name": "learned_range"}, {"name": "large"}
-    assert with_variance({}, {"variance": learned})["variance"] == learned
-    assert with_variance({"variance": large}, {"variance": learned})["variance"] == large
-    assert with_variance({}, {})["variance"] == FIXED_VARIANCE
+    assert with_training({}, {"variance": learned})["variance"] == learned
+    assert with_training({"variance": large}, {"variance": learned})["variance"] == large
+    assert with_training({}, {})["variance"] == FIXED_VARIANCE
 
 
 @pytest.mark.parametrize(

@@ -68,10 +68,10 @@ class Snapshot:
         return [Profile(std, self.step) for std in self.stds]
 
     def parameters(self, index: int, like: dict[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
-        """The parameters of average ``index``, one at a time.
+        """The parameters of average ``index``, one at a time, float32.
 
-        Raises ConfigError for shapes other than in ``like``, and for a tensor whose hash is not that of its values.
-        Version 0.1.0 wrote no hashes.
+        Raises ConfigError for shapes other than in ``like``, another type, and a tensor whose hash is not that of its
+        values. Version 0.1.0 wrote no hashes.
         """
         with safe_open(self.path, framework="pt") as file:
             names = set(file.keys())
@@ -80,7 +80,8 @@ class Snapshot:
                 number, _, name = key.partition(".")
                 if number != str(index):
                     continue
-                if name not in like or tuple(file.get_slice(key).get_shape()) != tuple(like[name].shape):
+                part = file.get_slice(key)
+                if name not in like or tuple(part.get_shape()) != tuple(like[name].shape) or part.get_dtype() != "F32":
                     raise ConfigError(f"{self.path} holds the weights of another network: {name}")
                 value = file.get_tensor(key)
                 if digests is not None and not torch.equal(digests[place : place + 1], self.digest(key, value)[None]):
