@@ -52,7 +52,7 @@ class ImageFolder(Data):
     With ``cache``, a split of at most 1 GiB is decoded into memory at once, and on_error=skip leaves out unreadable
     images and logs how many. A larger split is decoded image by image, and on_error=skip replaces an unreadable image
     by the next readable one. on_error=raise stops at the first unreadable image and names it. Raises ConfigError for a
-    path without images, for a single image, and if some images are in class folders and others are not.
+    path without images, and if some images are in class folders and others are not. A single image is in both splits.
     """
 
     path: str
@@ -115,16 +115,15 @@ class ImageFolder(Data):
         return chosen
 
     def splits_by_hash(self, paths: dict[str, PurePosixPath]) -> dict[str, str]:
-        """Holds out test_fraction of the images by their hash; at least one, and never all."""
-        if len(paths) < 2:
-            raise ConfigError(f"data.path={self.path}: a single image cannot be split; give at least two")
+        """Holds out test_fraction of the images by their hash; at least one, and never all of several."""
         hashes = {name: uniform_hash(path) for name, path in paths.items()}
         limit = hash_limit(min(hashes.values()), max(hashes.values()), self.test_fraction)
         return {name: "test" if value < limit else "train" for name, value in hashes.items()}
 
     def load(self, split: str) -> Examples:
         listing = self.listing
-        names = {name: listing.marks[name] for name, value in listing.splits.items() if value == split}
+        single = len(listing.splits) == 1
+        names = {name: listing.marks[name] for name, value in listing.splits.items() if value == split or single}
         indices = {class_name: index for index, class_name in enumerate(listing.class_names)}
         classes = (listing.classes[name] for name in names)
         labels = [indices[class_name] for class_name in classes if class_name is not None]
