@@ -30,7 +30,7 @@ class Report(lightning.Callback):
     where a strategy forks.
     """
 
-    def __init__(self, experiment: Experiment, config: Mapping[str, Any], folder: Path, *, floor: float) -> None:
+    def __init__(self, experiment: Experiment, config: Mapping[str, Any], folder: Path, *, floor: float | None) -> None:
         self.experiment, self.config, self.folder, self.floor = experiment, config, folder, floor
 
     def on_fit_start(self, trainer: lightning.Trainer, pl_module: Any) -> None:
@@ -60,7 +60,7 @@ class Report(lightning.Callback):
             print_summary(self.experiment, self.folder, self.floor)
 
 
-def draw_report(experiment: Experiment, config: Mapping[str, Any], folder: Path, floor: float) -> None:
+def draw_report(experiment: Experiment, config: Mapping[str, Any], folder: Path, floor: float | None) -> None:
     """Draw the curves of loss, distance and schedule, and real examples beside generated ones."""
     history, evaluation = experiment.history, experiment.evaluation
     draw_schedule(folder / "schedule.png", experiment.denoiser.schedule, config["schedule"]["name"])
@@ -85,7 +85,7 @@ def draw_report(experiment: Experiment, config: Mapping[str, Any], folder: Path,
     evaluation.view.comparison(folder / "real_and_generated.png", real, generated)
 
 
-def print_summary(experiment: Experiment, folder: Path, floor: float) -> None:
+def print_summary(experiment: Experiment, folder: Path, floor: float | None) -> None:
     """Print the table that ends a run."""
     history, trainer = experiment.history, experiment.trainer
     table = Table(title=f"run of {trainer.global_step} steps", show_header=False)
@@ -93,7 +93,8 @@ def print_summary(experiment: Experiment, folder: Path, floor: float) -> None:
     for step, value in history.distances:
         table.add_row(f"{name} at step {step:,}", f"{value:.4g}")
     count = experiment.metric.floor_samples
-    table.add_row(f"floor: {count} training against {len(experiment.data.test)} held-out examples", f"{floor:.4g}")
+    if floor is not None:
+        table.add_row(f"floor: {count} training against {len(experiment.data.test)} held-out examples", f"{floor:.4g}")
     table.add_section()
     if history.records:
         table.add_row("loss, last interval", f"{history.records[-1]['loss']:.4f}")

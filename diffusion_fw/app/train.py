@@ -72,7 +72,8 @@ def train(config: dict[str, Any], folder: Path) -> Result:
     elif config["init_from"]:
         raw = config["init_raw_weights"]
         print(warm_start(experiment.module, config["init_from"], raw_weights=raw))
-    trainer.callbacks.append(Report(experiment, config, folder, floor=experiment.metric.floor()))
+    floor = experiment.metric.floor() if experiment.metric.measures else None
+    trainer.callbacks.append(Report(experiment, config, folder, floor=floor))
     trainer.callbacks.extend(trial_callbacks(experiment.history))
     writers = [item for item in trainer.callbacks if isinstance(item, Checkpoints)]
     trainer.callbacks.append(Interruption(writers[0] if writers else None))

@@ -86,7 +86,7 @@ def _tracked(subject: Subject) -> Iterator[tuple[str, Data, TrackedMetric]]:
             metric = _build(subject, data)
         except ConfigError:
             continue
-        if isinstance(metric, TrackedMetric):
+        if isinstance(metric, TrackedMetric) and metric.measures:
             yield type(data).__name__.lower(), data, metric
 
 
@@ -124,7 +124,10 @@ def _measure(metric: Metric, data: Data, weights: str, batch_size: int, folder: 
 
 
 def evaluation(subject: Subject) -> Iterator[Row]:
-    """evaluate.py gets a finite number, the same for any batch size, under a name that states the weights."""
+    """evaluate.py gets a finite number, the same for any batch size, under a name that states the weights.
+
+    A metric that measures nothing has only the name.
+    """
     accepted = 0
     for data in (Points(), Images()):
         where = type(data).__name__.lower()
@@ -136,9 +139,10 @@ def evaluation(subject: Subject) -> Iterator[Row]:
             accepted += 1
             metric = _build(subject, data)
             again, other = (_measure(metric, data, weights, 24, folder) for weights in ("ema", "raw"))
-        yield verdict("value", where, None if math.isfinite(first.value) else str(first.value), "finite")
-        gap = _apart(first.value, again.value)
-        yield at_most("value in other batches", where, gap, TOLERANCE, "apart")
+        if metric.measures:
+            yield verdict("value", where, None if math.isfinite(first.value) else str(first.value), "finite")
+            gap = _apart(first.value, again.value)
+            yield at_most("value in other batches", where, gap, TOLERANCE, "apart")
         wrong = None if first.name == again.name != other.name else f"{first.name}, {again.name} and {other.name}"
         yield verdict("names with weights ema, ema and raw", where, wrong, "equal, equal and another")
         wrong = None

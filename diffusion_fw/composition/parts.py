@@ -177,7 +177,7 @@ def build_tracked_metric(config: Config, data: Data) -> tuple[TrackedMetric, str
     if not isinstance(metric, TrackedMetric):
         name = config["metric"]["name"]
         raise ConfigError(
-            f"metric={name} cannot be tracked during training; choose metric=fid, and "
+            f"metric={name} cannot be tracked during training; choose metric=fid or metric=none, and "
             f"`python evaluate.py checkpoint=... metric={name}` afterwards"
         )
     return metric, features

@@ -58,8 +58,8 @@ class ImageFolder(Data):
     image of each training image. With ``cache``, a split of at most 1 GiB is decoded into memory at once, and
     on_error=skip leaves out unreadable images and logs how many. A larger split is decoded image by image, and
     on_error=skip replaces an unreadable image by the next readable one. on_error=raise stops at the first unreadable
-    image and names it. Raises ConfigError for a path without images, for a single image, if some images are in class
-    folders and others are not, and for a held-out split without a training split.
+    image and names it. Raises ConfigError for a path without images, if some images are in class folders and
+    others are not, and for a held-out split without a training split. A single image is in both splits.
     """
 
     path: str
@@ -223,8 +223,8 @@ class ImageFolder(Data):
         self, paths: dict[str, PurePosixPath], class_folders: dict[str, tuple[str, ...]]
     ) -> tuple[dict[str, str], str]:
         """Holds out test_fraction of the images by their hash, at least one and never all; and how it was done."""
-        if len(paths) < 2:
-            raise ConfigError(f"data.path={self.path}: a single image cannot be split; give at least two")
+        if len(paths) == 1:
+            return dict.fromkeys(paths, "train"), "the single image is in both splits"
         first = -2 if self.class_level is None else self.class_level
         values = [uniform_hash(PurePosixPath(*path.parts[first:])) for path in paths.values()]
         hashes = torch.tensor(values, dtype=torch.float64)
@@ -247,7 +247,8 @@ class ImageFolder(Data):
 
     def load(self, split: str) -> Examples:
         listing = self.listing
-        names = [name for name, value in listing.splits.items() if value == split]
+        single = len(listing.splits) == 1
+        names = [name for name, value in listing.splits.items() if value == split or single]
         indices = {class_name: index for index, class_name in enumerate(listing.class_names)}
         classes = (listing.classes[name] for name in names)
         labels = [indices[class_name] for class_name in classes if class_name is not None]

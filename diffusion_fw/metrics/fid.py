@@ -46,7 +46,7 @@ class FrechetDistance(nn.Module, TrackedMetric):
         if len(reference) < 2 or len(train) < 2:
             raise ConfigError(
                 f"the Fréchet distance needs two examples of each split, but data=... holds {len(train)} for training "
-                f"and {len(reference)} held out; choose other data"
+                f"and {len(reference)} held out; choose other data, or metric=none to train without a distance"
             )
         self.features = features
         self.train_examples = train

@@ -50,6 +50,8 @@ class Measurement:
 class Metric(ABC):
     """A choice of `python evaluate.py metric=...`: a number about a trained model, lower for a better one."""
 
+    measures: ClassVar[bool] = True
+    """Whether it has a value. A run whose metric has none follows its held-out loss."""
     of_samples: ClassVar[bool] = False
     """Whether ``evaluate`` draws the subject's samples, so that the number depends on the sampler."""
     num_samples: int = 0

@@ -910,7 +910,6 @@ def test_the_names_in_a_zip_never_become_files(tmp_path):
         (lambda path: None, "no such path"),
         (lambda path: path.mkdir(), "holds no images"),
         (lambda path: write(path, {"a/notes.txt": b"x"}), "holds no images"),
-        (lambda path: write(path, {"only.png": GOOD}), "at least two"),
         (lambda path: path.write_bytes(b"neither"), "cannot be read as a zip"),
         (lambda path: path.write_bytes(GOOD), "cannot be read as a zip"),
     ],
@@ -935,3 +934,10 @@ def test_an_empty_and_a_truncated_zip_are_refused(tmp_path):
 def test_parameters_out_of_range_are_named(tmp_path, parameters):
     with pytest.raises(ConfigError, match=rf"data\.{next(iter(parameters))}="):
         build(tmp_path, **parameters)
+
+
+def test_a_single_image_is_in_both_splits(tmp_path):
+    write(tmp_path, {"only.png": GOOD})
+    data = build(tmp_path)
+    assert len(data.train) == len(data.test) == 1
+    assert data.num_classes == 0

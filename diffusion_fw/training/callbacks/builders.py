@@ -18,7 +18,7 @@ def progress(history: Runtime[Any], refresh_rate: PositiveInt = 10) -> Any:
 
 @register("callbacks", "checkpoints")
 def checkpoints(history: Runtime[Any], folder: Runtime[Path], every: PositiveInt = 500) -> Any:
-    """Write last.ckpt at intervals and at the end, and best.ckpt by distance."""
+    """Write last.ckpt at intervals and at the end, and best.ckpt by distance, or with metric=none by held-out loss."""
     from diffusion_fw.training.callbacks.checkpointing import Checkpoints
 
     return Checkpoints(history=history, folder=folder / "checkpoints", every=every)

@@ -32,6 +32,7 @@ HELDOUT_STREAM = 7
 class Evaluation(StepCallback):
     """Every ``every`` steps and at the end: draws samples, measures their distance and the held-out loss by log-SNR.
 
+    With a metric that measures nothing, the held-out loss takes the place of the distance.
     Each process draws its share of ``metric.num_samples`` samples; sample i does not depend on the number of processes.
     """
 
@@ -50,6 +51,7 @@ class Evaluation(StepCallback):
         seed: int,
     ) -> None:
         self.history, self.data, self.sampler, self.wrap, self.metric = history, data, sampler, wrap, metric
+        history.followed = "distance" if metric.measures else metric.label
         self.folder, self.every = folder, every
         self.configured_batch_size = batch_size
         # Set before the first sample is drawn, when the free memory is known.
@@ -73,12 +75,12 @@ class Evaluation(StepCallback):
     def evaluate(self, trainer: lightning.Trainer, module: Any, step: int) -> None:
         """One evaluation: its results go to the history and the loggers, its pictures into the folder."""
         first = self._samples(trainer, module)
-        distance = float(self.metric.compute())
+        heldout = self._heldout(module)
+        distance = float(self.metric.compute()) if self.metric.measures else heldout
         name = self.metric.name(module.weights_name)
         self.history.distances.append([step, distance])
         module.log(name, distance, logger=False)
         module.log("best_distance", self.history.best, logger=False)
-        heldout = self._heldout(module)
         self.history.heldout.append([step, heldout])
         metrics = {name: distance, "heldout/loss": heldout}
         if self.irreducible is not None:

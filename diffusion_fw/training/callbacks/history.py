@@ -31,6 +31,7 @@ class History(StepCallback):
         self.every = every
         self.records: list[dict[str, float]] = []
         self.distances: list[list[float]] = []
+        self.followed = "distance"
         self.heldout: list[list[float]] = []
         self.images_per_second = 0.0
         self._losses: list[Tensor] = []

@@ -23,7 +23,7 @@ class Progress(TQDMProgressBar):
             record = self.history.records[-1]
             shown = {"loss": f"{record['loss']:.4f}", "images/s": f"{record['images_per_second']:.0f}"}
         if self.history.distances:
-            shown["distance"] = f"{self.history.distances[-1][1]:.3g}"
+            shown[self.history.followed] = f"{self.history.distances[-1][1]:.3g}"
         return shown
 
     def on_train_epoch_start(self, trainer: lightning.Trainer, *args: Any) -> None:
