@@ -41,7 +41,7 @@ class CommandLine:
     def shows_only(self) -> bool:
         """Whether Hydra prints something and runs nothing."""
         options = self.options
-        return bool(options.hydra_help or options.cfg or options.info or options.shell_completion)
+        return bool(options.help or options.hydra_help or options.cfg or options.info or options.shell_completion)
 
     @property
     def multirun(self) -> bool:

@@ -168,7 +168,7 @@ class Data(ABC):
         """The splits, how they were made, and the classes with their numbers of examples, in one line."""
         text = f"{len(self.train):,} training, {len(self.test):,} held-out, shape {self.shape}"
         if self.division:
-            text += f", split by {self.division}"
+            text += f", split: {self.division}"
         if not self.num_classes:
             return f"{text}, no classes"
         labels = (all_labels(examples) for examples in (self.train, self.test))
