@@ -250,13 +250,13 @@ def test_classes_counts_and_splits_are_told(tmp_path):
     contents = {**tree(count=3, folder="Train/"), **tree(("bee",), count=2, folder="val/")}
     data = build(write(tmp_path / "images", contents))
     assert data.describe() == (
-        "6 training, 2 held-out, shape (3, 8, 8), split by the folders Train and val, "
+        "6 training, 2 held-out, shape (3, 8, 8), split: the folders Train and val, "
         "2 classes (training+held-out): ant: 3+0, bee: 3+2"
     )
     flipped = build(tmp_path / "images", horizontal_flip=True, cache=False)
     assert "bee: 6+2" in flipped.describe()
     plain = build(write(tmp_path / "plain", {f"{i}.png": encoded(picture(i)) for i in range(20)}))
-    assert plain.describe().endswith("split by about 0.1 held out by a hash of the names, no classes")
+    assert plain.describe().endswith("split: about 0.1 held out by a hash of the names, no classes")
 
 
 def test_a_class_is_never_held_out_as_a_whole(tmp_path):
