@@ -13,7 +13,7 @@ from torch import Tensor
 
 from diffusion_fw.data.dataset import Data, Examples, InMemory, WithFlips
 from diffusion_fw.data.formats.numpy_pickle import LARGEST_FILE, read_numpy_pickle
-from diffusion_fw.files import open_regular
+from diffusion_fw.files import open_regular, with_home
 from diffusion_fw.registry import ConfigError, register
 
 SHAPE = (3, 32, 32)
@@ -94,7 +94,7 @@ class CIFAR10(Data):
 
     def find(self) -> tuple[Path, str, Reader]:
         """The folder of the batches, the suffix of their names and their reader."""
-        root = Path(self.root).expanduser()
+        root = with_home(self.root)
         for subfolder, suffix, read in FORMATS:
             for folder in (root, root / subfolder):
                 if (folder / f"test_batch{suffix}").is_file():

@@ -5,13 +5,14 @@ from __future__ import annotations
 import functools
 import math
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from torch import Tensor
 
 from diffusion_fw.data.points import Points
 from diffusion_fw.oracles import GaussianMixture
-from diffusion_fw.registry import Positive, PositiveInt, register
+from diffusion_fw.registry import Positive, Range, register
 
 
 @register("data", "gaussian_mixture")
@@ -22,7 +23,7 @@ class RingOfGaussians(Points):
     Training on it logs the irreducible loss beside the loss; the difference is the error of the network alone.
     """
 
-    modes: PositiveInt = 8
+    modes: Annotated[int, Range(1, 10_000)] = 8
     radius: Positive = 1.4
     noise: Positive = 0.1
 

@@ -7,7 +7,7 @@ import logging
 import math
 import stat
 from dataclasses import dataclass, replace
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import Annotated, ClassVar, Literal
 
 import torch
@@ -17,7 +17,7 @@ from diffusion_fw.data.formats.decode import Decoder
 from diffusion_fw.data.formats.image_examples import LazyImages, NamedImages
 from diffusion_fw.data.formats.image_files import SUFFIXES, Folder, ImageFiles, LeftOut, Zip, inner_path
 from diffusion_fw.data.split import held_out_by_hash, split_of, uniform_hash
-from diffusion_fw.files import version
+from diffusion_fw.files import version, with_home
 from diffusion_fw.registry import ConfigError, NonNegativeInt, PositiveInt, Range, register
 
 logger = logging.getLogger(__name__)
@@ -85,7 +85,7 @@ class ImageFolder(Data):
     @functools.cached_property
     def files(self) -> ImageFiles:
         """The folder or zip of the images."""
-        path = Path(self.path).expanduser()
+        path = with_home(self.path)
         try:
             return Folder(path) if stat.S_ISDIR(path.stat().st_mode) else Zip(path, version(path))
         except (OSError, ValueError) as error:

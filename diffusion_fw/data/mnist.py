@@ -12,6 +12,7 @@ from torch import Tensor
 
 from diffusion_fw.data.dataset import Data, InMemory
 from diffusion_fw.data.formats.idx import read_idx
+from diffusion_fw.files import with_home
 from diffusion_fw.registry import ConfigError, register
 
 # The held-out files are named t10k in MNIST and test in EMNIST.
@@ -73,7 +74,7 @@ class MNIST(Data):
 
     def find(self, split: str, kind: str) -> Path:
         """The file of a split's images or labels. Raises ConfigError that says what to get and where to put it."""
-        root = Path(self.root).expanduser()
+        root = with_home(self.root)
         names = [f"{self.prefix}{stem}-{kind}" for stem in STEMS[split]]
         for path in (root / (name + suffix) for name in names for suffix in ("", ".gz")):
             if path.is_file():

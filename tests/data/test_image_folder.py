@@ -941,3 +941,12 @@ def test_a_single_image_is_in_both_splits(tmp_path):
     data = build(tmp_path)
     assert len(data.train) == len(data.test) == 1
     assert data.num_classes == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "key"), [("image_folder", "path"), ("mnist", "root"), ("cifar10", "root"), ("webdataset", "shards")]
+)
+def test_the_home_of_a_user_that_does_not_exist_is_no_such_path(name, key):
+    given = {key: "~nobody-of-this-name/x", **({"size": 8} if name in ("image_folder", "webdataset") else {})}
+    with pytest.raises(ConfigError, match=rf"data\.{key}=~nobody-of-this-name/x"):
+        _ = dfw.build("data", name, **given).train

@@ -23,7 +23,7 @@ from diffusion_fw import cache
 from diffusion_fw.data.formats import tar_index
 from diffusion_fw.data.formats.image_examples import THREADS
 from diffusion_fw.data.formats.image_files import LARGEST_MEMBER, LeftOut
-from diffusion_fw.files import default_cache, open_regular, version
+from diffusion_fw.files import default_cache, open_regular, version, with_home
 from diffusion_fw.registry import ConfigError
 
 MOST_SHARDS = 1_000_000
@@ -40,7 +40,7 @@ def expand(patterns: str | Sequence[str], key: str) -> list[Path]:
     """
     found: list[Path] = []
     for pattern in [patterns] if isinstance(patterns, str) else patterns:
-        names = without_ranges(str(Path(pattern).expanduser()), key)
+        names = without_ranges(str(with_home(pattern)), key)
         shards = [path for name in names for path in matching(name)]
         missing = [path for path in shards if not path.is_file()]
         if missing or not shards:
