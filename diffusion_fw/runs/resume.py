@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -15,6 +16,8 @@ from diffusion_fw.config.compose import STACKED, check_command_line, checked
 from diffusion_fw.data.dataset import places
 from diffusion_fw.registry import ConfigError, NonNegativeInt, convert, describe
 from diffusion_fw.training.module import RECORD_KEY
+
+logger = logging.getLogger(__name__)
 
 FREE = ("trainer", "callbacks", "logger", "num_workers", "explain", "resume")
 """What may change when a run is resumed: where and how long it runs, and what it writes."""
@@ -119,6 +122,12 @@ def resumed(config: Mapping[str, Any], arguments: Sequence[str]) -> dict[str, An
             ) from None
     own = {**config, **{key: value for key, value in content[RECORD_KEY]["config"].items() if key in config}}
     own = checked("train", own)
+    before, now = list(own["logger"]), list(config["logger"])
+    if not set(before) <= set(now):
+        logger.warning(
+            "resume=%s: the run logged with logger=[%s], and goes on with logger=[%s], as the command line says",
+            *(config["resume"], ",".join(before), ",".join(now)),
+        )
     for key in OF_THE_USER:
         own = _replaced(own, key.split("."), _at(config, key)) if _at(own, key) is not None else own
     keys = [word.partition("=")[0].lstrip("+~") for word in line.words if "=" in word]

@@ -443,7 +443,7 @@ def test_a_link_to_a_folder_is_refused_but_not_those_of_wandb_to_its_own_files(r
         asked(folder)
 
 
-def test_loggers_and_the_cache_are_those_of_the_user(run, tmp_path):
+def test_loggers_and_the_cache_are_those_of_the_user(run, tmp_path, caplog):
     def change(content):
         config = content["diffusion_fw"]["config"]
         config["logger"] = {"wandb": {"name": "wandb", "mode": "online", "entity": "stranger"}}
@@ -451,10 +451,13 @@ def test_loggers_and_the_cache_are_those_of_the_user(run, tmp_path):
 
     folder = copied(run, tmp_path / "copy", change)
     assert list(asked(folder)["logger"]) == ["csv"]
+    assert "the run logged with logger=[wandb], and goes on with logger=[csv]" in caplog.text
     assert asked(folder)["metric"]["cache_dir"] is None
+    caplog.clear()
     own = asked(folder, "logger=[csv,wandb]", "logger.wandb.mode=offline", "metric.cache_dir=here")
     assert (own["logger"]["wandb"]["mode"], own["logger"]["wandb"]["entity"]) == ("offline", None)
     assert own["metric"]["cache_dir"] == "here"
+    assert not caplog.text
 
 
 FORGED = {
