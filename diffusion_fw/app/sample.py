@@ -33,7 +33,7 @@ def sample(config: dict[str, Any], folder: Path) -> None:
     model.check_sampler()
     if model.num_classes and not model.facts.class_counts:
         logger.warning(
-            "checkpoint=%s does not say how often each class occurs in its data; all are drawn alike",
+            "checkpoint=%s does not say how often each class occurs in its data; they take turns",
             config["checkpoint"],
         )
     # Two copies: the chunks, and all samples together.

@@ -50,7 +50,7 @@ class Trained:
     sampler: Sampler
     variance: Variance
     class_counts: tuple[int, ...]
-    """How often each class is drawn, relatively; empty for a model that takes no labels."""
+    """How often each class is drawn, relatively; 0 where that is not known; empty for a model that takes no labels."""
     device: torch.device
 
     @property
@@ -107,7 +107,7 @@ def open_trained(config: Mapping[str, Any]) -> Trained:
     facts, conditional = Facts.from_record(record["facts"]), is_conditional(network)
     check_label_dropout(own, trained_with.get("label_dropout", 0))
     device = choose(own["device"])
-    class_counts = (facts.class_counts or (1,) * facts.num_classes) if conditional else ()
+    class_counts = (facts.class_counts or (0,) * facts.num_classes) if conditional else ()
     load = second_model(facts, len(class_counts), device)
     return Trained(
         config=own,

@@ -28,8 +28,11 @@ def sample_labels(class_counts: Sequence[int], count: int, seed: int) -> Tensor:
     Class k of c_k training examples has its n-th sample at the place (n + u_k) / c_k, and the samples are in the order
     of their places; u is a permutation of (j + 1/2) / K that depends on the seed. So every N = sum_k c_k samples in a
     row hold class k exactly c_k times, and any number of first samples about in proportion, without the variance of
-    independent draws. With equal counts the classes take turns in the order of the permutation.
+    independent draws. With equal counts the classes take turns in the order of the permutation. Counts that are all 0
+    are not known, as of a checkpoint of version 0.1.0: sample i then has class i mod K, as in that version.
     """
+    if not any(class_counts):
+        return torch.arange(count) % len(class_counts)
     counts, classes = torch.tensor(class_counts, dtype=torch.float64), len(class_counts)
     phase = (torch.randperm(classes, generator=generator(seed, LABEL_STREAM)).double() + 0.5) / classes
     # The last place that is needed lies below (count + classes) / N.

@@ -121,3 +121,7 @@ def test_a_perfect_conditional_model_reaches_the_floor(make, num_samples, factor
         for _, x in draw(sampler, model, data.shape, range(num_samples), seed=seed, class_counts=data.class_counts):
             metric.update(from_model(x, data.pixels))
         assert metric.compute() < factor * metric.floor()
+
+
+def test_without_counts_the_classes_take_turns_as_in_version_0_1_0():
+    assert sample_labels((0, 0, 0), 7, seed=5).tolist() == [0, 1, 2, 0, 1, 2, 0]
