@@ -29,6 +29,8 @@ class Denoiser(Protocol):
 
 
 MAX_CACHED_LEVELS = 8192
+MOST_AMPLIFIED = 1 / SMALLEST_SIGNAL
+"""Where a relative error of F is amplified more than this in x_0, the network's x_0 says nothing."""
 
 
 class NetworkDenoiser(nn.Module):
@@ -67,12 +69,15 @@ class NetworkDenoiser(nn.Module):
 
     def forward(self, x: Tensor, level: NoiseLevel, cond: Any = None) -> Prediction:
         prediction = self.prediction(x, level, *self.output(x, level, cond))
-        amplified = self.parameterization.amplification(level) if level.t.ndim else self._numbers(level)[-1]
-        unknown = torch.as_tensor(amplified > 1 / SMALLEST_SIGNAL)
-        if self.bounds is None or not bool(unknown.any()):
+        if self.bounds is None:
             return prediction
-        clamped = prediction.x0.clamp(*self.bounds)
-        return with_x0(prediction, level, torch.where(per_example(unknown.to(x.device), x), clamped, prediction.x0))
+        if level.t.ndim:
+            unknown = per_example((self.parameterization.amplification(level) > MOST_AMPLIFIED).to(x.device), x)
+            x0 = torch.where(unknown, prediction.x0.clamp(*self.bounds), prediction.x0)
+            return with_x0(prediction, level, x0)
+        if self._numbers(level)[-1] > MOST_AMPLIFIED:
+            return with_x0(prediction, level, prediction.x0.clamp(*self.bounds))
+        return prediction
 
     def prediction(
         self, x: Tensor, level: NoiseLevel, output: Tensor, variance_logit: Tensor | None = None

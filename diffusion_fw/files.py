@@ -1,4 +1,4 @@
-"""Atomic writes, which leave a file whole or absent whatever happens, regular files, and the folder for caches."""
+"""Atomic writes, which leave a file whole or absent, opening regular files alone, and the folder for caches."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def _check_locks(path: Path) -> None:
 
 
 def unfinished(path: Path) -> Path:
-    """A name beside ``path`` that nobody can foresee, for what takes its place when it is whole."""
+    """An unpredictable name beside ``path``, for what replaces it once it is complete."""
     return path.with_name(f".{path.name}.{secrets.token_hex(8)}{UNFINISHED}")
 
 
@@ -52,7 +52,7 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
     _check_locks(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = unfinished(path)
-    # What is there already, a link too, is not this process's: an error.
+    # Fails if the name exists, even as a link: then it is not this process's.
     opened = temporary.open("xb")
     try:
         with opened as file:
@@ -111,7 +111,7 @@ def version(path: Path) -> tuple[int, int, int]:
 
 
 def open_to_append(path: Path) -> BinaryIO:
-    """The file at ``path``, opened to be written at its end, and made if there is none. Raises OSError for a link."""
+    """The file at ``path``, opened for appending and created if needed. Raises OSError for a link."""
     flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     return os.fdopen(os.open(path, flags, 0o666), "ab")
 
@@ -124,12 +124,12 @@ def remove_unfinished(folder: Path) -> None:
 
 
 def default_cache() -> Path:
-    """``$XDG_CACHE_HOME/diffusion_fw``, by default in ``~/.cache``; without a home a path that can't exist."""
+    """``$XDG_CACHE_HOME/diffusion_fw``, by default in ``~/.cache``; no such path without a home."""
     return with_home(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "diffusion_fw"
 
 
 def with_home(path: str) -> Path:
-    """A path whose ~ is the user's home; where the system knows of none, as for an unknown user, it is in no folder."""
+    """A path with ~ replaced by the user's home; one that cannot exist if the system knows no home for that user."""
     try:
         return Path(path).expanduser()
     except RuntimeError:

@@ -75,3 +75,15 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., dict[str, An
         return vary(base, changes or {})
 
     return configured
+
+
+@pytest.fixture(scope="session")
+def trained_content(tiny: Callable[..., dict[str, Any]], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """The content of a checkpoint of two steps, not to be changed."""
+    from diffusion_fw.composition.experiment import build_experiment
+
+    folder = tmp_path_factory.mktemp("trained")
+    experiment = build_experiment(tiny({"trainer.max_steps": 2}), folder)
+    experiment.trainer.fit(experiment.module)
+    content: dict[str, Any] = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
+    return content

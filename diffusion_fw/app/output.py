@@ -1,4 +1,4 @@
-"""What a program prints may be lost, and its work goes on: a reader is gone, a terminal is dead, a disk is full."""
+"""Output that cannot be written is lost, and the program goes on: the reader or terminal is gone, or a disk is full."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ FULL = (errno.ENOSPC, errno.EDQUOT)
 class Unfailing:
     """A text stream whose ``write`` and ``flush`` never raise; the rest is as in ``stream``.
 
-    What can't be written is lost. Once nobody can read any more, the descriptor is /dev/null, so that writes by other
-    means don't fail either.
+    Text that cannot be written is lost. Once the reader is gone, the descriptor points at /dev/null, so that other
+    writes to it do not fail either.
     """
 
     def __init__(self, stream: Any) -> None:
@@ -54,7 +54,7 @@ class Unfailing:
 
 
 def _discard(descriptor: int) -> None:
-    """Have a descriptor lead to /dev/null."""
+    """Point a descriptor at /dev/null."""
     nowhere = os.open(os.devnull, os.O_RDWR)
     if nowhere != descriptor:
         os.dup2(nowhere, descriptor)
@@ -62,7 +62,7 @@ def _discard(descriptor: int) -> None:
 
 
 def guard() -> None:
-    """Have this program's standard output and error never end it, in whatever state it was given them."""
+    """Wrap standard output and error so that a failed write does not end the program, even if they start out closed."""
     for descriptor in range(3):
         try:
             os.fstat(descriptor)

@@ -57,7 +57,7 @@ def train(config: dict[str, Any], folder: Path) -> Result:
         if step == config["trainer"]["max_steps"]:
             print(f"{folder} has taken its {step:,} steps; to train further, raise trainer.max_steps")
             metric, _ = build_tracked_metric(config, build_data(config))
-            with restoring(checkpoint, "train.py"):
+            with restoring(checkpoint):
                 best = _best(content)
             return Result(metric.name(assemble("ema", config["ema"]).weights_name), best)
     experiment = build_experiment(config, folder)
@@ -67,7 +67,7 @@ def train(config: dict[str, Any], folder: Path) -> Result:
     if checkpoint:
         check_weights(content["state_dict"], experiment.module.state_dict(), f"resume={config['resume']}")
         for logger in (logger for logger in trainer.loggers if hasattr(logger, "resume")):
-            with restoring(checkpoint, "train.py"):
+            with restoring(checkpoint):
                 logger.resume(step, content.get(LOGGERS_KEY, {}).get(type(logger).__name__, {}))
     elif config["init_from"]:
         raw = config["init_raw_weights"]
@@ -77,7 +77,7 @@ def train(config: dict[str, Any], folder: Path) -> Result:
     trainer.callbacks.extend(trial_callbacks(experiment.history))
     writers = [item for item in trainer.callbacks if isinstance(item, Checkpoints)]
     trainer.callbacks.append(Interruption(writers[0] if writers else None))
-    with passed_on_to_children(), errors_of_children(), restoring(checkpoint, "checkpoint_connector.py"):
+    with passed_on_to_children(), errors_of_children(), restoring(checkpoint, RESTORES):
         trainer.fit(experiment.module, ckpt_path=checkpoint)
     # A strategy that forks brings these back from the process that trained.
     best = float(trainer.callback_metrics.get("best_distance", float("inf")))
@@ -90,17 +90,22 @@ def _best(content: dict[str, Any]) -> float:
     return min((value for value in distances if math.isfinite(value)), default=math.inf)
 
 
-@contextlib.contextmanager
-def restoring(checkpoint: Path | None, place: str) -> Iterator[None]:
-    """ConfigError that names the checkpoint for an error in the block, where code of the file ``place`` restores state.
+RESTORES = "checkpoint_connector.py"
+"""Where Lightning restores the state of a run."""
 
-    A damaged or forged state can be wrong in any way, and each part of the run restores its own.
+
+@contextlib.contextmanager
+def restoring(checkpoint: Path | None, module: str | None = None) -> Iterator[None]:
+    """Turn errors of the block into a ConfigError that names the checkpoint whose state is restored there.
+
+    A damaged or forged state can be wrong in any way, and each part of the run restores its own. With ``module``, only
+    errors that pass through this file's code: the rest of the block trains.
     """
     try:
         yield
     except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
-        places = {Path(frame.filename).name for frame in traceback.extract_tb(error.__traceback__)}
-        if checkpoint is None or isinstance(error, ConfigError) or place not in places:
+        passed = {Path(frame.filename).name for frame in traceback.extract_tb(error.__traceback__)}
+        if checkpoint is None or isinstance(error, ConfigError) or (module and module not in passed):
             raise
         said = " ".join(str(error).split())
         raise ConfigError(

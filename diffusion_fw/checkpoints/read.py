@@ -49,7 +49,7 @@ def read(checkpoint: str | os.PathLike[str]) -> dict[str, Any]:
         raise ConfigError(f"checkpoint={path} was not written by diffusion_fw")
     for name, value in content["state_dict"].items():
         if not _is_name(name):
-            raise ConfigError(f"checkpoint={path} was not loaded: the name of a weight is no name of a module's")
+            raise ConfigError(f"checkpoint={path} was not loaded: the name of a weight is too long or not printable")
         if not isinstance(value, Tensor):
             raise ConfigError(f"checkpoint={path} was not loaded: its weights hold a {type(value).__name__}")
     result: dict[str, Any] = content

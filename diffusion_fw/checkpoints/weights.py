@@ -99,10 +99,10 @@ def choose(content: dict[str, Any], path: Path, *, raw_weights: bool, rate: floa
 
 
 def check_weights(given: Mapping[str, Tensor], own: Mapping[str, Tensor], source: str) -> None:
-    """Raise ConfigError for weights that the model would take, but that cannot be those of a trained model.
+    """Raise ConfigError for weights of the right shape that training cannot have written.
 
-    They have a type that the model's would not hold, such as int8 or complex in place of floats, or values that are not
-    finite where the untrained model's, ``own``, are: a buffer may hold infinity from the start.
+    Their type is not the model's, such as int8 or complex instead of floats, or they are not finite where the untrained
+    model's, ``own``, are. A buffer may hold infinity from the start.
     """
     pairs = {key: (given[key], value) for key, value in own.items() if key in given and given[key].shape == value.shape}
     for key, (new, old) in pairs.items():

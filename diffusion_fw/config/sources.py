@@ -68,7 +68,7 @@ def _load(load: Any, config_path: str, path: str, *, trusted: bool) -> ConfigRes
     reason = None if trusted else next(_reasons(config_path, result), None)
     if reason:
         raise ConfigFileError(
-            f"{path} {reason}: such a file holds values for the groups alone, because anybody may have written it; "
+            f"{path} {reason}: such a file may hold values for the groups alone, as a stranger may have written it; "
             "give the rest on the command line or in a preset of your own in conf/, such as conf/launcher/NAME.yaml"
         )
     return result

@@ -171,13 +171,14 @@ class Data(ABC):
             text += f", split: {self.division}"
         if not self.num_classes:
             return f"{text}, no classes"
-        labels = (all_labels(examples) for examples in (self.train, self.test))
-        counts = [torch.bincount(found, minlength=self.num_classes) for found in labels if found is not None]
-        shown = []
-        for index, name in enumerate(self.class_names[:SHOWN_CLASSES]):
-            escaped = repr(name[:100])[1:-1]
-            numbers = "+".join(str(int(count[index])) for count in counts)
-            shown.append(f"{escaped}: {numbers}" if numbers else escaped)
+        held_out = all_labels(self.test)
+        counts = [self.class_counts]
+        if held_out is not None:
+            counts.append(tuple(held_out.bincount(minlength=self.num_classes).tolist()))
+        shown = [
+            f"{repr(name[:100])[1:-1]}: {'+'.join(map(str, numbers))}"
+            for name, *numbers in zip(self.class_names[:SHOWN_CLASSES], *counts, strict=False)
+        ]
         more = ", ..." if self.num_classes > SHOWN_CLASSES else ""
         return f"{text}, {self.num_classes} classes (training+held-out): {', '.join(shown)}{more}"
 

@@ -19,7 +19,7 @@ from diffusion_fw.registry import ConfigError, PositiveInt, Runtime
 from diffusion_fw.samplers.grid import Grid, Uniform
 
 OUTSIDE = 2
-"""Samples that lie this many times farther from the centre of the data's bounds than these bounds are warned of."""
+"""A warning is given for samples farther than this many half-widths from the centre of the data's bounds."""
 
 logger = logging.getLogger(__name__)
 
@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 def _warn_outside(low: float, high: float) -> None:
     """One warning, whatever the number of samples."""
     logger.warning(
-        "samples lie far outside the bounds of the data, [%g, %g], by more than twice; add clip to guidance, as in "
+        "some samples lie more than twice outside the bounds of the data, [%g, %g]; add clip to guidance, as in "
         "guidance=[classifier_free,clip], lower its scale, or take another grid or sampler",
         low,
         high,

@@ -12,30 +12,21 @@ import diffusion_fw as dfw
 from diffusion_fw.app.train import train
 from diffusion_fw.app.trained_model import open_trained
 from diffusion_fw.checkpoints.weights import check_weights
-from diffusion_fw.composition.experiment import build_experiment
 from diffusion_fw.config.compose import check_command_line
 
 
-@pytest.fixture(scope="module")
-def content(tiny, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("run")
-    experiment = build_experiment(tiny({"trainer.max_steps": 2}), folder)
-    experiment.trainer.fit(experiment.module)
-    return torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
-
-
 @pytest.fixture
-def saved(content, tmp_path):
+def saved(trained_content, tmp_path):
     """saved(change) -> the path of the checkpoint with change(key, weights) of each tensor of floats."""
 
     def make(change):
         weights = {
             key: change(key, value.clone()) if value.is_floating_point() else value
-            for key, value in content["state_dict"].items()
+            for key, value in trained_content["state_dict"].items()
         }
         path = tmp_path / "run" / "checkpoints" / "last.ckpt"
         path.parent.mkdir(parents=True, exist_ok=True)
-        torch.save({**content, "state_dict": weights}, path)
+        torch.save({**trained_content, "state_dict": weights}, path)
         return path
 
     return make
@@ -84,8 +75,8 @@ def test_they_are_refused_by_every_way_to_load_a_model(saved, tiny, tmp_path, ca
         train(tiny({"resume": os.fspath(path)}), tmp_path / "run")
 
 
-def test_a_second_model_is_refused_too(saved, content, tmp_path):
-    torch.save(content, tmp_path / "good.ckpt")
+def test_a_second_model_is_refused_too(saved, trained_content, tmp_path):
+    torch.save(trained_content, tmp_path / "good.ckpt")
     bad = saved(filled(math.nan))
     arguments = ["guidance=[autoguidance]", f"guidance.autoguidance.checkpoint={bad}", "device=cpu"]
     with pytest.raises(dfw.ConfigError, match=r"the weaker model: .*not finite"):
@@ -93,10 +84,10 @@ def test_a_second_model_is_refused_too(saved, content, tmp_path):
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])
-def test_floats_of_another_precision_are_read(saved, content, dtype):
+def test_floats_of_another_precision_are_read(saved, trained_content, dtype):
     found = dfw.load(saved(lambda key, weights: weights.to(dtype))).state_dict()
     for key, value in found.items():
-        expected = content["state_dict"][f"averaged.{key}"]
+        expected = trained_content["state_dict"][f"averaged.{key}"]
         torch.testing.assert_close(value, expected.to(dtype).to(value.dtype), rtol=0, atol=0)
 
 

@@ -119,7 +119,7 @@ def test_nothing_is_said_of_a_path_without_any_signal_at_its_end(caplog):
     assert not caplog.records
 
 
-def test_samples_far_outside_of_the_data_are_told_once(caplog):
+def test_samples_far_outside_of_the_data_are_warned_of_once(caplog):
     base._warn_outside.cache_clear()
     path = SCHEDULES["cosine"]
     far = dfw.build("guidance", "classifier_free", denoiser=model(path), num_classes=2, scale=100.0)

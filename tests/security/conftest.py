@@ -11,8 +11,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from diffusion_fw.composition.experiment import build_experiment
-
 
 class Runs:
     """Unpickling it calls a function."""
@@ -37,21 +35,12 @@ def trap(tmp_path):
     return path, calls
 
 
-@pytest.fixture(scope="session")
-def trained(tiny, tmp_path_factory):
-    """The content of a checkpoint of two steps."""
-    folder = tmp_path_factory.mktemp("trained")
-    experiment = build_experiment(tiny({"trainer.max_steps": 2}), folder)
-    experiment.trainer.fit(experiment.module)
-    return torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
-
-
 @pytest.fixture
-def forged(trained, tmp_path):
+def forged(trained_content, tmp_path):
     """forged(change) -> the path of the checkpoint after change(content)."""
 
     def make(change=lambda content: None):
-        content = copy.deepcopy(trained)
+        content = copy.deepcopy(trained_content)
         change(content)
         path = tmp_path / "forged.ckpt"
         torch.save(content, path)

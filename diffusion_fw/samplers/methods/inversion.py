@@ -14,7 +14,7 @@ logger = logging.getLogger(__name__)
 
 
 def warn_without_signal(level: NoiseLevel) -> None:
-    """Warn where x_T, at this level, has hardly any signal. At alpha = 0 no model divides by alpha, so all is well."""
+    """Warn if x_T at this level has hardly any signal. No model divides by alpha where alpha = 0, so that is fine."""
     if level.alpha > 0 and not has_signal(level):
         logger.warning(
             "encode: alpha = %.2g at the grid's first time, t = %g, so that a model that divides by it, as with "
