@@ -19,9 +19,14 @@ MODEL_GROUPS = ("schedule", "parameterization", "network")
 """The groups that a model is built from. Loading it needs no plugin of another group, such as a sampler."""
 
 
-def checkpoint_of(run: str | os.PathLike[str]) -> Path:
-    """The newest checkpoint of a run's folder, or ``run`` itself if it is a file; ConfigError if there is none."""
+def checkpoint_of(run: str | os.PathLike[str], key: str = "resume") -> Path:
+    """The newest checkpoint of a run's folder, or ``run`` itself if it is a file.
+
+    Raises ConfigError that names the ``key`` of the config if there is none.
+    """
     path = Path(run)
+    if not path.exists():
+        raise ConfigError(f"{key}={run}: no such file or folder; give the folder of a run or one of its checkpoints")
     if not path.is_dir():
         return path
     # Lightning writes hpc_ckpt_* when SLURM is about to stop a job.
@@ -29,7 +34,7 @@ def checkpoint_of(run: str | os.PathLike[str]) -> Path:
     found = [item for item in found if item.is_file()]
     if not found:
         raise ConfigError(
-            f"resume={run}: no checkpoints/last.ckpt in this folder; the run saved none, or it is not a run's folder"
+            f"{key}={run}: no checkpoints/last.ckpt in this folder; the run saved none, or it is not a run's folder"
         )
     return max(found, key=lambda item: item.stat().st_mtime)
 

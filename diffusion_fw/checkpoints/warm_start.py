@@ -22,7 +22,7 @@ def warm_start(module: Any, source: str, *, raw_weights: bool = False) -> str:
     for the user: how many were copied, and which differ in shape, are missing or were not used. Raises ConfigError if
     none matches, and for weights that are not finite.
     """
-    path = checkpoint_of(source)
+    path = checkpoint_of(source, "init_from")
     content = read(path)
     chosen = choose(content, path, raw_weights=raw_weights, rate=None, std=None)
     given = chosen.weights

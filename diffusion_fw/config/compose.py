@@ -167,7 +167,10 @@ COMPOSITION_ERRORS = (HydraException, OmegaConfBaseException, ValueError, Assert
 def reason(error: BaseException) -> str:
     """What an error of Hydra or OmegaConf says, in one line."""
     said = str(error) or str(error.__cause__ or "") or type(error).__name__
-    return " ".join(said.partition("See https")[0].split())
+    # OmegaConf appends the key, and types of its own.
+    said, _, key = said.partition("full_key: ")
+    where = f"{key.split()[0]}: " if key else ""
+    return where + " ".join(said.partition("See https")[0].split())
 
 
 def resolved(program: str, config: DictConfig, overrides: Sequence[str]) -> dict[str, Any]:

@@ -387,7 +387,7 @@ def test_a_path_that_needs_quotes_is_shown_with_them(value):
 
 
 FOREIGN = [
-    (["optimizer.lr=${oc.env:NOPE_}"], "Environment variable 'NOPE_' not found.*optimizer.lr"),
+    (["optimizer.lr=${oc.env:NOPE_}"], r"^optimizer\.lr: .*Environment variable 'NOPE_' not found"),
     (["optimizer.lr=${nope:1}"], "Unsupported interpolation type nope"),
     (["optimizer.lr=${optimizer.lr}"], "Recursive interpolation"),
     (["optimizer.lr=${optimizer.eps}", "optimizer.eps=${optimizer.lr}"], "Recursive interpolation"),
