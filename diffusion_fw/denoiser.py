@@ -72,7 +72,9 @@ class NetworkDenoiser(nn.Module):
         if self.bounds is None:
             return prediction
         if level.t.ndim:
-            unknown = per_example((self.parameterization.amplification(level) > MOST_AMPLIFIED).to(x.device), x)
+            unknown = per_example(
+                (self.parameterization.amplification(level) > MOST_AMPLIFIED).to(x.device, non_blocking=True), x
+            )
             x0 = torch.where(unknown, prediction.x0.clamp(*self.bounds), prediction.x0)
             return with_x0(prediction, level, x0)
         if self._numbers(level)[-1] > MOST_AMPLIFIED:
@@ -118,7 +120,12 @@ def _labels(label: Tensor | float, x: Tensor) -> Tensor:
     return torch.full((x.shape[0],), label, dtype=torch.float32, device=x.device)
 
 
-def prior(schedule: Schedule, shape: tuple[int, ...], noise: Noise = torch.randn_like) -> Tensor:
+def prior(
+    schedule: Schedule,
+    shape: tuple[int, ...],
+    noise: Noise = torch.randn_like,
+    device: torch.device | str | None = None,
+) -> Tensor:
     """x at t = 1 for data of scale 1: sigma(1) times standard normal noise of the given shape."""
-    x = noise(torch.empty(shape))
+    x = noise(torch.empty(shape, device=device))
     return expand(schedule(torch.ones((), dtype=torch.float64)).sigma, x) * x

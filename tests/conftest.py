@@ -55,6 +55,13 @@ def vary(config: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
     return checked("train", result)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if not torch.cuda.is_available():
+        for item in items:
+            if item.get_closest_marker("gpu"):
+                item.add_marker(pytest.mark.skip(reason="there is no GPU"))
+
+
 @pytest.fixture
 def scratch_registry() -> Iterator[dict[str, dict[str, Any]]]:
     """A registry whose changes are undone."""

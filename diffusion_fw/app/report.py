@@ -39,6 +39,7 @@ class Report(lightning.Callback):
             local = self.config["batch_size"] // (trainer.world_size * trainer.accumulate_grad_batches)
             estimate = describe_memory(self.config, Facts.from_record(pl_module.record["facts"]), local)
             print(f"data={self.config['data']['name']}: {self.experiment.data.describe()}")
+            print(pl_module.loading)
             print(f"memory per process, estimated: {estimate}")
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: Any) -> None:

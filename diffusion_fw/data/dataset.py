@@ -27,7 +27,9 @@ Batch = tuple[Tensor, Tensor | None]
 class Examples(Protocol):
     """One split. It returns a whole batch of indices at once, so that data in memory cost one indexing per batch.
 
-    One that knows its labels without reading the examples also has them as ``labels``, int64 (N,) or None.
+    One that knows its labels without reading the examples also has them as ``labels``, int64 (N,) or None. One that is
+    held in memory also has its size, ``nbytes``, and ``to(device)``, which returns it there; that one also takes its
+    indices as an int64 tensor on the device.
     """
 
     def __len__(self) -> int: ...
@@ -51,13 +53,22 @@ class InMemory:
     def __len__(self) -> int:
         return len(self.values)
 
-    def __getitems__(self, indices: Sequence[int]) -> Batch:
+    @property
+    def nbytes(self) -> int:
+        """The memory that the examples take."""
+        return self.values.nbytes + (0 if self.labels is None else self.labels.nbytes)
+
+    def to(self, device: torch.device) -> InMemory:
+        """The same examples in the memory of a device."""
+        return InMemory(self.values.to(device), None if self.labels is None else self.labels.to(device))
+
+    def __getitems__(self, indices: Sequence[int] | Tensor) -> Batch:
         chosen = torch.as_tensor(indices)
         return self.values[chosen], None if self.labels is None else self.labels[chosen]
 
     def fingerprint(self) -> str:
         content = hashlib.sha256(repr((tuple(self.values.shape), self.values.dtype)).encode())
-        content.update(self.values.contiguous().numpy().tobytes())
+        content.update(self.values.cpu().contiguous().numpy().tobytes())
         return content.hexdigest()[:16]
 
 
@@ -76,13 +87,23 @@ class WithFlips:
         labels = all_labels(self.examples)
         return None if labels is None else labels.repeat(2)
 
+    @property
+    def nbytes(self) -> int | None:
+        """The memory that the examples take, if they are held there."""
+        return getattr(self.examples, "nbytes", None)
+
+    def to(self, device: torch.device) -> WithFlips:
+        """The same examples in the memory of a device."""
+        return WithFlips(self.examples.to(device))  # type: ignore[attr-defined]
+
     def __len__(self) -> int:
         return 2 * len(self.examples)
 
-    def __getitems__(self, indices: Sequence[int]) -> Batch:
+    def __getitems__(self, indices: Sequence[int] | Tensor) -> Batch:
         index = torch.as_tensor(indices)
         count = len(self.examples)
-        values, labels = self.examples.__getitems__((index % count).tolist())
+        chosen = index % count
+        values, labels = self.examples.__getitems__(chosen if index is indices else chosen.tolist())  # type: ignore[arg-type]
         flipped = (index >= count).view(-1, 1, 1, 1)
         return torch.where(flipped, values.flip(-1), values), labels
 
@@ -219,6 +240,15 @@ def all_labels(examples: Examples) -> Tensor | None:
             return None
         parts.append(part)
     return torch.cat(parts)
+
+
+def resident(examples: Examples, device: torch.device, most: float) -> Examples | None:
+    """The examples in the memory of a device; None if they are not held in memory or take more than ``most`` bytes."""
+    size = getattr(examples, "nbytes", None)
+    if size is None or size > most:
+        return None
+    there: Examples = examples.to(device)  # type: ignore[attr-defined]
+    return there
 
 
 def places(name: str) -> tuple[str, ...]:

@@ -147,7 +147,7 @@ class NegativeLogLikelihood(Metric):
 
 def _noise(subject: Subject, stream: int, indices: range) -> SampleNoise:
     """Noise that depends only on the image, not on its batch."""
-    return SampleNoise(generator(subject.seed, stream).initial_seed(), indices)
+    return SampleNoise(generator(subject.seed, stream).initial_seed(), indices, subject.device)
 
 
 def _cond(labels: Tensor | None, indices: range, subject: Subject) -> Tensor | None:

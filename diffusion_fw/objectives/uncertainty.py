@@ -39,7 +39,9 @@ class Uncertainty(nn.Module, Objective):
     def log_loss(self, level: NoiseLevel) -> Tensor:
         """u at each level (B,), float32: the logarithm of the expected loss there."""
         # Pure noise has no finite log(sigma / alpha).
-        label = (-level.log_snr.clamp(-40, 40) / 8).to(device=self.phases.device, dtype=torch.float32)
+        label = (-level.log_snr.clamp(-40, 40) / 8).to(
+            device=self.phases.device, dtype=torch.float32, non_blocking=True
+        )
         features = torch.cos(label[..., None] * self.frequencies + self.phases) * math.sqrt(2 / len(self.phases))
         return features @ self.coefficients
 

@@ -18,8 +18,8 @@ def start(
     denoiser: Denoiser, shape: tuple[int, ...], indices: Sequence[int], seed: int, device: torch.device | str
 ) -> tuple[Tensor, SampleNoise]:
     """x_T of the samples with these indices, and the noise of their later steps."""
-    noise = SampleNoise(seed, indices)
-    return prior(denoiser.schedule, (len(indices), *shape), noise).to(device), noise
+    noise = SampleNoise(seed, indices, device)
+    return prior(denoiser.schedule, (len(indices), *shape), noise, device), noise
 
 
 def sample_labels(class_counts: Sequence[int], count: int, seed: int) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -11,14 +12,16 @@ import lightning
 import torch
 from torch import Tensor
 
-from diffusion_fw.data.dataset import Batch, Examples, to_model
+from diffusion_fw.data.dataset import Batch, Examples, resident, to_model
 from diffusion_fw.denoiser import NetworkDenoiser
 from diffusion_fw.noise import batch_noise, generator
 from diffusion_fw.objectives.objective import Objective
 from diffusion_fw.objectives.time_sampler import TimeSampler
 from diffusion_fw.training.ema import Averages
-from diffusion_fw.training.stream import ShuffledBatches
+from diffusion_fw.training.stream import ResidentLoader, ShuffledBatches
 
+FREE_FRACTION = 0.25
+"""The fraction of a GPU's free memory that examples may take there."""
 RECORD_KEY = "diffusion_fw"
 """The key of a checkpoint under which it describes itself."""
 TIME_STREAM, NOISE_STREAM, NETWORK_STREAM = range(3)
@@ -77,6 +80,24 @@ class DiffusionModule(lightning.LightningModule):
         """The parameters of the network, and of the objective if it has any."""
         return [item for item in self.parameters() if item.requires_grad]
 
+    @functools.cached_property
+    def resident(self) -> Examples | None:
+        """The examples in the memory of the training device; None where they are read batch by batch."""
+        if self.num_workers:
+            return None
+        device = self.trainer.strategy.root_device
+        most = FREE_FRACTION * torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else math.inf
+        return resident(self.examples, device, most)
+
+    @property
+    def loading(self) -> str:
+        """Where the examples are read from, for a person."""
+        device = self.trainer.strategy.root_device
+        if self.resident is not None:
+            return f"examples are held in the memory of {device}"
+        pinned = ", through pinned memory" if device.type == "cuda" else ""
+        return f"examples are read by {self.num_workers or 'no'} worker processes{pinned}"
+
     def configure_optimizers(self) -> Any:
         optimizer = self.optimizer_factory(self.trained)
         # Otherwise a fused optimizer would get gradients that were clipped before they were unscaled.
@@ -96,6 +117,8 @@ class DiffusionModule(lightning.LightningModule):
             rank=self.trainer.global_rank,
             world_size=self.trainer.world_size,
         )
+        if self.resident is not None:
+            return ResidentLoader(self.resident, batches, self.device)
         return torch.utils.data.DataLoader(
             self.examples,  # type: ignore[arg-type]
             batch_sampler=batches,
@@ -114,7 +137,7 @@ class DiffusionModule(lightning.LightningModule):
         """The network's cond: the labels, with "no class" for those not kept; None for an unconditional network."""
         if not self.conditional or labels is None:
             return None
-        return torch.where(keep.to(labels.device), labels, self.num_classes)
+        return torch.where(keep.to(labels.device, non_blocking=True), labels, self.num_classes)
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         values, labels = batch
@@ -147,7 +170,7 @@ class DiffusionModule(lightning.LightningModule):
 
     def _learn_times(self, t: Tensor, losses: Tensor) -> None:
         """Pass the losses of all processes to the time sampler, without those that are not finite."""
-        mine = torch.stack([t.to(device=self.device, dtype=torch.float32), losses.float()], dim=1)
+        mine = torch.stack([t.to(device=self.device, dtype=torch.float32, non_blocking=True), losses.float()], dim=1)
         everywhere = self.trainer.strategy.all_gather(mine).reshape(-1, len(mine), 2)
         everywhere = everywhere.transpose(0, 1).reshape(-1, 2).double().cpu()  # in the order of the global batch
         everywhere = everywhere[everywhere[:, 1].isfinite()]

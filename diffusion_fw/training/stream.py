@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import torch
+from torch import Tensor
 
+from diffusion_fw.data.dataset import Batch, Examples
 from diffusion_fw.noise import generator
 
 
@@ -27,15 +29,36 @@ class ShuffledBatches:
         return self.stop
 
     def __iter__(self) -> Iterator[list[int]]:
+        for indices in self.on(torch.device("cpu")):
+            yield indices.tolist()
+
+    def on(self, device: torch.device) -> Iterator[Tensor]:
+        """The batches as tensors on a device, to which the order of an epoch is copied as a whole."""
         epoch, order = -1, torch.empty(0, dtype=torch.long)
+        pinned = device.type == "cuda"
         for batch in range(self.start, self.stop):
             first, last = batch * self.batch_size, (batch + 1) * self.batch_size
             parts = []
             while first < last:
                 if first // self.examples != epoch:
                     epoch = first // self.examples
-                    order = torch.randperm(self.examples, generator=generator(self.seed, epoch))
+                    order = torch.randperm(self.examples, generator=generator(self.seed, epoch), pin_memory=pinned)
+                    order = order.to(device, non_blocking=True)
                 offset = first - epoch * self.examples
                 parts.append(order[offset : offset + last - first])
                 first += len(parts[-1])
-            yield torch.cat(parts)[self.rank :: self.world_size].tolist()
+            yield torch.cat(parts)[self.rank :: self.world_size]
+
+
+class ResidentLoader:
+    """Batches of examples that are held on the device: one indexing there, no copy."""
+
+    def __init__(self, examples: Examples, batches: ShuffledBatches, device: torch.device) -> None:
+        self.examples, self.batches, self.device = examples, batches, device
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[Batch]:
+        for indices in self.batches.on(self.device):
+            yield self.examples.__getitems__(indices)  # type: ignore[arg-type]
