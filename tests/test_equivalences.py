@@ -235,6 +235,7 @@ PATH_FREE: list[tuple[str, dict[str, object]]] = [
     ("lms", {}),
     ("deis", {"extrapolation": "log_rho"}),
     ("plms", {"warm_up": "improved_euler"}),
+    ("plms", {"warm_up": "lower_order"}),
 ]
 SAMPLERS = [pytest.param(name, knobs, id="-".join(map(str, (name, *knobs.values())))) for name, knobs in PATH_FREE]
 

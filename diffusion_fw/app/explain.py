@@ -92,4 +92,8 @@ def costs(config: Mapping[str, Any], parts: Parts) -> dict[str, str]:
 def evaluations(sampler: Sampler) -> str:
     """How often a sampler evaluates the network for one sample."""
     per_step = sampler.evaluations_per_step
-    return "as many as its tolerance needs" if per_step is None else f"{sampler.steps * per_step:,}"
+    return (
+        "as many as its tolerance needs"
+        if per_step is None
+        else f"{sampler.steps * per_step - sampler.evaluations_saved:,}"
+    )

@@ -28,7 +28,7 @@ SETTINGS: dict[tuple[str, str], list[Parameters]] = {
     ("sampler", "dpm_solver_pp_sde"): [{}, {"eta": 0.0}],
     ("sampler", "edm_stochastic"): [{}, {"s_churn": 0.0}],
     ("sampler", "lms"): [{"order": order} for order in (1, 2, 3, 4)],
-    ("sampler", "plms"): [{}, {"warm_up": "improved_euler"}],
+    ("sampler", "plms"): [{}, {"warm_up": "improved_euler"}, {"warm_up": "lower_order"}],
     # Few dimensions and many steps need smaller corrections than images.
     ("sampler", "predictor_corrector"): [
         {"snr": 0.05, "predictor": predictor} for predictor in ("reverse_diffusion", "ancestral", "euler_maruyama")

@@ -22,6 +22,10 @@ ADAMS_BASHFORTH = (
 )
 
 
+STARTED = {"runge_kutta": 3, "improved_euler": 1, "lower_order": 0}
+"""The steps that each warm-up makes by a one-step method of order 2 or more."""
+
+
 @register("sampler", "plms")
 @dataclass(frozen=True)
 class PLMS(LinearSampler):
@@ -30,24 +34,27 @@ class PLMS(LinearSampler):
     Liu et al. 2022, section 3 (F-PNDM). The combination has order 4, but DDIM's step with it has order 2, which is what
     the paper proves, on grids that are smooth in their index. Warm-up: ``runge_kutta`` makes the first three steps by
     the paper's pseudo Runge-Kutta method, with 4 evaluations each; ``improved_euler`` makes the first step by its
-    pseudo improved Euler method, with 2, and the next ones by combinations of lower order, as latent diffusion does. A
-    first step from a level without signal (alpha < 0.001 sigma) is DDIM's.
+    pseudo improved Euler method, with 2, and the next ones by combinations of lower order, as latent diffusion does;
+    ``lower_order`` makes the first step by DDIM, so that every step has one evaluation (iPNDM, Zhang and Chen 2022,
+    section 3.2). A first step from a level without signal (alpha < 0.001 sigma) is DDIM's.
     """
 
-    warm_up: Literal["runge_kutta", "improved_euler"] = "runge_kutta"
+    warm_up: Literal["runge_kutta", "improved_euler", "lower_order"] = "runge_kutta"
 
     order: ClassVar[int | None] = 2
     needs_smooth_grid: ClassVar[bool] = True
     quantity: ClassVar[Literal["x0", "eps"]] = "eps"
 
     def plan(self, schedule: Schedule) -> list[LinearStep]:
-        started = 3 if self.warm_up == "runge_kutta" else 1
+        started = STARTED[self.warm_up]
         self.require_steps(started + 1, f"sampler.warm_up={self.warm_up}")
         levels = self.levels(schedule)
         rows = levels.unbind()
         c_x, c_eps = (values.tolist() for values in hold_eps(*levels.steps()))
 
         def multistep(i: int, order: int) -> Stage:
+            if order == 1:
+                return euler_stage(rows[i], rows[i + 1])
             return Stage(rows[i], c_x[i], tuple(c_eps[i] * weight for weight in ADAMS_BASHFORTH[order - 1]))
 
         def pseudo_runge_kutta(i: int) -> tuple[Stage, ...]:

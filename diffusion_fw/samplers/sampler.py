@@ -78,6 +78,11 @@ class Sampler(ABC):
         """Evaluations of the denoiser in all steps but a few at the ends; None for an adaptive sampler."""
         return 1
 
+    @property
+    def evaluations_saved(self) -> int:
+        """Evaluations by which a whole sampling takes fewer than its steps say."""
+        return 0
+
     def levels(self, schedule: Schedule) -> NoiseLevel:
         """The levels at the grid's steps + 1 times, from noise to data, in one call of the schedule."""
         return schedule(self.grid(self.steps, schedule))

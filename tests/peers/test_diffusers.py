@@ -31,6 +31,7 @@ from diffusers.schedulers import (
     DPMSolverMultistepScheduler,
     EulerDiscreteScheduler,
     HeunDiscreteScheduler,
+    IPNDMScheduler,
     PNDMScheduler,
     UniPCMultistepScheduler,
     scheduling_lms_discrete,
@@ -43,9 +44,10 @@ from diffusion_fw.process.schedule import Schedule
 from diffusion_fw.samplers.grid import Grid
 
 SCHEDULE: Any = dfw.build("schedule", "linear")
-ORACLE = dfw.oracles.GaussianMixture(
+MIXTURE = dfw.oracles.GaussianMixture(
     torch.tensor([[1.0, 0.0], [-0.5, 0.8], [-0.6, -0.9]]), torch.tensor([0.3, 0.4, 0.35]), torch.tensor([0.5, 0.3, 0.2])
-).denoiser(SCHEDULE)
+)
+ORACLE = MIXTURE.denoiser(SCHEDULE)
 TABLE = {"num_train_timesteps": 1000, "beta_start": 1e-4, "beta_end": 0.02, "beta_schedule": "linear"}
 LEADING = {"timestep_spacing": "leading"}
 EXPLODING: Any = (EulerDiscreteScheduler, HeunDiscreteScheduler, scheduling_lms_discrete.LMSDiscreteScheduler)
@@ -272,3 +274,23 @@ def test_plms_after_runge_kutta_steps(tables, steps):
     wanted = theirs(scheduler, steps, tables)
     indices = range(0, 1000, 1000 // steps)
     assert_agree(ours("plms", indices, warm_up="runge_kutta"), wanted, tables)
+
+
+@COUNTS
+def test_plms_from_the_first_step_on(steps):
+    """IPNDM, given its noise levels: it takes v = alpha eps - sigma x_0 on alpha = cos(pi t / 2)."""
+    schedule: Any = dfw.build("schedule", "cosine_continuous", s=0.0)
+    oracle = MIXTURE.denoiser(schedule)
+    given = torch.linspace(0.97, 0, steps + 1, dtype=torch.float64)
+    scheduler = IPNDMScheduler(trained_betas=torch.sin(given * torch.pi / 2).tolist())
+    scheduler.set_timesteps(steps)
+    scheduler.betas = torch.sin(given * torch.pi / 2)
+    scheduler.alphas = torch.cos(given * torch.pi / 2)
+    x = start()
+    for t, time in zip(scheduler.timesteps, given, strict=False):
+        level = schedule(time)
+        prediction = oracle(x, level)
+        x = scheduler.step(level.alpha * prediction.eps - level.sigma * prediction.x0, t, x).prev_sample
+    grid = dfw.build("grid", "explicit", times=given[:-1].tolist())
+    found = dfw.build("sampler", "plms", steps=steps, grid=grid, warm_up="lower_order")(oracle, start())
+    torch.testing.assert_close(found, x, rtol=0, atol=1e-12)

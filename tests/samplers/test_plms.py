@@ -8,7 +8,7 @@ from diffusion_fw.samplers.plms import PLMS
 
 
 @pytest.mark.parametrize("begin", [1.0, 0.35])
-@pytest.mark.parametrize("warm_up", ["runge_kutta", "improved_euler"])
+@pytest.mark.parametrize("warm_up", ["runge_kutta", "improved_euler", "lower_order"])
 def test_order_is_2_as_its_paper_proves(measured_order, warm_up, begin):
     def build(steps, grid):
         return PLMS(steps, grid, warm_up=warm_up)
@@ -16,8 +16,8 @@ def test_order_is_2_as_its_paper_proves(measured_order, warm_up, begin):
     assert measured_order(build, begin=begin) == pytest.approx(build(50, None).order, abs=0.15)
 
 
-@pytest.mark.parametrize(("warm_up", "evaluations"), [("runge_kutta", 29), ("improved_euler", 21)])
-def test_the_warm_up_takes_9_evaluations_more_than_the_steps_or_1(tools, warm_up, evaluations):
+@pytest.mark.parametrize(("warm_up", "evaluations"), [("runge_kutta", 29), ("improved_euler", 21), ("lower_order", 20)])
+def test_the_warm_up_takes_9_evaluations_more_than_the_steps_or_1_or_none(tools, warm_up, evaluations):
     """Liu et al. 2022: three pseudo Runge-Kutta steps of 4; the improved Euler step of 2."""
     steps = PLMS(20, warm_up=warm_up).trajectory(tools.Mixture(Linear()), tools.start())
     assert sum(step.evaluations for step in steps) == evaluations

@@ -51,6 +51,7 @@ SAMPLERS = [
     ("deis", {}),
     ("plms", {}),
     ("plms", {"warm_up": "improved_euler"}),
+    ("plms", {"warm_up": "lower_order"}),
     ("unipc", {}),
     ("dpm_solver_pp", {}),
     ("dpm_solver_pp_sde", {}),
