@@ -9,7 +9,7 @@ from typing import Any
 
 from diffusion_fw.composition.checks import check_processes
 from diffusion_fw.composition.facts import Config, Facts
-from diffusion_fw.composition.parts import assemble, compose_parts
+from diffusion_fw.composition.parts import assemble, compose_parts, memory_format
 from diffusion_fw.data.dataset import Data
 from diffusion_fw.denoiser import NetworkDenoiser
 from diffusion_fw.metrics.metric import TrackedMetric
@@ -80,9 +80,12 @@ def build_experiment(config: Config, folder: Path) -> Experiment:
             "fingerprints": parts.data.fingerprints,
         },
     )
-    if config.get("compile"):
-        # In place, so that the names of the weights stay; after the averages were copied, which run uncompiled.
-        parts.denoiser.network.compile()
+    compiled = bool(config.get("compile"))
+    module.to(memory_format=memory_format(trainer.strategy.root_device, compiled=compiled))  # type: ignore[call-overload]
+    if compiled:
+        # In place, so that the names of the weights stay. The first average draws the samples of an evaluation.
+        for denoiser in {parts.denoiser, module.averaged}:
+            denoiser.network.compile()
     evaluation = built.get("evaluation")
     return Experiment(parts.data, parts.denoiser, parts.sampler, parts.metric, history, evaluation, module, trainer)
 

@@ -90,10 +90,17 @@ def build_denoiser(config: Config, facts: Facts) -> NetworkDenoiser:
     known = asdict(facts)
     schedule = assemble("schedule", config["schedule"], **known)
     parameterization = assemble("parameterization", config["parameterization"], schedule=schedule, **known)
-    network: Any = build_network(config, facts)
-    # Convolutions are faster with the channels last; a network without convolutions stays as it is.
-    network = network.to(memory_format=torch.channels_last)
+    network: Any = build_network(config, facts).to(memory_format=memory_format(torch.device("cpu")))
     return NetworkDenoiser(network, schedule, parameterization, facts.data_range)
+
+
+def memory_format(device: torch.device, *, compiled: bool = False) -> torch.memory_format:
+    """The layout of convolutions that is faster on a device; weights of other layers have one layout only.
+
+    Channels last, but for a GPU that runs the network as it is: its GroupNorm has no kernel for channels last, so each
+    would copy its input and its output to another layout. torch.compile makes a kernel that needs no copy.
+    """
+    return torch.contiguous_format if device.type == "cuda" and not compiled else torch.channels_last
 
 
 def build_sampler(config: Config) -> Sampler:

@@ -17,7 +17,8 @@ class TrainSettings:
     """batch_size counts the examples of one optimizer step, over all processes and accumulated parts.
 
     resume continues a run (its folder, or a checkpoint in it). init_from starts a new run from the averaged weights of
-    another, or from its raw ones. compile runs torch.compile on the trained network. explain prints what would run.
+    another, or from its raw ones. compile runs torch.compile on the network and its first average. explain prints what
+    would run.
     """
 
     seed: Seed = 0
