@@ -1,4 +1,4 @@
-"""explain=true: print what a run would be, without running it."""
+"""explain=true: print what a run would be and what it would cost, without running it."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from diffusion_fw.app.memory import describe_memory, describe_sampling_memory
+from diffusion_fw.app.speed import describe as describe_speed
 from diffusion_fw.checkpoints.read import checkpoint_of, read
 from diffusion_fw.checkpoints.warm_start import warm_start
 from diffusion_fw.composition.checks import processes
@@ -85,6 +86,7 @@ def costs(config: Mapping[str, Any], parts: Parts) -> dict[str, str]:
         "parameters": f"{sum(item.numel() for item in parts.denoiser.network.parameters()):,}",
         "memory per process, estimated": describe_memory(config, parts.facts, local),
         **sampled,
+        "speed, from a few steps": describe_speed(config, parts, local, count),
         "network evaluations per sample": evaluations(parts.sampler),
     }
 
