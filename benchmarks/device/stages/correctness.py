@@ -14,6 +14,7 @@ from benchmarks.device.card import device
 from benchmarks.device.options import Options
 from benchmarks.device.record import Record
 from benchmarks.device.syncs import Syncs
+from diffusion_fw import philox
 
 WITHIN = 1e-4
 """The largest relative difference, in the Euclidean norm, between the two devices."""
@@ -221,6 +222,12 @@ def run(record: Record, options: Options) -> None:
         )
 
     record.measure("likelihood of the probability flow", density)
+
+    def draw() -> dict[str, Any]:
+        rows = torch.tensor([0, 1, 2**31, 2**32 + 1])
+        return both(lambda where: [philox.normal(2**62 + 1, rows.to(where), (3, 32, 32))])
+
+    record.measure("noise of a GPU, as its formula says", draw)
 
     def waits(name: str) -> dict[str, Any]:
         model, x = denoiser(device()), noise.to(device())
