@@ -254,7 +254,7 @@ BAD = [
     ("callbacks.evaluation.evry=3", r"callbacks\.evaluation\.evry: no such key - did you mean 'every'"),
     ("trainer.max_step=3", r"trainer\.max_step: no such key - did you mean 'max_steps'"),
     ("sead=3", r"sead: no such key - did you mean 'seed'"),
-    ("sampler.steps=many", r"sampler\.steps='many': must be int at least 1"),
+    ("sampler.steps=many", r"sampler\.steps='many': must be int in \[1, 1e\+06\]"),
     ("sampler.steps=2.5", r"sampler\.steps=2\.5: must be int"),
     ("sampler.eta=2", r"sampler\.eta=2: must be float in \[0, 1\]"),
     ("optimizer.lr=-1", r"optimizer\.lr=-1: must be float above 0"),
@@ -372,7 +372,7 @@ def test_text_that_may_be_null_or_stands_in_a_list_is_text_too():
 
 
 def test_what_is_no_text_is_not_read_as_text():
-    with pytest.raises(ConfigError, match=r"sampler\.steps='many': must be int at least 1"):
+    with pytest.raises(ConfigError, match=r"sampler\.steps='many': must be int in \[1, 1e\+06\]"):
         train("sampler.steps=many", "data=image_folder", "data.path=7")
 
 
@@ -396,7 +396,7 @@ FOREIGN = [
     (["-m", "sampler.steps=range(5,5)"], "has no values"),
     (["schedule=linear,cosine"], "is a sweep: add -m"),
     (["seed=18446744073709551616"], r"must be int in \[0, 1\.84467e\+19\], in 64 bits"),
-    (["sampler.steps=1" + "0" * 400], r"sampler\.steps=10+\.\.\.0+: must be int at least 1, in 64 bits"),
+    (["sampler.steps=1" + "0" * 400], r"sampler\.steps=10+\.\.\.0+: must be int in \[1, 1e\+06\]"),
     (["optimizer.lr=1" + "0" * 400], "must be float above 0"),
     (["data=[]"], "a config has one data"),
     (["+nothing=1"], "nothing: no such key"),
