@@ -431,3 +431,28 @@ def test_a_folder_that_cannot_be_made_is_one_message(tmp_path, key, folder):
     assert result.returncode == 1
     assert result.stderr.startswith("ConfigError: ")
     assert len(result.stderr.splitlines()) == 1
+
+
+EARLY = {
+    "hydra.output_subdir=x": r"^hydra\.output_subdir=x: ",
+    "hydra/job_logging=default": r"^hydra\.job_logging\.handlers\.file has a file: ",
+    "+hydra.job_logging.handlers.mine={class: logging.FileHandler, filename: x}": r"^hydra\.job_logging\.handlers\.m",
+    "+hydra.hydra_logging.handlers.mine={class: logging.FileHandler, filename: x}": r"^hydra\.hydra_logging\.",
+    "+hydra.callbacks.x._target_=hydra.experimental.callbacks.PickleJobInfoCallback": r"^hydra\.callbacks\.x: ",
+    "hydra/sweeper=basic": r"^hydra/sweeper=basic: ",
+}
+
+
+@pytest.mark.parametrize("program", ["train", "sample", "evaluate"])
+@pytest.mark.parametrize("word", EARLY)
+def test_no_setting_has_hydra_write_before_the_folder_is_locked(program, word):
+    store_components()
+    model = [] if program == "train" else ["checkpoint=x"]
+    with pytest.raises(ConfigError, match=f"{EARLY[word]}.*before the run has locked it"):
+        check_command_line(program, [*model, word])
+
+
+@pytest.mark.parametrize("word", ["hydra/job_logging=disabled", "hydra.job.chdir=true", "-m"])
+def test_other_settings_of_hydra_are_taken(word):
+    store_components()
+    assert check_command_line("train", ["hydra.verbose=true", word])
