@@ -13,6 +13,9 @@ from typing import BinaryIO
 
 UNFINISHED = ".part"
 
+FULL = (errno.ENOSPC, errno.EDQUOT)
+"""Errors after which a later attempt may succeed."""
+
 _locks: dict[Path, os.stat_result] = {}
 """The lock files that this process holds."""
 

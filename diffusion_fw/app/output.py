@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import sys
 from collections.abc import Iterator
 from typing import Any
 
-FULL = (errno.ENOSPC, errno.EDQUOT)
-"""Errors after which a later attempt may succeed."""
+from diffusion_fw.files import FULL
 
 
 class Unfailing:

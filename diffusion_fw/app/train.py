@@ -26,7 +26,7 @@ def train(config: dict[str, Any], folder: Path) -> Result:
     from diffusion_fw.app.report import Report
     from diffusion_fw.checkpoints.read import checkpoint_of, read
     from diffusion_fw.checkpoints.warm_start import warm_start
-    from diffusion_fw.checkpoints.weights import check_weights
+    from diffusion_fw.checkpoints.weights import check_optimizer, check_weights
     from diffusion_fw.composition.experiment import build_experiment
     from diffusion_fw.composition.parts import assemble, build_data, build_tracked_metric, check_data
     from diffusion_fw.sweeps.trial import trial_callbacks
@@ -66,6 +66,12 @@ def train(config: dict[str, Any], folder: Path) -> Result:
     trainer = experiment.trainer
     if checkpoint:
         check_weights(content["state_dict"], experiment.module.state_dict(), f"resume={config['resume']}")
+        check_optimizer(
+            content["optimizer_states"],
+            experiment.module.trained,
+            lambda params: assemble("optimizer", config["optimizer"], params=params),
+            f"resume={config['resume']}",
+        )
         for logger in (logger for logger in trainer.loggers if hasattr(logger, "resume")):
             with restoring(checkpoint):
                 logger.resume(step, content.get(LOGGERS_KEY, {}).get(type(logger).__name__, {}))

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from diffusion_fw import registry
@@ -16,6 +14,7 @@ from diffusion_fw.checkpoints.size_limit import limit_model_size
 from diffusion_fw.checkpoints.weights import Choice, check_weights, choose
 from diffusion_fw.composition.facts import Facts
 from diffusion_fw.composition.parts import build_denoiser, build_network
+from diffusion_fw.composition.size_limit import without_memory
 from diffusion_fw.denoiser import NetworkDenoiser
 from diffusion_fw.registry import ConfigError, discovery
 from diffusion_fw.training.module import RECORD_KEY
@@ -86,7 +85,7 @@ def _build(record: dict[str, Any], weights: dict[str, Tensor], source: str) -> N
     try:
         facts = Facts.from_record(record["facts"])
         with limit_model_size(len(weights), values):
-            with contextlib.suppress(NotImplementedError, RuntimeError), torch.device("meta"):
+            with without_memory():
                 build_network(config, facts)
             return build_denoiser(config, facts)
     except ConfigError as error:

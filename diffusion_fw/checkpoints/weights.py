@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -118,6 +118,48 @@ def check_weights(given: Mapping[str, Tensor], own: Mapping[str, Tensor], source
             "training diverged or the file was changed. Take another checkpoint of the run, such as "
             "checkpoints/best.ckpt or checkpoints/last_good.ckpt"
         )
+
+
+def check_optimizer(
+    states: Sequence[Any],
+    parameters: Sequence[Tensor],
+    make: Callable[[list[Tensor]], torch.optim.Optimizer],
+    source: str,
+) -> None:
+    """Raise ConfigError for the state of an optimizer that does not fit the ``parameters``; ``make`` makes a new one.
+
+    The state of a sharded model, which is by name, is left to its strategy.
+    """
+    state = states[0].get("state") if states and isinstance(states[0], Mapping) else None
+    if not isinstance(state, Mapping) or any(not isinstance(key, int) for key in state):
+        return
+    wanted, wrong = _kept(make), None
+    if wanted and not state:
+        wrong = "it has none"
+    for index, held in state.items():
+        if not 0 <= index < len(parameters) or not isinstance(held, Mapping):
+            wrong = f"it has one for parameter {index} of {len(parameters)}"
+        elif missing := sorted(wanted - held.keys()):
+            wrong = f"parameter {index} lacks {', '.join(missing)}"
+        else:
+            shape = parameters[index].shape
+            bad = [key for key, item in held.items() if isinstance(item, Tensor) and item.shape not in (shape, ())]
+            if bad:
+                wrong = f"{bad[0]} of parameter {index} has the shape {tuple(held[bad[0]].shape)}, not {tuple(shape)}"
+    if wrong:
+        raise ConfigError(
+            f"{source}: the state of its optimizer does not fit its model: {wrong}; take another checkpoint of the "
+            "run, or start a new run from its weights by init_from"
+        )
+
+
+def _kept(make: Callable[[list[Tensor]], torch.optim.Optimizer]) -> set[str]:
+    """What such an optimizer keeps for each parameter, by a step of one."""
+    parameter = torch.nn.Parameter(torch.zeros(1))
+    parameter.grad = torch.zeros(1)
+    optimizer = make([parameter])
+    optimizer.step()
+    return {key for key, value in optimizer.state[parameter].items() if value is not None}
 
 
 def _type(tensor: Tensor) -> str:

@@ -116,7 +116,8 @@ def check_processes(config: Config, metric: TrackedMetric, count: int) -> None:
     if config["batch_size"] % parts:
         raise ConfigError(
             f"batch_size={config['batch_size']} is that of all {count} processes and {accumulated} accumulated steps "
-            f"together and must be a multiple of {parts}"
+            f"together and must be a multiple of {parts}; change it, "
+            "trainer.devices, trainer.num_nodes or trainer.accumulate_grad_batches"
         )
     if metric.num_samples < count:
         raise ConfigError(

@@ -21,6 +21,7 @@ from diffusion_fw.composition.checks import (
     check_trainer,
 )
 from diffusion_fw.composition.facts import Config, Facts
+from diffusion_fw.composition.size_limit import within_machine, without_memory
 from diffusion_fw.data.dataset import Data
 from diffusion_fw.data.dataset import places as places_of
 from diffusion_fw.denoiser import Denoiser, NetworkDenoiser
@@ -242,8 +243,11 @@ def compose_parts(config: Config) -> Parts:
     """
     data = build_data(config)
     facts = Facts.of(data, config)
-    torch.manual_seed(config["seed"])
-    denoiser = build_denoiser(config, facts)
+    with within_machine(config["network"]):
+        with without_memory():
+            build_network(config, facts)
+        torch.manual_seed(config["seed"])
+        denoiser = build_denoiser(config, facts)
     schedule = denoiser.schedule
     sampler, variance = build_sampler(config), build_variance(config)
     wrap = build_wrappers(config, facts, is_conditional(denoiser))

@@ -14,11 +14,12 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
 from diffusion_fw import registry
 from diffusion_fw.config import command_line
+from diffusion_fw.config.hydra_settings import check_hydra
 from diffusion_fw.config.sources import check_files, conf_dir
 from diffusion_fw.config.sweep_overrides import check_sweep_overrides
 from diffusion_fw.registry import ConfigError
@@ -153,10 +154,13 @@ def _former_names(group: str) -> set[str]:
 
 def _compose(program: str, name: str, overrides: Sequence[str]) -> dict[str, Any]:
     try:
-        config = compose(name, list(overrides))
+        config = compose(name, list(overrides), return_hydra_config=True)
     except COMPOSITION_ERRORS as error:
         _check_keys(name, overrides)
         raise ConfigError(reason(error)) from None
+    check_hydra(config.hydra)
+    with read_write(config), open_dict(config):
+        del config["hydra"]
     return resolved(program, config, overrides)
 
 

@@ -13,12 +13,12 @@ from typing import Annotated, ClassVar, Literal
 import torch
 
 from diffusion_fw.data.dataset import Data, Examples, WithFlips
-from diffusion_fw.data.formats.decode import Decoder
+from diffusion_fw.data.formats.decode import LARGEST_SIDE, Decoder
 from diffusion_fw.data.formats.image_examples import LazyImages, NamedImages
 from diffusion_fw.data.formats.image_files import SUFFIXES, Folder, ImageFiles, LeftOut, Zip, inner_path
 from diffusion_fw.data.split import held_out_by_hash, split_of, uniform_hash
 from diffusion_fw.files import version, with_home
-from diffusion_fw.registry import ConfigError, NonNegativeInt, PositiveInt, Range, register
+from diffusion_fw.registry import ConfigError, NonNegativeInt, Range, register
 
 logger = logging.getLogger(__name__)
 
@@ -63,7 +63,7 @@ class ImageFolder(Data):
     """
 
     path: str
-    size: PositiveInt = 32
+    size: Annotated[int, Range(1, LARGEST_SIDE)] = 32
     channels: Literal[1, 3] = 3
     horizontal_flip: bool = False
     test_fraction: Annotated[float, Range(0, 1, low_open=True, high_open=True)] = 0.1

@@ -14,12 +14,12 @@ import torch
 from torch import Tensor
 
 from diffusion_fw.data.dataset import Data, Examples, WithFlips
-from diffusion_fw.data.formats.decode import Decoder
+from diffusion_fw.data.formats.decode import LARGEST_SIDE, Decoder
 from diffusion_fw.data.formats.image_examples import LazyImages
 from diffusion_fw.data.formats.shards import Shards, expand
 from diffusion_fw.data.formats.tar_index import BAD_LABEL, MOST_CLASSES, NO_LABEL
 from diffusion_fw.data.split import held_out_by_hash, split_of
-from diffusion_fw.registry import ConfigError, PositiveInt, Range, register
+from diffusion_fw.registry import ConfigError, Range, register
 
 logger = logging.getLogger(__name__)
 
@@ -47,7 +47,7 @@ class WebDataset(Data):
 
     shards: str | list[str]
     test_shards: str | list[str] | None = None
-    size: PositiveInt = 32
+    size: Annotated[int, Range(1, LARGEST_SIDE)] = 32
     channels: Literal[1, 3] = 3
     horizontal_flip: bool = False
     test_fraction: Annotated[float, Range(0, 1, low_open=True, high_open=True)] = 0.1

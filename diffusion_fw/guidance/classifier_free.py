@@ -11,7 +11,7 @@ from torch import Tensor
 from diffusion_fw.guidance.guidance import Guidance, extrapolate
 from diffusion_fw.process.level import NoiseLevel, per_example
 from diffusion_fw.process.parameterization import Prediction, with_x0
-from diffusion_fw.registry import ConfigError, Fraction, NonNegative, Runtime, register
+from diffusion_fw.registry import ConfigError, Extended, Fraction, NonNegative, Runtime, register
 
 
 @register("guidance", "classifier_free")
@@ -33,7 +33,7 @@ class ClassifierFree(Guidance):
 
     num_classes: Runtime[int]
     scale: NonNegative = 2.0
-    interval: tuple[float, float] | None = None
+    interval: tuple[Extended, Extended] | None = None
     interval_unit: Literal["t", "sigma", "log_snr"] = "t"
     rescale: Fraction = 0.0
 

@@ -16,7 +16,7 @@ from diffusion_fw.metrics.metric import Measurement, Metric, Subject
 from diffusion_fw.noise import SampleNoise, generator
 from diffusion_fw.process.level import noised
 from diffusion_fw.process.schedule import DiscreteSchedule, Schedule
-from diffusion_fw.registry import ConfigError, NonNegativeInt, PositiveInt, Runtime, register
+from diffusion_fw.registry import ConfigError, NonNegativeInt, PositiveInt, Runtime, Size, register
 from diffusion_fw.samplers.grid import Grid
 
 CONTINUOUS_STEPS = 1000
@@ -53,7 +53,7 @@ class NegativeLogLikelihood(Metric):
 
     test: Runtime[Examples]
     grid: Runtime[Grid]
-    steps: PositiveInt | None = None
+    steps: Size | None = None
     num_images: PositiveInt | None = None
     flow_images: NonNegativeInt = 64
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from diffusion_fw.networks.blocks.embeddings import TimeEmbedding, class_embedding
 from diffusion_fw.networks.blocks.zeroed import zeroed
-from diffusion_fw.registry import PositiveInt, Range, Runtime, register
+from diffusion_fw.registry import Range, Runtime, Size, register
 
 INPUT_GAIN = 4.0
 
@@ -44,8 +44,8 @@ class MLP(nn.Module):
         shape: Runtime[tuple[int, ...]],
         num_classes: Runtime[int] = 0,
         outputs: Runtime[int] = 1,
-        width: Annotated[int, Range(4)] = 96,
-        depth: PositiveInt = 3,
+        width: Annotated[int, Range(4, 1_000_000)] = 96,
+        depth: Size = 3,
         class_conditional: bool = False,
     ) -> None:
         super().__init__()

@@ -10,7 +10,7 @@ from torch.utils.checkpoint import checkpoint
 
 from diffusion_fw.networks.blocks.embeddings import TimeEmbedding, class_embedding
 from diffusion_fw.networks.blocks.zeroed import zeroed
-from diffusion_fw.registry import ConfigError, OpenFraction, PositiveInt, Range, Runtime, register
+from diffusion_fw.registry import ConfigError, OpenFraction, PositiveInt, Range, Runtime, Size, register
 
 
 def group_norm(channels: int) -> nn.GroupNorm:
@@ -112,11 +112,11 @@ class UNet(nn.Module):
         shape: Runtime[tuple[int, ...]],
         num_classes: Runtime[int] = 0,
         outputs: Runtime[int] = 1,
-        channels: Annotated[int, Range(4)] = 32,
-        channel_mult: tuple[PositiveInt, ...] = (1, 2, 2),
-        num_res_blocks: PositiveInt = 1,
+        channels: Annotated[int, Range(4, 1_000_000)] = 32,
+        channel_mult: tuple[Size, ...] = (1, 2, 2),
+        num_res_blocks: Size = 1,
         attention_resolutions: tuple[PositiveInt, ...] = (),
-        num_heads: PositiveInt = 1,
+        num_heads: Size = 1,
         dropout: OpenFraction = 0.0,
         scale_shift_norm: bool = False,
         class_conditional: bool | Literal["auto"] = "auto",

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from diffusion_fw.process.schedule import DiscreteSchedule, Schedule
-from diffusion_fw.registry import ConfigError, Fraction, Positive, PositiveInt, register
+from diffusion_fw.registry import ConfigError, Fraction, Positive, Size, register
 
 
 class TimeSampler(ABC):
@@ -142,7 +142,7 @@ class LossAware(TimeSampler):
     probability ``uniform``. Meant for weighting=elbo and objective=vlb, whose terms differ most in size.
     """
 
-    def __init__(self, history: PositiveInt = 10, uniform: Fraction = 0.001) -> None:
+    def __init__(self, history: Size = 10, uniform: Fraction = 0.001) -> None:
         self.history, self.uniform = history, uniform
         self._losses = torch.zeros(0, history, dtype=torch.float64)
         self._counts = torch.zeros(0, dtype=torch.long)

@@ -13,7 +13,7 @@ from diffusion_fw.objectives.objective import Objective
 from diffusion_fw.objectives.simple import Simple
 from diffusion_fw.objectives.weighting import Weighting
 from diffusion_fw.process.level import NoiseLevel
-from diffusion_fw.registry import PositiveInt, Runtime, register
+from diffusion_fw.registry import Runtime, Size, register
 
 
 @register("objective", "uncertainty")
@@ -27,7 +27,7 @@ class Uncertainty(nn.Module, Objective):
     frequencies: Tensor
     phases: Tensor
 
-    def __init__(self, weighting: Runtime[Weighting], channels: PositiveInt = 128) -> None:
+    def __init__(self, weighting: Runtime[Weighting], channels: Size = 128) -> None:
         super().__init__()
         self.simple = Simple(weighting)
         # A seed of their own gives every process and every run the same features.

@@ -10,6 +10,7 @@ import difflib
 import functools
 import importlib
 import inspect
+import math
 import pkgutil
 import reprlib
 import sys
@@ -319,9 +320,13 @@ def validate(group: str, name: str, values: Mapping[str, Any], path: str | None 
             result[key] = convert(arguments[key].annotation, value)
         except ValueError:
             where, part, wanted = misfit(arguments[key].annotation, value)
-            bits = ", in 64 bits" if type(part) is int and part.bit_length() > 63 else ""  # -2^63 to 2^63 - 1
+            limits = ""
+            if type(part) is int and part.bit_length() > 63:
+                limits = ", in 64 bits"  # -2^63 to 2^63 - 1
+            elif type(part) is float and not math.isfinite(part):
+                limits = ", and finite"
             raise ConfigError(
-                f"{path}.{key}{where}={_shown(part)}: must be {describe(wanted)}{bits} (of {group}={name})"
+                f"{path}.{key}{where}={_shown(part)}: must be {describe(wanted)}{limits} (of {group}={name})"
             ) from None
     for key, parameter in component.parameters.items():
         if parameter.required and key not in result:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import sys
 import types
 import typing
 from collections.abc import Mapping
@@ -12,12 +13,18 @@ from typing import Annotated, Any, Literal, TypeVar
 T = TypeVar("T")
 
 
+LARGEST = sys.float_info.max
+
+
 @dataclasses.dataclass(frozen=True)
 class Range:
-    """Bounds of a number, for use in ``Annotated[float, Range(0, 1)]``; each end is included unless it is open."""
+    """Bounds of a number, for use in ``Annotated[float, Range(0, 1)]``; each end is included unless it is open.
 
-    low: float = -math.inf
-    high: float = math.inf
+    Infinity is allowed only where an end says so: ``Range(0, math.inf)``. NaN never is.
+    """
+
+    low: float = -LARGEST
+    high: float = LARGEST
     low_open: bool = False
     high_open: bool = False
 
@@ -27,13 +34,14 @@ class Range:
         return above and below
 
     def __str__(self) -> str:
-        if self.high == math.inf:
+        if self.high >= LARGEST:
             return f"{'above' if self.low_open else 'at least'} {self.low:g}"
         return f"{'(' if self.low_open else '['}{self.low:g}, {self.high:g}{')' if self.high_open else ']'}"
 
 
 INT64 = Range(-(2**63), 2**63 - 1)
 """What torch takes for an int; Seed has more."""
+FINITE = Range()
 
 
 class _Runtime:
@@ -61,11 +69,15 @@ AutoStd = Annotated[Literal["auto"], Measured("data_std")]
 AutoDiameter = Annotated[Literal["auto"], Measured("data_diameter")]
 
 PositiveInt = Annotated[int, Range(1)]
+Size = Annotated[int, Range(1, 1_000_000)]
+"""How many things are made or walked through at once, such as steps and layers: more would take all memory or time."""
 NonNegativeInt = Annotated[int, Range(0)]
 Seed = Annotated[int, Range(0, 2**64 - 1)]
 Positive = Annotated[float, Range(0, low_open=True)]
 NonNegative = Annotated[float, Range(0)]
 Fraction = Annotated[float, Range(0, 1)]
+Extended = Annotated[float, Range(-math.inf, math.inf)]
+"""A number that may be infinite."""
 OpenFraction = Annotated[float, Range(0, 1, high_open=True)]
 
 _SCALARS: tuple[type, ...] = (bool, int, float, str)
@@ -108,7 +120,11 @@ def describe(annotation: Any) -> str:
     """The allowed values of an annotation, as text for a user."""
     base, extra = _metadata(annotation)
     origin, args = typing.get_origin(base), typing.get_args(base)
-    bounds = "".join(f" {'' if item.high == math.inf else 'in '}{item}" for item in extra if isinstance(item, Range))
+    bounds = "".join(
+        f" {'' if item.high >= LARGEST else 'in '}{item}"
+        for item in extra
+        if isinstance(item, Range) and (item.low, item.high) != (-math.inf, math.inf)
+    )
     if origin is Literal:
         return ("one of " if len(args) > 1 else "") + ", ".join(dict.fromkeys(map(str, args)))
     if _is_union(base):
@@ -161,9 +177,10 @@ def convert(annotation: Any, value: Any) -> Any:
             raise ValueError
         return None
     if origin is Literal:
-        if value not in args:
-            raise ValueError
-        return value
+        for option in args:
+            if option == value and isinstance(option, bool) == isinstance(value, bool):
+                return option
+        raise ValueError
     if _is_union(base):
         return _convert_union(args, value)
     if origin in (list, tuple):
@@ -174,8 +191,10 @@ def convert(annotation: Any, value: Any) -> Any:
         return {key: convert(args[1], item) for key, item in value.items()}
     result = _convert_scalar(base, value)
     bounds = [item for item in extra if isinstance(item, Range)]
-    if base is int and all(item.high == math.inf for item in bounds):
+    if base is int and all(item.high >= LARGEST for item in bounds):
         bounds.append(INT64)
+    elif base is float and not bounds:
+        bounds.append(FINITE)
     if any(result not in item for item in bounds):
         raise ValueError
     return result

@@ -10,13 +10,13 @@ import math
 import os
 import shutil
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeGuard
 
 import filelock
 
-from diffusion_fw.files import atomic_write, guarded, open_regular
+from diffusion_fw.files import FULL, atomic_write, guarded, open_regular, open_to_append, unfinished
 from diffusion_fw.registry import ConfigError
 from diffusion_fw.runs.provenance import provenance
 from diffusion_fw.training.os_errors import log_os_errors, warn_once
@@ -27,6 +27,10 @@ LARGEST = 16 << 20
 
 FIRST_FILES = (".hydra", "*.log", NAME, LOCK, "git-*.diff")
 """The files that every run writes before it builds anything."""
+
+FOLDERS = ("checkpoints", "samples", "snapshots", ".hydra", ".hydra_resume")
+FILES = (NAME, LOCK, "metrics.csv", "train.log", "sample.log", "evaluate.log")
+"""What runs write again where it is there already."""
 
 RUNNING, FINISHED, FAILED, INTERRUPTED = "running", "finished", "failed", "interrupted"
 """A record that says `running` while no process runs belongs to a run that was killed."""
@@ -119,6 +123,7 @@ def recorded(
         yield Outcome()
         return
     with locked(folder):
+        check_writable(folder)
         first = not (folder / NAME).exists()
         try:
             yield from _keep_record(folder, program, overrides, number, seed)
@@ -151,17 +156,50 @@ def locked(folder: Path) -> Iterator[None]:
     try:
         lock.acquire()
     except filelock.Timeout:
+        # It says so of a lock that it may not open, too.
+        check_writable(folder, () if (folder / LOCK).exists() else ("",), (LOCK,))
         raise InUseError(
             f"{folder} is in use by another run, on this machine or on another; wait until it ends, or give another "
             "hydra.run.dir or hydra.sweep.dir"
         ) from None
     except (OSError, NotImplementedError) as error:
+        check_writable(folder)
         warn_once(f"locking {folder}", error, "the run continues, and nothing keeps another run out of its folder")
     try:
         with guarded(folder / LOCK) if lock.is_locked else contextlib.nullcontext():
             yield
     finally:
         lock.release()
+
+
+def check_writable(folder: Path, folders: Iterable[str] = ("", *FOLDERS), files: Iterable[str] = FILES) -> None:
+    """ConfigError where a run cannot write into ``folder``: it is read-only, or a file or folder is in the way.
+
+    It is tried, as the permissions say little for root and on network file systems. A full disk may have room later.
+    """
+    for place in (folder / name for name in folders):
+        if place.exists():
+            _try_to_write(folder, place, _make_and_remove)
+    for path in (folder / name for name in files):
+        if path.exists():
+            _try_to_write(folder, path, lambda path: open_to_append(path).close())
+
+
+def _make_and_remove(place: Path) -> None:
+    path = unfinished(place / "try")
+    path.open("xb").close()
+    path.unlink()
+
+
+def _try_to_write(folder: Path, place: Path, attempt: Callable[[Path], None]) -> None:
+    try:
+        attempt(place)
+    except OSError as error:
+        if error.errno not in FULL:
+            raise ConfigError(
+                f"hydra.run.dir={folder}: {place} cannot be written: {error.strerror}; remove what is in the way, or "
+                "give another hydra.run.dir or hydra.sweep.dir"
+            ) from None
 
 
 def _keep_record(

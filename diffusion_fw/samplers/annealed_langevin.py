@@ -13,7 +13,7 @@ from torch import Tensor
 from diffusion_fw.denoiser import Denoiser, Noise
 from diffusion_fw.process.level import NoiseLevel
 from diffusion_fw.process.schedule import Schedule
-from diffusion_fw.registry import ConfigError, Positive, PositiveInt, register
+from diffusion_fw.registry import ConfigError, Positive, Size, register
 from diffusion_fw.samplers.methods.exponential import require_signal
 from diffusion_fw.samplers.methods.langevin import langevin_step
 from diffusion_fw.samplers.sampler import Sampler, Step
@@ -41,7 +41,7 @@ class AnnealedLangevin(Sampler):
     NCSN's path. step_size "auto" is the one of technique 4: 6.2e-6 on the 232 levels of NCSNv2 for CIFAR-10.
     """
 
-    steps_per_level: PositiveInt = 5
+    steps_per_level: Size = 5
     step_size: Positive | Literal["auto"] = "auto"
     denoise: bool = True
 

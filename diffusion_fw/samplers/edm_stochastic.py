@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 
 from diffusion_fw.process.schedule import Schedule
-from diffusion_fw.registry import ConfigError, NonNegative, Positive, register
+from diffusion_fw.registry import ConfigError, NonNegative, Positive, Range, register
 from diffusion_fw.samplers.methods.linear import LinearSampler, LinearStep
 from diffusion_fw.samplers.methods.runge_kutta import heun_stages
 
@@ -26,7 +26,7 @@ class EDMStochastic(LinearSampler):
 
     s_churn: NonNegative = 40.0
     s_tmin: NonNegative = 0.05
-    s_tmax: Positive = 50.0
+    s_tmax: Annotated[float, Range(0, math.inf, low_open=True)] = 50.0
     s_noise: Positive = 1.003
 
     evaluations_per_step: ClassVar[int | None] = 2

@@ -14,7 +14,7 @@ from diffusion_fw.likelihood.integrate import integrate
 from diffusion_fw.likelihood.probability_flow import angle, radius, require_every_level, velocity
 from diffusion_fw.process.level import expand
 from diffusion_fw.process.schedule import Schedule
-from diffusion_fw.registry import Positive, PositiveInt, register
+from diffusion_fw.registry import Positive, Size, register
 from diffusion_fw.samplers.methods.inversion import leave_data, warn_without_signal
 from diffusion_fw.samplers.sampler import Sampler, Step
 
@@ -30,10 +30,10 @@ class ODE(Sampler):
     prediction there. The other times of the grid only choose the Steps that are yielded.
     """
 
-    steps: PositiveInt = 1
+    steps: Size = 1
     atol: Positive = 1e-5
     rtol: Positive = 1e-5
-    max_steps: PositiveInt = 10_000
+    max_steps: Size = 10_000
 
     evaluations_per_step: ClassVar[int | None] = None
 

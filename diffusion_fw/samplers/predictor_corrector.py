@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -12,7 +12,7 @@ from torch import Tensor
 from diffusion_fw.denoiser import Denoiser, Noise
 from diffusion_fw.process.level import NoiseLevel, per_example
 from diffusion_fw.process.schedule import Schedule
-from diffusion_fw.registry import ConfigError, NonNegativeInt, Positive, register
+from diffusion_fw.registry import ConfigError, Positive, Range, register
 from diffusion_fw.samplers.methods import reverse_sde
 from diffusion_fw.samplers.methods.langevin import langevin_step
 from diffusion_fw.samplers.methods.linear import LinearSampler, LinearStep
@@ -39,7 +39,7 @@ class PredictorCorrector(LinearSampler):
     """
 
     predictor: Literal["euler_maruyama", "reverse_diffusion", "ancestral", "none"] = "reverse_diffusion"
-    corrector_steps: NonNegativeInt = 1
+    corrector_steps: Annotated[int, Range(0, 1_000_000)] = 1
     snr: Positive = 0.16
     norm: Literal["expected", "example"] = "expected"
 

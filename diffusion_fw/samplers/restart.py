@@ -9,7 +9,7 @@ import torch
 
 from diffusion_fw.process.level import NoiseLevel
 from diffusion_fw.process.schedule import Schedule
-from diffusion_fw.registry import ConfigError, Positive, PositiveInt, Range, register
+from diffusion_fw.registry import ConfigError, Positive, Range, Size, register
 from diffusion_fw.samplers.methods.linear import LinearSampler, LinearStep
 from diffusion_fw.samplers.methods.runge_kutta import heun_steps
 
@@ -25,7 +25,7 @@ class Restart(LinearSampler):
     CIFAR-10. The steps of the way back are yielded too, so t rises where a restart begins.
     """
 
-    intervals: tuple[tuple[Annotated[int, Range(2)], PositiveInt, Positive, Positive], ...] = ((3, 2, 0.14, 0.30),)
+    intervals: tuple[tuple[Annotated[int, Range(2, 1_000_000)], Size, Positive, Positive], ...] = ((3, 2, 0.14, 0.30),)
     s_noise: Positive = 1.0
 
     evaluations_per_step: ClassVar[int | None] = 2

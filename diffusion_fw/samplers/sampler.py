@@ -15,7 +15,7 @@ from torch import Tensor
 from diffusion_fw.denoiser import Denoiser, Noise
 from diffusion_fw.process.level import NoiseLevel
 from diffusion_fw.process.schedule import Schedule
-from diffusion_fw.registry import ConfigError, PositiveInt, Runtime
+from diffusion_fw.registry import ConfigError, Runtime, Size
 from diffusion_fw.samplers.grid import Grid, Uniform
 
 OUTSIDE = 2
@@ -49,7 +49,7 @@ class Step:
 class Sampler(ABC):
     """Parameters and no state: schedule from the denoiser, times from the grid, randomness from ``noise``."""
 
-    steps: PositiveInt = 50
+    steps: Size = 50
     grid: Runtime[Grid] = field(default_factory=Uniform)
 
     returns_to_noise: ClassVar[bool] = False

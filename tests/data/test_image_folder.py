@@ -598,8 +598,13 @@ MODES = {
 def test_every_mode_shows_its_colours(mode, format):
     flags = np.where(SQUARE[..., None] % 2, [255, 255, 255], [0, 0, 0]).astype(np.uint8)
     image = Image.fromarray(flags).convert(mode)
+    content = encoded(image, format)
+    try:
+        Image.open(io.BytesIO(content)).load()
+    except OSError:
+        pytest.skip("this version of Pillow cannot read what it wrote")
     for channels in (1, 3):
-        result = decode.Decoder(8, channels)(encoded(image, format))
+        result = decode.Decoder(8, channels)(content)
         difference = result.int() - torch.from_numpy(flags[..., :channels].astype(int)).permute(2, 0, 1)
         assert difference.abs().max() <= 1
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import subprocess
 import sys
 import textwrap
@@ -12,7 +13,17 @@ import pytest
 
 import diffusion_fw as dfw
 from diffusion_fw import registry
-from diffusion_fw.registry import AutoStd, ConfigError, Positive, Range, RegistrationError, Runtime, convert
+from diffusion_fw.registry import (
+    AutoStd,
+    ConfigError,
+    Extended,
+    Positive,
+    Range,
+    RegistrationError,
+    Runtime,
+    Size,
+    convert,
+)
 from diffusion_fw.registry.signature import misfit
 
 
@@ -48,7 +59,7 @@ def test_an_unknown_key_is_answered_with_the_nearest_one():
 @pytest.mark.parametrize(
     ("key", "value", "allowed"),
     [
-        ("steps", 0, "at least 1"),
+        ("steps", 0, r"\[1, 1e\+06\]"),
         ("steps", 2.5, "int"),
         ("steps", True, "int"),
         ("eta", 1.5, r"\[0, 1\]"),
@@ -214,6 +225,8 @@ def test_a_renamed_parameter_is_one_that_exists_by_its_new_name_alone(scratch_re
         (tuple[float, ...], [1, 2, 3], (1.0, 2.0, 3.0)),
         (float | Literal["auto"], "auto", "auto"),
         (float | Literal["auto"], 2, 2.0),
+        (Annotated[float, Range(0, math.inf)], math.inf, math.inf),
+        (Extended, -math.inf, -math.inf),
         (int | None, None, None),
         (dict[str, float], {"a": 1}, {"a": 1.0}),
     ],
@@ -236,6 +249,15 @@ def test_values_are_converted_to_their_annotation(annotation, value, expected):
         (Literal["a", "b"], "c"),
         (Annotated[float, Range(0, 1, low_open=True)], 0),
         (Annotated[float, Range(0, 1)], float("nan")),
+        (Annotated[float, Range(0, math.inf)], float("nan")),
+        (Annotated[float, Range(0)], math.inf),
+        (Positive | None, math.inf),
+        (float, -math.inf),
+        (float, math.nan),
+        (list[float], [1.0, math.inf]),
+        (dict[str, float], {"a": math.nan}),
+        (Literal[1, 3], True),
+        (Size, 2**31),
     ],
 )
 def test_values_that_do_not_fit_are_refused(annotation, value):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -15,7 +16,7 @@ from diffusion_fw.files import atomic_write
 from diffusion_fw.registry import ConfigError
 from diffusion_fw.runs import provenance
 from diffusion_fw.runs import record as run_record
-from diffusion_fw.runs.record import Result, choices_of, read_record, recorded
+from diffusion_fw.runs.record import LOCK, Result, choices_of, read_record, recorded
 
 ROOT = Path(__file__).parents[2]
 OVERRIDES = ["schedule=linear", "seed=3"]
@@ -92,11 +93,20 @@ def test_only_the_first_process_of_a_run_writes(tmp_path, monkeypatch, rank):
     assert not (tmp_path / "run.json").exists()
 
 
-def test_a_folder_that_cannot_be_written_to_ends_no_run(tmp_path):
-    (tmp_path / "file").write_text("")
-    with run_in(tmp_path / "file") as job:
+def test_a_folder_that_vanishes_ends_no_run(tmp_path):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    with run_in(folder) as job:
+        shutil.rmtree(folder)
+        folder.write_text("in the way")
         job.result = Result("fid", 1.0)
-    assert read_record(tmp_path / "file") is None
+    assert read_record(folder) is None
+
+
+def test_a_file_is_no_folder_of_a_run(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match=r"hydra\.run\.dir=.*: Not a directory"), run_in(tmp_path / "file"):
+        pytest.fail("the run started")
 
 
 def test_two_processes_do_not_run_in_one_folder(tmp_path):
@@ -348,11 +358,15 @@ def test_no_secret_of_the_environment_is_recorded(tmp_path, monkeypatch):
 
 
 def everything(folder):
-    """Each file of a folder with its content and times."""
+    """Each file of a folder with its content and times; not the time of the lock, which older filelocks set."""
     found = {}
     for path in sorted(folder.rglob("*")):
         state = path.stat()
-        found[path.relative_to(folder)] = (state.st_ino, state.st_mtime_ns, path.is_file() and path.read_bytes())
+        found[path.relative_to(folder)] = (
+            state.st_ino,
+            path.name != LOCK and state.st_mtime_ns,
+            path.is_file() and path.read_bytes(),
+        )
     return found
 
 
@@ -399,3 +413,68 @@ def test_a_mistake_leaves_what_an_earlier_run_has_left(tmp_path):
     with pytest.raises(ConfigError), recorded(tmp_path / "new", "train", [], number=None, seed=0, keep_mistakes=False):
         raise ConfigError("a mistake")
     assert not (tmp_path / "new").exists()
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Folders that cannot be written
+# --------------------------------------------------------------------------------------------------------------------
+
+IN_THE_WAY = ("checkpoints", "samples", "snapshots", ".hydra", "run.json/", "metrics.csv/", "train.log/", ".run.lock/")
+
+
+@pytest.mark.parametrize("name", IN_THE_WAY)
+def test_what_is_in_the_way_of_a_run_s_files_is_found_before_it_starts(tmp_path, name):
+    folder = tmp_path / "run"
+    (folder / name).parent.mkdir(exist_ok=True)
+    if name.endswith("/"):
+        (folder / name).mkdir()
+    else:
+        (folder / name).write_text("mine")
+    reason = "Is a directory" if name.endswith("/") else "Not a directory"
+    with (
+        pytest.raises(ConfigError, match=rf"^hydra\.run\.dir=.*: .*{name.strip('/')} cannot be written: {reason}; "),
+        recorded(folder, "train", [], number=None, seed=0, keep_mistakes=False),
+    ):
+        pytest.fail("the run started")
+    assert [path.name for path in folder.iterdir() if path.name != ".run.lock"] in ([name.strip("/")], [])
+
+
+@pytest.mark.parametrize("folder", ["", "checkpoints"])
+@pytest.mark.parametrize("code", [errno.EROFS, errno.EACCES])
+def test_a_read_only_folder_is_found_before_the_run_starts(tmp_path, monkeypatch, folder, code):
+    """As root no permission is missing, so the system's refusal is imitated."""
+    (tmp_path / folder).mkdir(exist_ok=True)
+    opened = Path.open
+
+    def refuse(path, *arguments, **options):
+        if path.parent == tmp_path / folder and path.name != run_record.LOCK:
+            raise OSError(code, os.strerror(code), str(path))
+        return opened(path, *arguments, **options)
+
+    monkeypatch.setattr(Path, "open", refuse)
+    with (
+        pytest.raises(ConfigError, match=rf"^hydra\.run\.dir=.* cannot be written: {os.strerror(code)}; "),
+        recorded(tmp_path, "train", [], number=None, seed=0),
+    ):
+        pytest.fail("the run started")
+
+
+def test_a_full_disk_does_not_keep_a_run_from_starting(tmp_path, monkeypatch):
+    def refuse(path, *arguments, **options):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+
+    monkeypatch.setattr(Path, "open", refuse)
+    with recorded(tmp_path, "train", [], number=None, seed=0):
+        started = True
+    assert started
+
+
+@pytest.mark.parametrize("program", ["train.py data=moons network=mlp", "evaluate.py checkpoint=nowhere.ckpt"])
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="a folder that nobody can write into")
+def test_a_program_names_the_folder_that_it_cannot_write(program):
+    name, *arguments = program.split()
+    command = [sys.executable, str(ROOT / name), *arguments, "hydra.run.dir=/proc/self"]
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("ConfigError: hydra.run.dir=/proc/self: ")
+    assert len(done.stderr.splitlines()) == 1

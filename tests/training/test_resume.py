@@ -493,6 +493,27 @@ def forge(path, value):
     return change
 
 
+def _state(content):
+    return content["optimizer_states"][0]["state"]
+
+
+DAMAGED = {
+    "shape": (lambda c: _state(c)[0].update(exp_avg=torch.zeros(7)), "exp_avg of parameter 0 has the shape"),
+    "missing tensor": (lambda c: _state(c)[1].pop("exp_avg_sq"), "parameter 1 lacks exp_avg_sq"),
+    "missing": (lambda c: _state(c).clear(), "it has none"),
+    "too many": (lambda c: _state(c).update({999: dict(_state(c)[0])}), "for parameter 999 of"),
+}
+
+
+@pytest.mark.parametrize("what", DAMAGED)
+def test_a_state_of_the_optimizer_that_does_not_fit_is_one_message(run, tmp_path, what):
+    change, message = DAMAGED[what]
+    folder = copied(run, tmp_path / "copy", change)
+    with pytest.raises(ConfigError, match=f"state of its optimizer does not fit its model: .*{message}") as error:
+        train(asked(folder), folder)
+    assert "\n" not in str(error.value)
+
+
 @pytest.mark.parametrize(
     "path",
     [

@@ -32,6 +32,8 @@ with contextlib.suppress(ImportError):
 
 LARGEST_IMAGE = 80_000_000
 """Larger images are refused before they are decoded: a file of a few kilobytes can claim any number of pixels."""
+LARGEST_SIDE = 8192
+"""The most pixels of a side to which images are scaled; 3 x 8192 x 8192 bytes are 192 MiB."""
 DECODED_BYTES = 1 << 30
 """The most that all threads together decode at once; a single image may have more."""
 BYTES_PER_PIXEL = 8

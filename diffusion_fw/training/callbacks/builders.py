@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from diffusion_fw.registry import PositiveInt, Range, Runtime, register
+from diffusion_fw.registry import PositiveInt, Range, Runtime, Size, register
 
 
 @register("callbacks", "progress")
@@ -35,7 +36,7 @@ def evaluation(
     seed: Runtime[int],
     every: PositiveInt = 500,
     batch_size: PositiveInt | Literal["auto"] = 256,
-    grid_images: PositiveInt = 64,
+    grid_images: Size = 64,
 ) -> Any:
     """Draw samples from the averaged weights, measure their distance to held-out data, draw pictures.
 
@@ -62,9 +63,9 @@ def evaluation(
 def health(
     folder: Runtime[Path],
     action: Literal["stop", "skip", "lower_rate"] = "stop",
-    loss_multiple: Annotated[float, Range(1, low_open=True)] = 1e6,
-    gradient_multiple: Annotated[float, Range(1, low_open=True)] = 1e6,
-    window: PositiveInt = 100,
+    loss_multiple: Annotated[float, Range(1, math.inf, low_open=True)] = 1e6,
+    gradient_multiple: Annotated[float, Range(1, math.inf, low_open=True)] = 1e6,
+    window: Size = 100,
     in_a_row: PositiveInt = 10,
     factor: Annotated[float, Range(0, 1, low_open=True, high_open=True)] = 0.5,
     most_times: PositiveInt = 5,
