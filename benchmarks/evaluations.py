@@ -64,7 +64,7 @@ def measure(training: list[str] = TRAINING, counts: tuple[int, ...] = COUNTS) ->
         curves = {name: {count: measured(name, count) for count in counts} for name in SAMPLERS}
     for count in (count for count in counts if count <= FEWEST):
         baseline = curves["ddim"][count]
-        for name in SAMPLERS.keys() - {"ddim"}:
+        for name in (name for name in SAMPLERS if name != "ddim"):
             value = curves[name][count]
             title = f"distance after {count} evaluations, {name}"
             yield Row(title, "DDIM", value, baseline, value / baseline, float("inf"), unit="(distance)")
