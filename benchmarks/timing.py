@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
+
+from benchmarks.row import Row
 
 
 def seconds(function: Callable[[], object], repeats: int) -> float:
@@ -16,20 +18,16 @@ def seconds(function: Callable[[], object], repeats: int) -> float:
     return (time.perf_counter() - begin) / repeats
 
 
-def ratio(
-    ours: Callable[[], object], bare: Callable[[], object], *, repeats: int, rounds: int = 15
-) -> dict[str, float]:
-    """The median seconds of each and the median of their ratios, over rounds that alternate between the two."""
+def in_turns(functions: Sequence[Callable[[], object]], *, repeats: int, rounds: int = 15) -> list[list[float]]:
+    """The seconds of each function in each round; a round calls all of them."""
     with torch.random.fork_rng():
-        ours(), bare()
-        pairs = [(seconds(ours, repeats), seconds(bare, repeats)) for _ in range(rounds)]
-    return compared(pairs)
+        for function in functions:
+            function()
+        return [[seconds(function, repeats) for function in functions] for _ in range(rounds)]
 
 
-def compared(pairs: list[tuple[float, float]]) -> dict[str, float]:
-    """The medians of (ours, bare) seconds, and the median of their ratios."""
-    return {
-        "ours": statistics.median(first for first, _ in pairs),
-        "bare": statistics.median(second for _, second in pairs),
-        "ratio": statistics.median(first / second for first, second in pairs),
-    }
+def compared(name: str, against: str, pairs: Sequence[tuple[float, float]], at_most: float) -> Row:
+    """The row of (ours, other) seconds: their medians, and the median of their ratios."""
+    ours, other = (statistics.median(column) for column in zip(*pairs, strict=True))
+    ratios = [first / second for first, second in pairs]
+    return Row(name, against, ours, other, statistics.median(ratios), at_most, low=min(ratios), high=max(ratios))

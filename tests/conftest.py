@@ -38,7 +38,8 @@ TINY = {
 def vary(config: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
     """The checked config with keys changed; a group's value is a choice, or a list of choices where several hold."""
     from diffusion_fw import registry
-    from diffusion_fw.config.compose import STACKED, checked
+    from diffusion_fw.config.compose import checked
+    from diffusion_fw.config.groups import STACKED
 
     result = copy.deepcopy(config)
     for key, value in changes.items():

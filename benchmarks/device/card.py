@@ -44,12 +44,12 @@ def facts() -> dict[str, Any]:
         "torch": torch.__version__,
         "python": sys.version.split()[0],
         "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-        "commit": _commit(),
+        "commit": commit(),
         "command": " ".join(["python", "-m", "benchmarks.device", *sys.argv[1:]]),
     }
 
 
-def _commit() -> str:
+def commit() -> str:
     if COMMIT_FILE.is_file():
         return COMMIT_FILE.read_text().strip()
     return _first_line("git", "-C", str(ROOT), "rev-parse", "HEAD")

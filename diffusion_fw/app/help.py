@@ -11,8 +11,9 @@ from rich.table import Table
 from rich.text import Text
 
 from diffusion_fw import registry
-from diffusion_fw.config.compose import STACKED, choices, groups
-from diffusion_fw.config.sources import conf_dir
+from diffusion_fw.config.groups import STACKED, conf_dir, groups, unregistered
+from diffusion_fw.registry import discovery
+from diffusion_fw.registry.overview import overview
 
 
 def defaults(program: str) -> dict[str, Any]:
@@ -25,10 +26,11 @@ def print_help(program: str, arguments: Sequence[str]) -> None:
     """Print what the arguments name: a component for `group=name`, a group for `group`, else all groups."""
     console = Console()
     described = False
-    for argument in arguments:
-        group, _, name = argument.partition("=")
-        if group not in registry.GROUPS:
-            continue
+    asked = [argument.partition("=") for argument in arguments]
+    asked = [item for item in asked if item[0] in registry.GROUPS]
+    if asked:
+        discovery.load_plugins()
+    for group, _, name in asked:
         if not name:
             print_group(console, group)
         elif name in registry.names(group):
@@ -44,12 +46,15 @@ def print_groups(console: Console, program: str) -> None:
     """Print the groups of a program and their options."""
     chosen = defaults(program)
     table = Table("group", "options (the default in bold)", title=f"python {program}.py group=option group.key=value")
+    registered = overview()
     for group in groups():
         if group not in chosen:
             continue
         own = chosen[group] if isinstance(chosen[group], list) else [chosen[group]]
-        options = [Text(label(group, name), style="bold green" if name in own else "") for name in choices(group)]
-        table.add_row(group, Text(", ").join(options))
+        options = {choice.name: label(choice.name, choice.python_only) for choice in registered.get(group, ())}
+        options |= {name: name for name in unregistered(group)}
+        styled = [Text(shown, style="bold green" if name in own else "") for name, shown in sorted(options.items())]
+        table.add_row(group, Text(", ").join(styled))
     settings = ", ".join(registry.entry("settings", program).parameters)
     table.add_section()
     table.add_row("(keys)", settings)
@@ -65,17 +70,16 @@ def print_groups(console: Console, program: str) -> None:
     )
 
 
-def label(group: str, name: str) -> str:
+def label(name: str, python_only: bool) -> str:
     """An option, marked if no command line can choose it."""
-    registered = group in registry.GROUPS and name in registry.names(group)
-    return f"{name} (Python only)" if registered and registry.entry(group, name).python_only else name
+    return f"{name} (Python only)" if python_only else name
 
 
 def print_group(console: Console, group: str) -> None:
     """Print the components of a group, and what a component can ask for."""
     table = Table("option", "what it is", title=group)
     for name, entry in registry.entries(group).items():
-        table.add_row(label(group, name), Text(entry.summary))
+        table.add_row(label(name, entry.python_only), Text(entry.summary))
     console.print(table)
     passed = {**registry.GROUPS[group].runtime, **registry.GROUPS[group].python}
     if passed:

@@ -39,19 +39,20 @@ def run(
     guard()
     logging.setLogRecordFactory(PrintableRecord)
     try:
-        discovery.load_plugins(*([plugins] if plugins and plugins.is_dir() else []))
-        if complete:
-            # Hydra and processes that Lightning starts read them from there.
-            arguments = sys.argv[1:] = complete(arguments)
-        from diffusion_fw.config.compose import check_command_line, reason, store_components
-        from diffusion_fw.config.sources import conf_dir
-
+        discovery.add_plugin_folders(*([plugins] if plugins and plugins.is_dir() else []))
         if {"-h", "--help"} & set(arguments):
             # Hydra's own help takes seconds: it loads the whole store once for every option.
             from diffusion_fw.app.help import print_help
 
             print_help(program, arguments)
             return
+        discovery.load_plugins()
+        if complete:
+            # Hydra and processes that Lightning starts read them from there.
+            arguments = sys.argv[1:] = complete(arguments)
+        from diffusion_fw.config.compose import check_command_line, reason, store_components
+        from diffusion_fw.config.groups import conf_dir
+
         store_components()
         # Empty where the command line has flags of Hydra's own.
         configs = check_command_line(program, arguments)

@@ -21,7 +21,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import IntervalSweep, Override
 from hydra.errors import HydraException
 
-from diffusion_fw.config.sources import conf_dir
+from diffusion_fw.config.groups import conf_dir
 from diffusion_fw.registry import ConfigError
 
 SEARCHPATH = "hydra.searchpath"

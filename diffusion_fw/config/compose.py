@@ -19,13 +19,11 @@ from omegaconf.errors import OmegaConfBaseException
 
 from diffusion_fw import registry
 from diffusion_fw.config import command_line
+from diffusion_fw.config.groups import STACKED, conf_dir, groups, unregistered
 from diffusion_fw.config.hydra_settings import check_hydra
-from diffusion_fw.config.sources import check_files, conf_dir
+from diffusion_fw.config.sources import check_files
 from diffusion_fw.config.sweep_overrides import check_sweep_overrides
 from diffusion_fw.registry import ConfigError
-
-STACKED = tuple(name for name, group in registry.GROUPS.items() if group.several)
-"""Groups of which several choices hold at once, in order: each stands at group.name in the config."""
 
 MISSING = "???"
 """OmegaConf's mark of a key without a value."""
@@ -83,16 +81,8 @@ def run_in(folder: Path) -> None:
 
 def choices(group: str) -> list[str]:
     """Every choice of a group by its present name: registered components and the presets of conf/."""
-    presets = [path.stem for path in (conf_dir() / group).glob("*.yaml")]
     registered = registry.names(group) if group in registry.GROUPS else []
-    extra = ["none"] if group in STACKED else ["auto"] if group == "features" else []
-    return sorted({*registered, *presets, *extra})
-
-
-def groups() -> list[str]:
-    """Every group that can be chosen from: those of the registry and the folders of conf/."""
-    folders = [path.name for path in conf_dir().iterdir() if path.is_dir() and path.name != "hydra"]
-    return sorted({*registry.GROUPS, *folders} - {"settings"})
+    return sorted({*registered, *unregistered(group)})
 
 
 # --------------------------------------------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ from hydra.errors import HydraException
 from hydra.plugins.config_source import ConfigResult
 from omegaconf import OmegaConf
 
-import diffusion_fw
+from diffusion_fw.config.groups import conf_dir
 
 VALUE = re.compile(r"\$\{\s*\.*(?!hydra\b)[A-Za-z_]\w*(\.\w+)*\s*\}")
 """A reference to another value of the config: no resolver, nothing nested, nothing of Hydra's own node."""
@@ -27,12 +27,6 @@ VALUE = re.compile(r"\$\{\s*\.*(?!hydra\b)[A-Za-z_]\w*(\.\w+)*\s*\}")
 
 class ConfigFileError(HydraException):
     """A config file that cannot be read, or holds more than values."""
-
-
-def conf_dir() -> Path:
-    """The folder of the composed configs: in the wheel beside this file, in a checkout beside the package."""
-    package = Path(diffusion_fw.__file__).parent
-    return package / "conf" if (package / "conf").is_dir() else package.parent / "conf"
 
 
 class FileConfigSource(file_config_source.FileConfigSource):

@@ -43,6 +43,13 @@ def _import_plugin(module: str, origin: str) -> None:
         raise ConfigError(f"plugin {origin} could not be imported: {type(error).__name__}: {error}") from error
 
 
+def add_plugin_folders(*folders: str | os.PathLike[str]) -> None:
+    """Add folders to ``DIFFUSION_FW_PLUGINS``, with the path from the root; nothing is imported."""
+    known = [os.path.abspath(folder) for folder in plugin_folders()]
+    added = [os.path.abspath(folder) for folder in folders]
+    os.environ[PLUGIN_VARIABLE] = os.pathsep.join(known + [path for path in dict.fromkeys(added) if path not in known])
+
+
 def load_plugins(*folders: str | os.PathLike[str]) -> list[str]:
     """Import every plugin: ``*.py`` of the folders given, of those in ``DIFFUSION_FW_PLUGINS``, and entry points.
 
@@ -51,9 +58,7 @@ def load_plugins(*folders: str | os.PathLike[str]) -> list[str]:
     every child process (DDP rank, data worker, sweep job) imports the same module under the same name. Returns the
     names of the modules. Raises ConfigError with the file of a failing import.
     """
-    known = [os.path.abspath(folder) for folder in plugin_folders()]
-    added = [os.path.abspath(folder) for folder in folders]
-    os.environ[PLUGIN_VARIABLE] = os.pathsep.join(known + [path for path in dict.fromkeys(added) if path not in known])
+    add_plugin_folders(*folders)
     package = importlib.import_module(PLUGIN_PACKAGE)
     package.__path__ = plugin_folders()
     modules = []

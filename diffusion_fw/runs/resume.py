@@ -12,7 +12,8 @@ from diffusion_fw import registry
 from diffusion_fw.checkpoints.read import checkpoint_of, read
 from diffusion_fw.composition.experiment import plain
 from diffusion_fw.config import command_line
-from diffusion_fw.config.compose import STACKED, check_command_line, checked
+from diffusion_fw.config.compose import check_command_line, checked
+from diffusion_fw.config.groups import STACKED
 from diffusion_fw.data.dataset import places
 from diffusion_fw.registry import ConfigError, NonNegativeInt, convert, describe
 from diffusion_fw.training.module import RECORD_KEY

@@ -16,7 +16,7 @@ from registry_copy import copied_registry
 from diffusion_fw import registry
 from diffusion_fw.composition import experiment, parts
 from diffusion_fw.composition.experiment import build_experiment
-from diffusion_fw.config.compose import STACKED
+from diffusion_fw.config.groups import STACKED
 from diffusion_fw.registry import ConfigError, Runtime
 from diffusion_fw.sampling.draw import draw
 

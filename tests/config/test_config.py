@@ -18,16 +18,9 @@ from hydra.core.config_store import ConfigStore
 
 from diffusion_fw import registry
 from diffusion_fw.composition.experiment import plain
-from diffusion_fw.config.compose import (
-    STACKED,
-    check_command_line,
-    checked,
-    choices,
-    groups,
-    store_components,
-)
+from diffusion_fw.config.compose import check_command_line, checked, choices, store_components
+from diffusion_fw.config.groups import STACKED, conf_dir, groups
 from diffusion_fw.config.origins import flatten, origin_of, origins
-from diffusion_fw.config.sources import conf_dir
 from diffusion_fw.registry import ConfigError
 
 ROOT = Path(__file__).parents[2]

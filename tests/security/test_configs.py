@@ -12,7 +12,7 @@ import pytest
 from diffusion_fw.composition.experiment import plain
 from diffusion_fw.config import command_line, compose, sources
 from diffusion_fw.config.compose import check_command_line, checked, store_components
-from diffusion_fw.config.sources import conf_dir
+from diffusion_fw.config.groups import conf_dir
 from diffusion_fw.registry import ConfigError
 
 ROOT = Path(__file__).parents[2]

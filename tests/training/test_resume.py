@@ -21,7 +21,7 @@ from diffusion_fw.app.train import prepare, train
 from diffusion_fw.checkpoints.warm_start import warm_start
 from diffusion_fw.composition.experiment import build_experiment
 from diffusion_fw.config.compose import check_command_line, store_components
-from diffusion_fw.config.sources import conf_dir
+from diffusion_fw.config.groups import conf_dir
 from diffusion_fw.registry import ConfigError
 from diffusion_fw.runs.record import read_record
 from diffusion_fw.runs.resume import continued, resumed
