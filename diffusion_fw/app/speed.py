@@ -15,6 +15,7 @@ from diffusion_fw.composition.parts import Parts, assemble, memory_format
 from diffusion_fw.data.dataset import to_model
 from diffusion_fw.noise import batch_noise, generator
 from diffusion_fw.registry import ConfigError
+from diffusion_fw.training.ema import Weights
 
 SECONDS = 1.0
 """About the longest time that is spent on measured steps."""
@@ -42,8 +43,9 @@ def measure(config: Mapping[str, Any], parts: Parts, local_batch: int) -> Speed:
     model: Any = torch.nn.Module()
     model.denoiser, model.objective = denoiser, objective = copy.deepcopy((parts.denoiser, parts.objective))
     model.to(device).to(memory_format=memory_format(device))
-    averages = [(track, copy.deepcopy(denoiser).requires_grad_(False)) for track in parts.averages.tracks]
+    averages = [(track, Weights.of(copy.deepcopy(denoiser))) for track in parts.averages.tracks]
     trained = [item for item in model.parameters() if item.requires_grad]
+    weights = Weights.of(denoiser)
     optimizer = assemble("optimizer", config["optimizer"], params=trained)
     mixed = str(config["trainer"].get("precision", 32)).endswith("-mixed")
 
@@ -60,7 +62,7 @@ def measure(config: Mapping[str, Any], parts: Parts, local_batch: int) -> Speed:
         optimizer.step()
         optimizer.zero_grad()
         for track, averaged in averages:
-            track.update(averaged, denoiser, 1)
+            track.update(averaged, weights, 1)
         if device.type == "cuda":
             torch.cuda.synchronize(device)
 

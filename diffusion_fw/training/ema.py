@@ -11,12 +11,25 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from diffusion_fw.registry import ConfigError, Fraction, PositiveInt, register
 from diffusion_fw.training.power_profile import RelativeStd, exponent
+
+
+class Weights(NamedTuple):
+    """The tensors of a network, looked up once: a walk through its modules at each step would take a millisecond."""
+
+    parameters: list[Tensor]
+    buffers: list[Tensor]
+
+    @classmethod
+    def of(cls, network: nn.Module) -> Weights:
+        """Those of a network; they stay the same tensors when values are loaded into them."""
+        return cls(list(network.parameters()), list(network.buffers()))
 
 
 class Averages(ABC):
@@ -53,10 +66,10 @@ class Average(Averages):
         return {}
 
     @torch.no_grad()
-    def update(self, averaged: nn.Module, trained: nn.Module, step: int) -> None:
+    def update(self, averaged: Weights, trained: Weights, step: int) -> None:
         """One step of the average, in place, by one fused call over all parameters; buffers are copied."""
-        torch._foreach_lerp_(list(averaged.parameters()), list(trained.parameters()), 1 - self.decay(step))
-        for target, source in zip(averaged.buffers(), trained.buffers(), strict=True):
+        torch._foreach_lerp_(averaged.parameters, trained.parameters, 1 - self.decay(step))
+        for target, source in zip(averaged.buffers, trained.buffers, strict=True):
             target.copy_(source)
 
 

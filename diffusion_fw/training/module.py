@@ -17,7 +17,7 @@ from diffusion_fw.denoiser import NetworkDenoiser
 from diffusion_fw.noise import batch_noise, generator
 from diffusion_fw.objectives.objective import Objective
 from diffusion_fw.objectives.time_sampler import TimeSampler
-from diffusion_fw.training.ema import Averages
+from diffusion_fw.training.ema import Averages, Weights
 from diffusion_fw.training.stream import ResidentLoader, ShuffledBatches
 
 FREE_FRACTION = 0.25
@@ -185,6 +185,11 @@ class DiffusionModule(lightning.LightningModule):
         limit = gradient_clip_val or float("inf")
         self.gradient_norm = torch.nn.utils.clip_grad_norm_(self.trained, limit)
 
+    def on_train_start(self) -> None:
+        # A move to another device replaces buffers, and the process may be another.
+        for looked_up in ("_weights", "resident"):
+            self.__dict__.pop(looked_up, None)
+
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         super().optimizer_step(*args, **kwargs)
         # Lightning counts this step after the hook has returned.
@@ -192,8 +197,14 @@ class DiffusionModule(lightning.LightningModule):
 
     def update_averages(self, step: int) -> None:
         """Update every average after optimizer step ``step`` = 1, 2, ..."""
-        for (_, averaged), track in zip(self.tracks(), self.averages.tracks, strict=True):
-            track.update(averaged, self.denoiser, step)
+        trained, averages = self._weights
+        for averaged, track in zip(averages, self.averages.tracks, strict=True):
+            track.update(averaged, trained, step)
+
+    @functools.cached_property
+    def _weights(self) -> tuple[Weights, list[Weights]]:
+        """The tensors of the trained network and of each average, on the device."""
+        return Weights.of(self.denoiser), [Weights.of(averaged) for _, averaged in self.tracks()]
 
     def tracks(self) -> list[tuple[str, torch.nn.Module]]:
         """The averaged networks, each with the prefix of its weights in a checkpoint."""

@@ -19,7 +19,8 @@ from PIL import Image
 
 from diffusion_fw import registry
 from diffusion_fw.composition.experiment import build_experiment
-from diffusion_fw.config.compose import STACKED, check_command_line
+from diffusion_fw.config.compose import check_command_line
+from diffusion_fw.config.groups import STACKED
 from diffusion_fw.registry import ConfigError
 
 HUGE, BEYOND = 2**62, 2**31

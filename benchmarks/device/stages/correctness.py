@@ -15,6 +15,7 @@ from benchmarks.device.options import Options
 from benchmarks.device.record import Record
 from benchmarks.device.syncs import Syncs
 from diffusion_fw import philox
+from diffusion_fw.training.ema import Weights
 
 WITHIN = 1e-4
 """The largest relative difference, in the Euclidean norm, between the two devices."""
@@ -171,7 +172,7 @@ def run(record: Record, options: Options) -> None:
                     for parameter in trained.parameters():
                         parameter.add_(0.01 * source(parameter))
                 for track, average in zip(averages.tracks, copies, strict=True):
-                    track.update(average, trained, step)
+                    track.update(Weights.of(average), Weights.of(trained), step)
             return [parameter for model in (trained, *copies) for parameter in model.parameters()]
 
         return both(compute)
