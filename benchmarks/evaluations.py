@@ -29,15 +29,17 @@ SAMPLERS = {
     "unipc": ("unipc", 1, "log_snr"),
     "deis": ("deis", 1, "log_snr"),
     "heun": ("heun", 2, "log_snr"),
+    "iPNDM": ("plms sampler.warm_up=lower_order", 1, "log_snr"),
+    "iPNDM, analytic first step": ("plms sampler.warm_up=lower_order sampler.analytic_first_step=true", 1, "log_snr"),
 }
-"""By name: the sampler, its evaluations a step, and its grid."""
+"""By name: the sampler with its parameters, its evaluations a step, and its grid."""
 
 
 def distance(checkpoint: Path, name: str, evaluations: int) -> float:
     """The Fréchet distance of evaluate.py."""
     sampler, each, grid = SAMPLERS[name]
-    steps = max(1, evaluations // each)
-    arguments = [f"checkpoint={checkpoint}", f"sampler={sampler}", f"sampler.steps={steps}", f"grid={grid}"]
+    steps = max(1, evaluations // each) + ("analytic" in sampler)
+    arguments = [f"checkpoint={checkpoint}", *f"sampler={sampler}".split(), f"sampler.steps={steps}", f"grid={grid}"]
     (config,) = check_command_line("evaluate", arguments)
     with tempfile.TemporaryDirectory() as folder:
         return evaluate(config, Path(folder)).value

@@ -48,3 +48,22 @@ def test_keys_of_different_lengths_are_different():
     draws = [torch.randn(8, generator=generator(*key)) for key in ((1, 2), (1, 2, 0), (1, 2, 0, 0))]
     assert not torch.equal(draws[0], draws[1])
     assert not torch.equal(draws[1], draws[2])
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("world_size", [2, 3, 12])
+def test_the_noise_of_a_global_batch_on_a_gpu_is_the_same_for_any_number_of_processes(world_size):
+    whole = batch_noise(torch.empty(24, 3, 2, device="cuda"), (5, 9))
+    for rank in range(world_size):
+        part = batch_noise(torch.empty(24 // world_size, 3, 2, device="cuda"), (5, 9), rank, world_size)
+        assert torch.equal(part, whole[rank::world_size])
+
+
+@pytest.mark.gpu
+def test_sample_noise_on_a_gpu_depends_on_seed_and_index_alone():
+    together = SampleNoise(3, [0, 1, 2, 3], "cuda")
+    apart = [SampleNoise(3, [index], "cuda") for index in range(4)]
+    draws = [together(torch.empty(4, 2, 2, device="cuda")) for _ in range(3)]
+    for drawn in draws:
+        assert torch.equal(drawn, torch.cat([source(torch.empty(1, 2, 2, device="cuda")) for source in apart]))
+    assert not torch.equal(draws[0], draws[1])
