@@ -62,11 +62,13 @@ class Sampler(ABC):
 
     @property
     def order(self) -> int | None:
-        """The declared order of convergence in the step size, which the checks measure; None without one.
-
-        Where the user chooses it, it is the parameter ``order``.
-        """
+        """The order of convergence in the step size, None without one; where the user chooses it, a parameter."""
         return None
+
+    @property
+    def reached_order(self) -> int | None:
+        """The declared order, which the checks measure: ``order``, unless other parameters limit it."""
+        return self.order
 
     @property
     def stochastic(self) -> bool:
