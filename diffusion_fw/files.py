@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import secrets
+import shutil
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -114,16 +116,35 @@ def version(path: Path) -> tuple[int, int, int]:
 
 
 def open_to_append(path: Path) -> BinaryIO:
-    """The file at ``path``, opened for appending and created if needed. Raises OSError for a link."""
+    """The file at ``path``, opened for appending and created if needed. Raises OSError for a symbolic link.
+
+    A file that has another name too, a hard link, is first replaced by a copy: nothing is written into the other one.
+    """
+    if hard_linked(path):
+        with open_regular(path) as own, atomic_write(path) as copy:
+            shutil.copyfileobj(own, copy)
     flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     return os.fdopen(os.open(path, flags, 0o666), "ab")
 
 
+def hard_linked(path: Path) -> bool:
+    """Whether it is a file that has another name, anywhere."""
+    try:
+        found = path.lstat()
+    except OSError:
+        return False
+    return stat.S_ISREG(found.st_mode) and found.st_nlink > 1
+
+
 def remove_unfinished(folder: Path) -> None:
-    """Remove the temporary files that a killed run has left in ``folder``."""
-    for path in folder.glob(f".*{UNFINISHED}"):
+    """Remove the temporary files and folders that a killed run has left in ``folder``."""
+    for path in folder.glob(f".*.*{UNFINISHED}"):
+        if not re.fullmatch("[0-9a-f]+", path.name.split(".")[-2]):
+            continue  # of another program
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
         with contextlib.suppress(OSError):
-            path.unlink()
+            path.unlink(missing_ok=True)
 
 
 def default_cache() -> Path:

@@ -16,6 +16,7 @@ from diffusion_fw.files import (
     open_regular,
     open_to_append,
     remove_unfinished,
+    unfinished,
 )
 
 
@@ -103,6 +104,32 @@ def test_a_link_is_replaced_when_written_and_refused_when_appended_to(tmp_path):
         file.write(b"whole")
     assert target.read_text() == "mine"
     assert not (tmp_path / "link").is_symlink()
+
+
+def test_nothing_is_written_through_a_hard_link(tmp_path):
+    (tmp_path / "other").write_text("mine\n")
+    for name in ("appended", "written"):
+        (tmp_path / name).hardlink_to(tmp_path / "other")
+    with open_to_append(tmp_path / "appended") as file:
+        file.write(b"more")
+    with atomic_write(tmp_path / "written") as file:
+        file.write(b"whole")
+    texts = {name: (tmp_path / name).read_text() for name in ("other", "appended", "written")}
+    assert texts == {"other": "mine\n", "appended": "mine\nmore", "written": "whole"}
+
+
+def test_what_a_killed_run_has_left_is_removed_and_nothing_that_a_link_leads_to(tmp_path):
+    for name in ("run", "run/folder", "mine"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "mine" / "x.png").write_text("mine")
+    unfinished(tmp_path / "run" / "images").mkdir()
+    (next((tmp_path / "run").glob(".images*")) / "000000.png").write_text("half")
+    unfinished(tmp_path / "run" / "samples.npz").write_text("half")
+    (tmp_path / "run" / ".of_another_program.part").write_text("mine")
+    unfinished(tmp_path / "run" / "link").symlink_to(tmp_path / "mine")
+    remove_unfinished(tmp_path / "run")
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == [".of_another_program.part", "folder"]
+    assert (tmp_path / "mine" / "x.png").read_text() == "mine"
 
 
 def test_a_file_is_as_readable_as_any_other_of_the_user(tmp_path):

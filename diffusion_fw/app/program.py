@@ -81,11 +81,13 @@ def run(
     def job(config: DictConfig) -> Any:
         from diffusion_fw.config.compose import resolved
         from diffusion_fw.runs.own_files import logged_to, save_hydra
+        from diffusion_fw.samplers.sampler import warn_outside
 
         nonlocal began
         began = True
         # A launcher's worker is a fresh process.
         guard()
+        warn_outside.cache_clear()
         own = HydraConfig.get()
         folder, swept = Path(own.runtime.output_dir), own.mode == RunMode.MULTIRUN
         if swept:

@@ -78,7 +78,7 @@ def picture(subject: Subject, folder: Path) -> Path:
     path = folder / f"{subject.name}.png"
     if sampler.stochastic:
         return points_comparison(path, exact_points(), samples(subject, SHOWN_POINTS), title=subject.name)
-    orders = {} if sampler.order is None else {subject.name: sampler.order}
+    orders = {} if sampler.reached_order is None else {subject.name: sampler.reached_order}
     title = f"{subject.name}: convergence to the exact probability flow of a mixture"
     return convergence_picture(path, {subject.name: curve(subject)}, orders, title)
 
@@ -137,7 +137,7 @@ def check_all(console: Console) -> bool:
 def draw(folder: Path) -> None:
     """The pictures of the documentation."""
     subjects = {label: Subject("sampler", name, parameters) for label, (name, parameters) in SHOWN_CURVES.items()}
-    orders = {label: subject.build().order for label, subject in subjects.items()}
+    orders = {label: subject.build().reached_order for label, subject in subjects.items()}
     curves = {label: curve(subject) for label, subject in subjects.items()}
     title = "Convergence to the exact probability flow of a mixture"
     convergence_picture(folder / CONVERGENCE, curves, orders, title)

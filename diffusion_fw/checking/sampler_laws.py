@@ -94,7 +94,7 @@ def _run(sampler: Sampler, x: Tensor, schedule: Schedule | None = None, seed: in
 def order(subject: Subject) -> Iterator[Row]:
     """The declared order of convergence to the probability flow is the measured one."""
     sampler = subject.build(steps=STEPS)
-    declared = sampler.order
+    declared = sampler.reached_order
     if declared is None:
         yield Row(DECLARED, "", "none")
         return

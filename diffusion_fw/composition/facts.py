@@ -52,6 +52,7 @@ class Facts:
                     f"data={config['data']['name']}: its {fact} is {value:g}, since its examples are all the same or "
                     "not finite; give numbers for the keys that are auto"
                 )
+        _ = data.test_class_counts  # held-out labels that are no classes would end the run in its middle
         given = (data.shape, data.num_classes, data.class_names, data.bounds, data.pixels)
         return Facts(*given, class_counts=data.class_counts, **measured)
 

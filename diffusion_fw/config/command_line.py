@@ -18,7 +18,7 @@ from hydra._internal.utils import get_args_parser
 from hydra.core.config_search_path import SearchPathQuery
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import IntervalSweep, Override
+from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, Override
 from hydra.errors import HydraException
 
 from diffusion_fw.config.groups import conf_dir
@@ -116,6 +116,22 @@ def typed(words: Sequence[str]) -> Mapping[str, str]:
     return {key: value.strip() for key, _, value in pairs if "${" not in value}
 
 
+def texts(override: Override) -> list[str]:
+    """The values of an override that is no interval, each as it was typed where that can be told.
+
+    Hydra spells numbers anew, 1_000 as 1000, and a text that reads as a number would change.
+    """
+    own = [override.get_value_element_as_str()] if not override.is_sweep_override() else None
+    spelled = own or list(override.sweep_string_iterator())
+    text = (override.input_line or "").partition("=")[2].strip()
+    if isinstance(value := override.value(), ChoiceSweep) and not value.shuffle:
+        listed = re.fullmatch(r"choice\((.*)\)", text)
+        plain = re.fullmatch(r"[^][(){}'\"\\]*", text := listed[1] if listed else text)
+        parts = [part.strip() for part in text.split(",")]
+        return parts if plain and len(parts) == len(spelled) else spelled
+    return [text] if own and not override.is_delete() else spelled
+
+
 def jobs(overrides: Sequence[Override]) -> Iterator[list[str]]:
     """The overrides of each job of a sweep; one job without a sweep. Of an interval its two ends are taken."""
     ends = (
@@ -128,7 +144,7 @@ def jobs(overrides: Sequence[Override]) -> Iterator[list[str]]:
             if isinstance(value, IntervalSweep):
                 options.append([f"{key}={getattr(value, end)}"])
             elif override.is_discrete_sweep():
-                options.append([f"{key}={value}" for value in override.sweep_string_iterator()])
+                options.append([f"{key}={text}" for text in texts(override)])
             else:
                 options.append([override.input_line or ""])
         yield from (list(job) for job in itertools.product(*options))

@@ -143,15 +143,23 @@ class Data(ABC):
     def class_counts(self) -> tuple[int, ...]:
         """The number of training examples of each class, in the order of the labels; empty without classes.
 
-        Raises ConfigError where training examples have no labels, or labels that are none of the classes.
+        Raises ConfigError where examples have no labels, or labels that are none of the classes.
         """
+        return self._counted("train", "training")
+
+    @functools.cached_property
+    def test_class_counts(self) -> tuple[int, ...]:
+        """The same of the held-out examples."""
+        return self._counted("test", "held-out")
+
+    def _counted(self, split: str, kind: str) -> tuple[int, ...]:
         if not self.num_classes:
             return ()
-        labels = all_labels(self.train)
+        labels = all_labels(getattr(self, split))
         if labels is None or labels.min() < 0 or labels.max() >= self.num_classes:
             found = "no labels" if labels is None else f"labels from {labels.min()} to {labels.max()}"
             raise ConfigError(
-                f"data: {type(self).__name__} has {self.num_classes} classes, but its training examples have {found}; "
+                f"data: {type(self).__name__} has {self.num_classes} classes, but its {kind} examples have {found}; "
                 "they must be the positions of its class_names"
             )
         return tuple(labels.bincount(minlength=self.num_classes).tolist())
@@ -192,10 +200,7 @@ class Data(ABC):
             text += f", split: {self.division}"
         if not self.num_classes:
             return f"{text}, no classes"
-        held_out = all_labels(self.test)
-        counts = [self.class_counts]
-        if held_out is not None:
-            counts.append(tuple(held_out.bincount(minlength=self.num_classes).tolist()))
+        counts = (self.class_counts, self.test_class_counts)
         shown = [
             f"{repr(name[:100])[1:-1]}: {'+'.join(map(str, numbers))}"
             for name, *numbers in zip(self.class_names[:SHOWN_CLASSES], *counts, strict=False)

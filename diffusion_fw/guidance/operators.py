@@ -10,7 +10,9 @@ Guidance by a measurement needs A, A^T and the solution of the normal equations,
 from __future__ import annotations
 
 import functools
+import os
 import zipfile
+import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -117,6 +119,9 @@ OPERATORS: dict[str, Callable[[Tensor, tuple[int, ...]], LinearOperator]] = {
 }
 """The operators of a file, from an array and the shape of an example."""
 
+LARGEST = 1 << 30
+"""Bytes of a file's arrays, unless the file itself is larger: a few kilobytes can unpack to any number."""
+
 
 def read_measurement(path: str, shape: tuple[int, ...]) -> tuple[LinearOperator, Tensor]:
     """The operator and the measurement y of one example of this shape, from an npz file.
@@ -126,8 +131,13 @@ def read_measurement(path: str, shape: tuple[int, ...]) -> tuple[LinearOperator,
     """
     try:
         with open_regular(path) as file:
+            with zipfile.ZipFile(file) as archive:
+                unpacked = sum(member.file_size for member in archive.infolist())
+            if unpacked > max(LARGEST, os.fstat(file.fileno()).st_size):
+                raise ConfigError(f"{path} unpacks to {unpacked:,} bytes; at most {LARGEST:,} are read")
+            file.seek(0)
             arrays = {key: torch.from_numpy(value) for key, value in dict(np.load(file, allow_pickle=False)).items()}
-    except (OSError, EOFError, TypeError, ValueError, zipfile.BadZipFile) as error:
+    except (OSError, EOFError, MemoryError, TypeError, ValueError, zipfile.BadZipFile, zlib.error) as error:
         raise ConfigError(f"{path} is not an npz file of numbers: {error}") from None
     names = sorted(arrays.keys() & OPERATORS.keys())
     if len(names) != 1 or arrays.keys() != {"measurement", *names}:

@@ -10,6 +10,7 @@ import difflib
 import functools
 import importlib
 import inspect
+import json
 import math
 import pkgutil
 import reprlib
@@ -296,6 +297,20 @@ def _renamed(component: Entry, values: Mapping[str, Any], path: str) -> dict[str
     return result
 
 
+def _quoted(key: str, annotation: Any, value: Any) -> str:
+    """How a file gives the value as text, where text is allowed: YAML reads 2024, 1e3 and yes as other types."""
+    items = value if isinstance(value, list) else [value]
+    if not all(isinstance(item, (int, float, str)) for item in items):
+        return ""
+    try:
+        texts = [str(item) for item in items]
+        text = texts if isinstance(value, list) else texts[0]
+        convert(annotation, text)
+    except ValueError:
+        return ""
+    return f"; in a file, quote text that reads as another type: {key}: {json.dumps(text)[:LONGEST_NAME]}"
+
+
 def validate(group: str, name: str, values: Mapping[str, Any], path: str | None = None) -> dict[str, Any]:
     """The arguments given to a component, by their present names and in their annotated types.
 
@@ -325,8 +340,9 @@ def validate(group: str, name: str, values: Mapping[str, Any], path: str | None 
                 limits = ", in 64 bits"  # -2^63 to 2^63 - 1
             elif type(part) is float and not math.isfinite(part):
                 limits = ", and finite"
+            remedy = _quoted(key, wanted, part)
             raise ConfigError(
-                f"{path}.{key}{where}={_shown(part)}: must be {describe(wanted)}{limits} (of {group}={name})"
+                f"{path}.{key}{where}={_shown(part)}: must be {describe(wanted)}{limits} (of {group}={name}){remedy}"
             ) from None
     for key, parameter in component.parameters.items():
         if parameter.required and key not in result:

@@ -16,7 +16,16 @@ from typing import Any, NamedTuple, TypeGuard
 
 import filelock
 
-from diffusion_fw.files import FULL, atomic_write, guarded, open_regular, open_to_append, unfinished
+from diffusion_fw.files import (
+    FULL,
+    atomic_write,
+    guarded,
+    hard_linked,
+    open_regular,
+    open_to_append,
+    remove_unfinished,
+    unfinished,
+)
 from diffusion_fw.registry import ConfigError
 from diffusion_fw.runs.provenance import provenance
 from diffusion_fw.training.os_errors import log_os_errors, warn_once
@@ -149,9 +158,17 @@ def _discard(folder: Path) -> None:
 def locked(folder: Path) -> Iterator[None]:
     """Lock the folder until the process ends, in whatever way; not on a file system without locks.
 
-    Raises InUseError if another process has locked it. If the folder is removed and another run starts in a new one of
-    its name, that run holds the lock of the new one, and this run's writes into it fail.
+    What a killed run has left unfinished there is removed. If the folder is removed and another run starts in a new one
+    of its name, that run holds the lock of the new one, and this run's writes into it fail.
+
+    Raises InUseError if another process has locked it, and ConfigError if its lock file has another name, a hard link,
+    as locking empties the file.
     """
+    if hard_linked(folder / LOCK):
+        raise ConfigError(
+            f"{folder / LOCK} is a hard link to another file, which the run would change; remove it if no run is using "
+            "this folder"
+        )
     lock = filelock.FileLock(folder / LOCK, timeout=0)
     try:
         lock.acquire()
@@ -167,6 +184,8 @@ def locked(folder: Path) -> Iterator[None]:
         warn_once(f"locking {folder}", error, "the run continues, and nothing keeps another run out of its folder")
     try:
         with guarded(folder / LOCK) if lock.is_locked else contextlib.nullcontext():
+            for place in ("", *FOLDERS) if lock.is_locked else ():
+                remove_unfinished(folder / place)
             yield
     finally:
         lock.release()

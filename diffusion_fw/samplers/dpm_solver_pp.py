@@ -58,6 +58,10 @@ class DPMSolverPP(LinearSampler):
     quantity: ClassVar[Literal["x0", "eps"]] = "x0"
 
     @property
+    def reached_order(self) -> int | None:
+        return self.order if self.singlestep or self.third_order == "exact" else min(self.order, 2)
+
+    @property
     def evaluations_per_step(self) -> int | None:
         return self.order if self.singlestep else 1
 

@@ -25,8 +25,8 @@ logger = logging.getLogger(__name__)
 
 
 @functools.cache
-def _warn_outside(low: float, high: float) -> None:
-    """One warning, whatever the number of samples."""
+def warn_outside(low: float, high: float) -> None:
+    """One warning a job, which clears the cache when it begins, whatever the number of samples."""
     logger.warning(
         "some samples lie more than twice outside the bounds of the data, [%g, %g]; add clip to guidance, as in "
         "guidance=[classifier_free,clip], lower its scale, or take another grid or sampler",
@@ -62,11 +62,13 @@ class Sampler(ABC):
 
     @property
     def order(self) -> int | None:
-        """The declared order of convergence in the step size, which the checks measure; None without one.
-
-        Where the user chooses it, it is the parameter ``order``.
-        """
+        """The order of convergence in the step size, None without one; where the user chooses it, a parameter."""
         return None
+
+    @property
+    def reached_order(self) -> int | None:
+        """The declared order, which the checks measure: ``order``, unless other parameters limit it."""
+        return self.order
 
     @property
     def stochastic(self) -> bool:
@@ -111,7 +113,7 @@ class Sampler(ABC):
         if bounds is not None:
             center, radius = sum(bounds) / 2, (bounds[1] - bounds[0]) / 2
             if bool((x - center).abs().max() > OUTSIDE * radius):
-                _warn_outside(*bounds)
+                warn_outside(*bounds)
         return x
 
     def encode(self, denoiser: Denoiser, x: Tensor, *, cond: Any = None) -> Tensor:

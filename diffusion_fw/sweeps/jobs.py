@@ -12,6 +12,7 @@ from typing import Any
 from hydra.core.override_parser.types import Override
 from hydra.core.utils import JobReturn
 
+from diffusion_fw.config import command_line
 from diffusion_fw.runs.record import FAILED, FINISHED, NAME, RUNNING, InUseError, choices_of, read_record
 
 Launch = Callable[[Sequence[Sequence[str]], int], Sequence[JobReturn]]
@@ -64,14 +65,15 @@ class Job:
         return result
 
 
-def combinations(overrides: Iterable[Override]) -> list[tuple[list[str], dict[str, str]]]:
+def combinations(
+    overrides: Iterable[Override], texts: Callable[[Override], Sequence[str]] = command_line.texts
+) -> list[tuple[list[str], dict[str, str]]]:
     """(overrides, values of the swept keys) of every job; the last override of a key wins."""
-    options: dict[str, list[str]] = {}
+    options: dict[str, Sequence[str]] = {}
     swept: dict[str, bool] = {}
     for override in overrides:
-        key, sweeps = override.get_key_element(), override.is_sweep_override()
-        values = override.sweep_string_iterator() if sweeps else [override.get_value_element_as_str()]
-        options[key], swept[key] = list(values), sweeps
+        key = override.get_key_element()
+        options[key], swept[key] = texts(override), override.is_sweep_override()
     return [
         (
             [f"{key}={value}" for key, value in zip(options, values, strict=True)],
@@ -81,16 +83,23 @@ def combinations(overrides: Iterable[Override]) -> list[tuple[list[str], dict[st
     ]
 
 
-def plan_jobs(overrides: Iterable[Override], folder: Path) -> list[Job]:
+def _spelled_anew(override: Override) -> list[str]:
+    """The values as Hydra spells them, and as the records of version 0.1.0 have them."""
+    sweeps = override.is_sweep_override()
+    return list(override.sweep_string_iterator()) if sweeps else [override.get_value_element_as_str()]
+
+
+def plan_jobs(overrides: Sequence[Override], folder: Path) -> list[Job]:
     """The jobs of a sweep: those that ``folder`` holds keep their numbers, the others get the next free ones."""
     known = read_records(folder)
     free = itertools.count(1 + max((record["job"] for _, record in known.values()), default=-1))
     jobs: dict[tuple[str, ...], Job] = {}
-    for own, values in combinations(overrides):
+    earlier = combinations(overrides, _spelled_anew)
+    for (own, values), (former, _) in zip(combinations(overrides), earlier, strict=True):
         choices = choices_of(own)
         if choices in jobs:
             continue
-        place, record = known.get(choices, (None, {}))
+        place, record = known.pop(choices, None) or known.pop(choices_of(former), None) or (None, {})
         number = record["job"] if record else next(free)
         finished = record.get("status") == FINISHED
         jobs[choices] = Job(number, [*own, f"hydra.sweeper.job={number}"], values, place, record, finished)

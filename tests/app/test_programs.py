@@ -7,6 +7,9 @@ import dataclasses
 import json
 import math
 import re
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -27,6 +30,7 @@ from diffusion_fw.config.compose import check_command_line
 from diffusion_fw.config.origins import flatten
 from diffusion_fw.registry import ConfigError
 
+ROOT = Path(__file__).parents[2]
 STEPS = "sampler.steps=2"
 
 
@@ -96,6 +100,17 @@ def test_images_of_another_run_are_not_mixed_with_new_ones(trained, tmp_path):
     with pytest.raises(ConfigError, match="holds the images of another run"):
         sample(program("sample", trained, "num_samples=1"), tmp_path)
     assert len(images(tmp_path)) == 2
+
+
+def test_each_job_of_a_sweep_warns_of_samples_far_outside_of_the_data(trained, tmp_path):
+    checkpoint = trained[0] / "checkpoints" / "last.ckpt"
+    words = [f"checkpoint={checkpoint}", "device=cpu", STEPS, "num_samples=2", "seed=0,1", "hydra.sweep.dir=sweep"]
+    words += ["guidance=[classifier_free]", "guidance.classifier_free.scale=1000"]
+    command = [sys.executable, str(ROOT / "sample.py"), "-m", *words]
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=240)
+    assert result.returncode == 0, result.stderr
+    logs = [path.read_text() for path in (tmp_path / "sweep").glob("*/sample.log")]
+    assert [log.count("outside the bounds of the data") for log in logs] == [1, 1]
 
 
 def test_evaluation_finds_the_distance_that_training_found(trained, tmp_path):

@@ -15,6 +15,7 @@ import pytest
 import yaml
 from examples import complete, required
 from hydra.core.config_store import ConfigStore
+from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from diffusion_fw import registry
 from diffusion_fw.composition.experiment import plain
@@ -22,6 +23,7 @@ from diffusion_fw.config.compose import check_command_line, checked, choices, st
 from diffusion_fw.config.groups import STACKED, conf_dir, groups
 from diffusion_fw.config.origins import flatten, origin_of, origins
 from diffusion_fw.registry import ConfigError
+from diffusion_fw.sweeps.jobs import combinations
 
 ROOT = Path(__file__).parents[2]
 
@@ -362,6 +364,32 @@ def test_text_that_may_be_null_or_stands_in_a_list_is_text_too():
     wandb = config["logger"]["wandb"]
     assert (wandb["run_name"], wandb["entity"], wandb["tags"]) == ("12", None, ["7", "08", "1e3", "x"])
     assert train("-m", "seed=0,1", "init_from=2024")[1]["init_from"] == "2024"
+
+
+@pytest.mark.parametrize("listed", ["1_000,2_000", "1e3,007", "true,no", "choice(1_000,-5)"])
+def test_a_sweep_over_texts_takes_each_as_typed(listed):
+    """Hydra itself spells them anew: 1000, 1000.0, True."""
+    texts = listed.removeprefix("choice(").removesuffix(")").split(",")
+    word = f"data.path={listed}"
+    assert [config["data"]["path"] for config in train("-m", "data=image_folder", word)] == texts
+    jobs = combinations(OverridesParser.create().parse_overrides([word, "init_from=1_000"]))
+    assert jobs == [([f"data.path={text}", "init_from=1_000"], {"data.path": text}) for text in texts]
+
+
+@pytest.mark.parametrize(
+    ("value", "quoted"),
+    [("2024", '"2024"'), ("1.5", '"1.5"'), ("yes", '"True"'), ("'2024'", None), ("2024-01-01", None)],
+)
+def test_a_file_gives_text_that_reads_as_a_number_in_quotes(tmp_path, value, quoted):
+    (tmp_path / "experiment").mkdir()
+    file = tmp_path / "experiment" / "own.yaml"
+    file.write_text(f"# @package _global_\ndefaults:\n  - override /data: image_folder\ndata:\n  path: {value}\n")
+    words = [f"--config-dir={tmp_path}", "experiment=own"]
+    if quoted is None:
+        assert train(*words)[0]["data"]["path"] == value.strip("'")
+    else:
+        with pytest.raises(ConfigError, match=rf"data\.path=.*: must be str .*quote .*: path: {quoted}$"):
+            train(*words)
 
 
 def test_what_is_no_text_is_not_read_as_text():

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import diffusion_fw as dfw
+from diffusion_fw.composition.facts import Facts
 from diffusion_fw.data.dataset import Batch, WithFlips
 
 
@@ -33,11 +34,11 @@ class Labelled(dfw.Data):
     shape = (1, 2, 2)
     class_names = ("rare", "never", "common")
 
-    def __init__(self, examples: dfw.Examples) -> None:
-        self.examples = examples
+    def __init__(self, train: dfw.Examples, test: dfw.Examples | None = None) -> None:
+        self.splits = {"train": train, "test": test or train}
 
     def load(self, split: str) -> dfw.Examples:
-        return self.examples
+        return self.splits[split]
 
 
 def labelled(labels: list[int] | None) -> dfw.InMemory:
@@ -72,3 +73,8 @@ def test_data_without_classes_have_no_counts():
 def test_labels_that_are_no_classes_are_refused(labels, found):
     with pytest.raises(dfw.ConfigError, match=f"Labelled has 3 classes, but its training examples have .*{found}"):
         _ = Labelled(labelled(labels)).class_counts
+    data = Labelled(labelled([0, 1, 2]), labelled(labels))
+    with pytest.raises(dfw.ConfigError, match=f"Labelled has 3 classes, but its held-out examples have .*{found}"):
+        data.describe()
+    with pytest.raises(dfw.ConfigError, match="its held-out examples"):
+        Facts.of(data, {"data": {"name": "labelled"}})

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import os
 import pickle
+import zipfile
 
 import numpy as np
 import pytest
 import torch
 
 import diffusion_fw as dfw
+from diffusion_fw.guidance import operators
 from diffusion_fw.guidance.operators import AveragePool, Mask, Matrix, read_measurement
 
 IMAGE = np.linspace(-1, 1, 16, dtype=np.float32).reshape(1, 4, 4)
@@ -103,6 +106,30 @@ def test_an_array_of_objects_is_refused_and_runs_nothing(file):
     path = file(mask=np.ones(4), measurement=np.array([Trap()] * 4, dtype=object))
     with pytest.raises(dfw.ConfigError, match="is not an npz file of numbers"):
         read_measurement(path, (4,))
+
+
+def test_a_file_that_unpacks_to_more_than_the_limit_is_refused_before_it_is_unpacked(tmp_path, monkeypatch):
+    path = tmp_path / "measurement.npz"
+    zeros = np.zeros((1, 1000, 1000))
+    np.savez_compressed(path, mask=np.ones((1, 1000, 1000), dtype=bool), measurement=zeros)
+    monkeypatch.setattr(operators, "LARGEST", 9_000_000)
+    with monkeypatch.context() as context:
+        context.setattr(np, "load", lambda *args, **kwargs: pytest.fail("unpacked"))
+        with pytest.raises(dfw.ConfigError, match=r"unpacks to 9,000,\d\d\d bytes; at most 9,000,000 are read"):
+            read_measurement(str(path), (1, 1000, 1000))
+    np.savez(path, mask=np.ones((1, 1000, 1000), dtype=bool), measurement=zeros)
+    assert read_measurement(str(path), (1, 1000, 1000))[1].shape == (1, 1000, 1000)
+
+
+@pytest.mark.parametrize("claimed", [10**7, 10**17])
+def test_an_array_that_claims_more_than_the_file_holds_is_refused(tmp_path, claimed):
+    path, header = tmp_path / "measurement.npz", io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, {"descr": "<f8", "fortran_order": False, "shape": (claimed,)})
+    with zipfile.ZipFile(path, "w") as archive:
+        for name in ("mask", "measurement"):
+            archive.writestr(f"{name}.npy", header.getvalue() + bytes(64))
+    with pytest.raises(dfw.ConfigError, match="is not an npz file of numbers"):
+        read_measurement(str(path), (4,))
 
 
 def test_a_single_array_is_refused(tmp_path):

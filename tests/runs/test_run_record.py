@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from diffusion_fw.files import atomic_write
+from diffusion_fw.files import atomic_write, unfinished
 from diffusion_fw.registry import ConfigError
 from diffusion_fw.runs import provenance
 from diffusion_fw.runs import record as run_record
@@ -123,6 +123,31 @@ with recorded(Path({str(tmp_path)!r}), "train", [], number=None, seed=0):
     with run_in(tmp_path):
         pass
     assert len(read_record(tmp_path)["attempts"]) == 2
+
+
+def test_the_lock_empties_no_other_file_through_a_hard_link(tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "other").write_text("mine")
+    (tmp_path / "run" / ".run.lock").hardlink_to(tmp_path / "other")
+    with pytest.raises(ConfigError, match=r"\.run\.lock is a hard link to another file"), run_in(tmp_path / "run"):
+        pytest.fail("the run started")
+    assert (tmp_path / "other").read_text() == "mine"
+
+
+def test_what_a_killed_run_left_unfinished_is_removed_by_the_next_and_only_by_that(tmp_path):
+    def left():
+        return [path.name for path in tmp_path.rglob("*.part")]
+
+    unfinished(tmp_path / "images").mkdir()
+    (tmp_path / "samples").mkdir()
+    unfinished(tmp_path / "samples" / "step_1.png").write_text("half")
+    with run_in(tmp_path):
+        assert left() == []
+        own = unfinished(tmp_path / "images")
+        own.mkdir()
+        with pytest.raises(subprocess.CalledProcessError):
+            run_to_its_end(tmp_path)
+        assert left() == [own.name]
 
 
 def run_to_its_end(folder, *overrides):

@@ -121,7 +121,7 @@ def test_nothing_is_said_of_a_path_without_any_signal_at_its_end(caplog):
 
 
 def test_samples_far_outside_of_the_data_are_warned_of_once(caplog):
-    base._warn_outside.cache_clear()
+    base.warn_outside.cache_clear()
     path = SCHEDULES["cosine"]
     far = dfw.build("guidance", "classifier_free", denoiser=model(path), num_classes=2, scale=100.0)
     sampler = dfw.build("sampler", "ddim", steps=10)

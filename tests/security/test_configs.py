@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from hydra.core.singleton import Singleton
 
 from diffusion_fw.composition.experiment import plain
 from diffusion_fw.config import command_line, compose, sources
@@ -148,6 +149,34 @@ def test_only_the_presets_of_conf_may_change_hydra(tmp_path, path):
     group, _, name = path.rpartition("/")
     with pytest.raises(ConfigError, match=SETTINGS):
         check_command_line("train", [f"--config-dir={tmp_path}", f"+{group}={name}"])
+
+
+WORKER = """
+import pickle, sys
+from hydra.types import RunMode
+from hydra.core.singleton import Singleton
+state, loader = pickle.load(sys.stdin.buffer)
+Singleton.set_state(state)
+print(loader.load_configuration("train", ["experiment=stranger"], RunMode.MULTIRUN).schedule.num_steps)
+"""
+"""What the fresh process of a launcher does: it takes over Hydra's state, and composes the config of its job itself."""
+
+
+@pytest.mark.parametrize("content", ["schedule: {num_steps: 77}", f"hydra: {{{CALLBACK}}}"])
+def test_the_processes_of_a_sweep_refuse_such_files_too(tmp_path, content):
+    """The file may have changed since the sweep began, and no more than MAX_CHECKED_JOBS are checked before."""
+    cloudpickle = pytest.importorskip("cloudpickle")
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "stranger.yaml").write_text(GLOBAL + content)
+    store_components()
+    with command_line.read([f"--config-dir={tmp_path}"]).composing() as loader:
+        given = cloudpickle.dumps((Singleton.get_state(), loader))
+    result = subprocess.run([sys.executable, "-c", WORKER], input=given, capture_output=True, cwd=ROOT, timeout=100)
+    if content.startswith("schedule"):
+        assert result.stdout.split() == [b"77"], result.stderr
+    else:
+        assert SETTINGS.encode() in result.stderr
+        assert not result.stdout
 
 
 def test_a_refused_experiment_runs_nothing_and_leaves_nothing(tmp_path):

@@ -135,6 +135,14 @@ def test_an_enlarged_sweep_keeps_its_jobs_and_numbers(tmp_path):
     assert results == [1.0, 2.0, 3.0, 4.0, 3.0, 4.0]
 
 
+def test_jobs_whose_record_has_the_numbers_as_hydra_spells_them_are_recognised(tmp_path):
+    """As those of version 0.1.0 have."""
+    swept(tmp_path, lambda job: 1.0, ["optimizer.lr=0.0001,0.001", "batch_size=1000"])
+    results, ran, _ = swept(tmp_path, lambda job: 2.0, ["optimizer.lr=1e-4,1e-3,1e-2", "batch_size=1_000"])
+    assert [(number, values["optimizer.lr"]) for number, values in ran] == [(2, "1e-2")]
+    assert results == [1.0, 1.0, 2.0]
+
+
 def test_jobs_with_other_fixed_values_are_others(tmp_path):
     swept(tmp_path, distance)
     _, ran, _ = swept(tmp_path, distance, ["schedule=linear,cosine", "seed=0,1", "batch_size=16"])

@@ -57,6 +57,10 @@ class AdamsBashforth(LinearSampler):
 
     quantity: ClassVar[Literal["x0", "eps"]] = "eps"
 
+    @property
+    def reached_order(self) -> int | None:
+        return self.order if self.warm_up == "runge_kutta" else min(self.order, 2)
+
     @abstractmethod
     def clock(self, rho: Tensor, schedule: Schedule) -> Tensor:
         """The variable in which eps is a polynomial, at any rho."""
