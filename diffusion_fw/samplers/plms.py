@@ -35,8 +35,8 @@ class PLMS(LinearSampler):
     the paper proves, on grids that are smooth in their index. Warm-up: ``runge_kutta`` makes the first three steps by
     the paper's pseudo Runge-Kutta method, with 4 evaluations each; ``improved_euler`` makes the first step by its
     pseudo improved Euler method, with 2, and the next ones by combinations of lower order, as latent diffusion does;
-    ``lower_order`` makes the first step by DDIM, so that every step has one evaluation (iPNDM, Zhang and Chen 2022,
-    section 3.2). A first step from a level without signal (alpha < 0.001 sigma) is DDIM's.
+    ``lower_order`` makes the first step by DDIM, so that every step has one evaluation (iPNDM, Zhang & Chen 2022).
+    A first step from a level without signal (alpha < 0.001 sigma) is DDIM's.
     """
 
     warm_up: Literal["runge_kutta", "improved_euler", "lower_order"] = "runge_kutta"

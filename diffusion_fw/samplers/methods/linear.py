@@ -84,7 +84,7 @@ class LinearSampler(Sampler):
     analytic_first_step: bool = field(default=False, kw_only=True)
     """Whether the first evaluation is that of standard normal data, which needs no network.
 
-    It is close where x is almost pure noise, and saves one evaluation (Dockhorn et al. 2022, section 3.3).
+    It is close where x is almost pure noise, and saves one evaluation (Dockhorn et al. 2022).
     """
 
     quantity: ClassVar[Literal["x0", "eps"]] = "x0"
