@@ -145,17 +145,15 @@ class Data(ABC):
 
         Raises ConfigError where examples have no labels, or labels that are none of the classes.
         """
-        return self._counted("train", "training")
+        return self._counted(all_labels(self.train), "training") if self.num_classes else ()
 
     @functools.cached_property
     def test_class_counts(self) -> tuple[int, ...]:
-        """The same of the held-out examples."""
-        return self._counted("test", "held-out")
+        """The same of the held-out examples, which need no labels; empty without."""
+        labels = all_labels(self.test) if self.num_classes else None
+        return () if labels is None else self._counted(labels, "held-out")
 
-    def _counted(self, split: str, kind: str) -> tuple[int, ...]:
-        if not self.num_classes:
-            return ()
-        labels = all_labels(getattr(self, split))
+    def _counted(self, labels: Tensor | None, kind: str) -> tuple[int, ...]:
         if labels is None or labels.min() < 0 or labels.max() >= self.num_classes:
             found = "no labels" if labels is None else f"labels from {labels.min()} to {labels.max()}"
             raise ConfigError(
@@ -200,7 +198,7 @@ class Data(ABC):
             text += f", split: {self.division}"
         if not self.num_classes:
             return f"{text}, no classes"
-        counts = (self.class_counts, self.test_class_counts)
+        counts = [each for each in (self.class_counts, self.test_class_counts) if each]
         shown = [
             f"{repr(name[:100])[1:-1]}: {'+'.join(map(str, numbers))}"
             for name, *numbers in zip(self.class_names[:SHOWN_CLASSES], *counts, strict=False)
