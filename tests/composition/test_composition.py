@@ -11,6 +11,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 from registry_copy import copied_registry
 
 from diffusion_fw import registry
@@ -77,7 +78,7 @@ class Loop:
 
     world_size = accumulate_grad_batches = 1
     global_rank = 0
-    strategy = SimpleNamespace(all_gather=lambda values: values)
+    strategy = SimpleNamespace(all_gather=lambda values: values, root_device=torch.device("cpu"))
 
     def fit(self, module, batch):
         module.trainer = self
