@@ -103,7 +103,13 @@ def test_a_closed_terminal_ends_a_run_with_a_checkpoint_unless_it_was_started_to
         "callbacks.evaluation.every=100000",
     ]
     process = subprocess.Popen(
-        ["nohup", *command] if ignored else command, cwd=tmp_path, stdin=slave, stdout=slave, stderr=slave
+        ["nohup", *command] if ignored else command,
+        cwd=tmp_path,
+        stdin=slave,
+        stdout=slave,
+        stderr=slave,
+        # The tests themselves may have been started by nohup.
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),
     )
     os.close(slave)
     wait_for(tmp_path / "run/.run.lock" if ignored else tmp_path / "run/checkpoints/last.ckpt", process)
