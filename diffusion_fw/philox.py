@@ -6,12 +6,15 @@ Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3".
 from __future__ import annotations
 
 import functools
+import logging
 import math
+import subprocess
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor
+
+logger = logging.getLogger(__name__)
 
 WORD = 2**32
 ROUNDS = 10
@@ -40,12 +43,11 @@ def _product(a: int, b: Tensor) -> tuple[Tensor, Tensor]:
 def normal(key: int, rows: Tensor, shape: tuple[int, ...]) -> Tensor:
     """Standard normal noise (B, *shape), float32, on the device of ``rows`` (B,), int64.
 
-    Row j is a function of (key, rows[j], shape) alone. One kernel on a GPU that has Triton, otherwise the same in many.
+    Row j is a function of (key, rows[j], shape) alone. It takes one kernel on a GPU where Triton works, otherwise many.
     """
     size = math.prod(shape)
-    draw = _kernel() if rows.is_cuda else None
-    values = _normal(key, rows, size) if draw is None else draw(key, rows, size)
-    return values.view(len(rows), *shape)
+    draw = _fastest(rows.device) if rows.is_cuda else _normal
+    return draw(key, rows, size).view(len(rows), *shape)
 
 
 def _normal(key: int, rows: Tensor, size: int) -> Tensor:
@@ -67,11 +69,14 @@ def _box_muller(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
 
 
 @functools.cache
-def _kernel() -> Callable[[int, Tensor, int], Tensor] | None:
-    """``_normal`` as one Triton kernel; None without Triton."""
+def _fastest(device: torch.device) -> Callable[[int, Tensor, int], Tensor]:
+    """``_normal`` as one Triton kernel; ``_normal`` itself where Triton is missing or finds no C compiler."""
     try:
         from diffusion_fw import philox_kernel
-    except ImportError:
-        return None
-    kernel: Any = philox_kernel.normal
-    return kernel  # type: ignore[no-any-return]
+
+        philox_kernel.normal(0, torch.zeros(1, dtype=torch.int64, device=device), 4)
+    except (ImportError, OSError, RuntimeError, subprocess.SubprocessError) as error:
+        reason = " ".join(str(error).split())
+        logger.warning("noise on %s takes many kernels instead of one, since Triton fails: %.200s", device, reason)
+        return _normal
+    return philox_kernel.normal

@@ -32,5 +32,7 @@ def normal(key: int, rows: Tensor, size: int) -> Tensor:
     """(B, size) standard normal noise, float32, for rows (B,), int64, on a GPU."""
     out = torch.empty(len(rows), size, device=rows.device)
     blocks = -(-size // 4)
-    _fill[(len(rows), triton.cdiv(blocks, BLOCK))](out, rows, key, size, blocks, BLOCK=BLOCK)
+    # Triton launches on the current device, which need not be that of the tensors.
+    with torch.cuda.device_of(rows):
+        _fill[(len(rows), triton.cdiv(blocks, BLOCK))](out, rows, key, size, blocks, BLOCK=BLOCK)
     return out

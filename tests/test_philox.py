@@ -5,10 +5,13 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
 
+import diffusion_fw
+from diffusion_fw import philox as philox_module
 from diffusion_fw.noise import seeds
 from diffusion_fw.philox import normal, philox
 
@@ -76,6 +79,17 @@ def test_the_kernel_computes_what_the_formula_says_in_tritons_interpreter():
     pytest.importorskip("triton")
     # In a process of its own: Triton reads the variable when it is imported.
     subprocess.run([sys.executable, "-c", INTERPRETED], check=True, env={**os.environ, "TRITON_INTERPRET": "1"})
+
+
+@pytest.mark.parametrize("error", [ImportError("no triton"), RuntimeError("Failed to find C compiler")])
+def test_without_a_working_kernel_the_formula_draws_and_a_warning_says_why(monkeypatch, caplog, error):
+    def fails(*_):
+        raise error
+
+    monkeypatch.setattr(diffusion_fw, "philox_kernel", SimpleNamespace(normal=fails), raising=False)
+    monkeypatch.setitem(sys.modules, "diffusion_fw.philox_kernel", diffusion_fw.philox_kernel)
+    assert philox_module._fastest.__wrapped__(torch.device("cpu")) is philox_module._normal
+    assert str(error) in caplog.text
 
 
 @pytest.mark.gpu

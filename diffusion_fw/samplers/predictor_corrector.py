@@ -55,6 +55,11 @@ class PredictorCorrector(LinearSampler):
             raise ConfigError(
                 "sampler.predictor=none needs sampler.corrector_steps of 1 or more; raise one or set the other"
             )
+        if self.predictor == "none" and self.analytic_first_step:
+            raise ConfigError(
+                "sampler.analytic_first_step=true takes the place of the predictor's first evaluation, but "
+                "sampler.predictor=none has none; set one of them otherwise"
+            )
 
     def plan(self, schedule: Schedule) -> list[LinearStep]:
         """The predictor's steps."""
@@ -69,7 +74,8 @@ class PredictorCorrector(LinearSampler):
         sizes = (2 * (self.snr * reached.sigma * reached.alpha / following).square()).tolist()
         rows = zip(plan, reached.unbind(), reached.sigma.tolist(), sizes, strict=True)
         for planned, level, sigma, size in rows:
-            step = next(self.run([planned], denoiser, x, cond, noise))
+            analytic = self.analytic_first_step and planned is plan[0]
+            step = next(self.run([planned], denoiser, x, cond, noise, analytic=analytic))
             x, x0 = step.x, step.x0
             corrections = self.corrector_steps if sigma > 0 else 0
             for _ in range(corrections):

@@ -95,8 +95,8 @@ class DiffusionModule(lightning.LightningModule):
         device = self.trainer.strategy.root_device
         if self.resident is not None:
             return f"examples are held in the memory of {device}"
-        pinned = ", through pinned memory" if device.type == "cuda" else ""
-        return f"examples are read by {self.num_workers or 'no'} worker processes{pinned}"
+        reader = f"{self.num_workers} worker processes" if self.num_workers else "the training process"
+        return f"examples are read batch by batch by {reader}"
 
     def configure_optimizers(self) -> Any:
         optimizer = self.optimizer_factory(self.trained)

@@ -10,7 +10,17 @@ import diffusion_fw as dfw
 from diffusion_fw.app.explain import evaluations
 
 SCHEDULE = dfw.build("schedule", "vp")
-SAMPLERS = ["deis", "dpm_solver_pp", "euler", "heun", "lms", "plms", "unipc"]
+SAMPLERS = [
+    "reverse_diffusion",
+    "predictor_corrector",
+    "deis",
+    "dpm_solver_pp",
+    "euler",
+    "heun",
+    "lms",
+    "plms",
+    "unipc",
+]
 
 
 class Counting:

@@ -114,29 +114,32 @@ class LinearSampler(Sampler):
         super().check(schedule)
         self.checked_plan(schedule)
 
-    def run(self, plan: list[LinearStep], denoiser: Denoiser, x: Tensor, cond: Any, noise: Noise) -> Iterator[Step]:
-        """The steps of a plan."""
+    def run(
+        self, plan: list[LinearStep], denoiser: Denoiser, x: Tensor, cond: Any, noise: Noise, *, analytic: bool
+    ) -> Iterator[Step]:
+        """The steps of a plan; with ``analytic`` the first evaluation is that of standard normal data."""
         history: deque[Tensor] = deque(maxlen=max(len(stage.weights) for step in plan for stage in step.stages))
         x0 = x
-        evaluate = standard_normal if self.analytic_first_step else denoiser
+        evaluate = standard_normal if analytic else denoiser
         for step in plan:
-            saved = evaluate is not denoiser
+            evaluations = 0
             if step.churn > 0:
                 x = step.scale * x + step.churn * noise(x)
             start = x
             for stage in step.stages:
                 if stage.level is not None:
                     prediction = evaluate(x, stage.level, cond)
+                    evaluations += evaluate is denoiser
                     evaluate = denoiser
                     history.appendleft(getattr(prediction, self.quantity))
                     x0 = prediction.x0
                 x = combination((stage.c_x, stage.c_x0, *stage.weights), (start, x0, *history))
             if step.deviation > 0:
                 x = x + step.deviation * noise(x)
-            evaluations = sum(stage.level is not None for stage in step.stages) - saved
             yield Step(step.t, x, x0, evaluations)
 
     def trajectory(
         self, denoiser: Denoiser, x: Tensor, *, cond: Any = None, noise: Noise = torch.randn_like
     ) -> Iterator[Step]:
-        yield from self.run(self.checked_plan(denoiser.schedule), denoiser, x, cond, noise)
+        plan = self.checked_plan(denoiser.schedule)
+        yield from self.run(plan, denoiser, x, cond, noise, analytic=self.analytic_first_step)
