@@ -16,7 +16,7 @@ TOO_EARLY = "Hydra would write into the folder before the run has locked it, eve
 
 
 def check_hydra(node: DictConfig) -> None:
-    """ConfigError for a setting in the node ``hydra`` of a config by which Hydra writes too early."""
+    """ConfigError for a setting in the node ``hydra`` of a config by which Hydra writes too early or cannot start."""
     hydra: Any = OmegaConf.to_container(node, resolve=False)
     if hydra["output_subdir"] is not None:
         raise ConfigError(
@@ -33,6 +33,9 @@ def check_hydra(node: DictConfig) -> None:
         raise ConfigError(
             f"hydra.callbacks.{name}: {TOO_EARLY}; remove it. What runs during training is chosen by callbacks=..."
         )
+    for part, group in (("launcher", "launcher"), ("sweeper", "sweep")):
+        if hydra[part] is None:
+            raise ConfigError(f"hydra.{part}=null: a sweep needs one; leave it out, or choose {group}=...")
     if "BasicSweeper" in str(hydra["sweeper"].get("_target_")):
         raise ConfigError(
             f"hydra/sweeper=basic: {TOO_EARLY}; leave it out or give sweep=basic, which runs every combination too"

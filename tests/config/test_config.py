@@ -473,6 +473,13 @@ def test_no_setting_has_hydra_write_before_the_folder_is_locked(program, word):
         check_command_line(program, [*model, word])
 
 
+@pytest.mark.parametrize(("part", "group"), [("sweeper", "sweep"), ("launcher", "launcher")])
+def test_a_sweep_keeps_its_parts(part, group):
+    store_components()
+    with pytest.raises(ConfigError, match=rf"^hydra\.{part}=null: .*{group}="):
+        check_command_line("train", ["-m", "seed=0,1", f"hydra.{part}=null"])
+
+
 @pytest.mark.parametrize("word", ["hydra/job_logging=disabled", "hydra.job.chdir=true", "-m"])
 def test_other_settings_of_hydra_are_taken(word):
     store_components()
