@@ -18,7 +18,7 @@ from diffusion_fw.registry import ConfigError
 from diffusion_fw.training.ema import Weights
 
 SECONDS = 1.0
-"""About the longest time that is spent on measured steps."""
+"""Roughly the time that is spent on the measured steps."""
 
 DEVICES = {"cpu": "cpu", "gpu": "cuda", "mps": "mps"}
 

@@ -161,8 +161,8 @@ def locked(folder: Path) -> Iterator[None]:
     What a killed run has left unfinished there is removed. If the folder is removed and another run starts in a new one
     of its name, that run holds the lock of the new one, and this run's writes into it fail.
 
-    Raises InUseError if another process has locked it, and ConfigError if its lock file has another name, a hard link,
-    as locking empties the file.
+    Raises InUseError if another process has locked it, and ConfigError if its lock file is a hard link: some versions of
+    filelock empty the file that they lock.
     """
     if hard_linked(folder / LOCK):
         raise ConfigError(
@@ -173,7 +173,7 @@ def locked(folder: Path) -> Iterator[None]:
     try:
         lock.acquire()
     except filelock.Timeout:
-        # It says so of a lock that it may not open, too.
+        # filelock raises this for a lock file that cannot be opened, too.
         check_writable(folder, () if (folder / LOCK).exists() else ("",), (LOCK,))
         raise InUseError(
             f"{folder} is in use by another run, on this machine or on another; wait until it ends, or give another "
