@@ -161,8 +161,8 @@ def locked(folder: Path) -> Iterator[None]:
     What a killed run has left unfinished there is removed. If the folder is removed and another run starts in a new one
     of its name, that run holds the lock of the new one, and this run's writes into it fail.
 
-    Raises InUseError if another process has locked it, and ConfigError if its lock file is a hard link: some versions of
-    filelock empty the file that they lock.
+    Raises InUseError if another process has locked it, and ConfigError if its lock file is a hard link: some versions
+    of filelock empty the file that they lock.
     """
     if hard_linked(folder / LOCK):
         raise ConfigError(
