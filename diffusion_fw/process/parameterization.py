@@ -15,14 +15,19 @@ network's input c_in x_t, and the time label:
     score    0                       -1 / sigma             -alpha / sigma     1      100 log(sigma / alpha)
     edm      sigma / (sigma_data n)  -alpha sigma_data / n  -n / sigma_data    1 / n  log(sigma / alpha) / 4
 
-with n = sqrt(sigma^2 + alpha^2 sigma_data^2), the standard deviation of x_t.
+with n = sqrt(sigma^2 + alpha^2 sigma_data^2), the standard deviation of x_t. The label is
+
+    label = label_scale u + label_shift,    u = t (label_of=time) or log(sigma / alpha) (label_of=log_sigma),
+
+whose three values are parameters of each, so that a published network gets the label that it was trained with.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -103,9 +108,32 @@ class Parameterization(ABC):
         return combine(p, x, q, output), combine(r, x, s, output)
 
 
+@dataclass(frozen=True)
+class Labelled(Parameterization):
+    """A parameterization whose time label is label_scale u + label_shift, with u the time t or log(sigma / alpha).
+
+    The defaults are DDPM's index 0 .. 999. Others: 999 t of the continuous VP models of Song et al. 2021; k - 1 in
+    0 .. 3999 of a table of 4000 rows (label_scale=4000); log sigma of NCSN++ (label_of=log_sigma label_scale=1
+    label_shift=0).
+    """
+
+    label_of: Literal["time", "log_sigma"] = field(default="time", kw_only=True)
+    label_scale: float = field(default=1000.0, kw_only=True)
+    label_shift: float = field(default=-1.0, kw_only=True)
+
+    def label(self, level: NoiseLevel) -> Tensor:
+        """The time label, float64, of the shape of level.t."""
+        # Clean data and pure noise have no finite log(sigma / alpha).
+        of = level.t if self.label_of == "time" else -level.log_snr.clamp(-40, 40) / 2
+        return self.label_scale * of + self.label_shift
+
+    def input(self, level: NoiseLevel) -> tuple[Tensor, Tensor]:
+        return torch.ones_like(level.t), self.label(level)
+
+
 @register("parameterization", "epsilon")
 @dataclass(frozen=True)
-class Epsilon(Parameterization):
+class Epsilon(Labelled):
     """F = eps: (a, b) = (0, 1). Ho et al. 2020, equation 14."""
 
     def coefficients(self, level: NoiseLevel) -> tuple[Tensor, Tensor]:
@@ -114,7 +142,7 @@ class Epsilon(Parameterization):
 
 @register("parameterization", "x0")
 @dataclass(frozen=True)
-class X0(Parameterization):
+class X0(Labelled):
     """F = x_0: (a, b) = (1, 0). Ho et al. 2020, section 3.2; Salimans & Ho 2022."""
 
     def coefficients(self, level: NoiseLevel) -> tuple[Tensor, Tensor]:
@@ -123,7 +151,7 @@ class X0(Parameterization):
 
 @register("parameterization", "v")
 @dataclass(frozen=True)
-class V(Parameterization):
+class V(Labelled):
     """F = alpha eps - sigma x_0: (a, b) = (-sigma, alpha). Salimans & Ho 2022, appendix D."""
 
     def coefficients(self, level: NoiseLevel) -> tuple[Tensor, Tensor]:
@@ -132,22 +160,21 @@ class V(Parameterization):
 
 @register("parameterization", "flow")
 @dataclass(frozen=True)
-class Flow(Parameterization):
+class Flow(Labelled):
     """F = eps - x_0 = dx_t / dt on schedule=flow: (a, b) = (-1, 1). Lipman et al. 2023; Liu et al. 2023, equation 1.
 
     The label is 1000 t, as in Esser et al. 2024 (SD3).
     """
 
+    label_shift: float = field(default=0.0, kw_only=True)
+
     def coefficients(self, level: NoiseLevel) -> tuple[Tensor, Tensor]:
         return -torch.ones_like(level.t), torch.ones_like(level.t)
-
-    def input(self, level: NoiseLevel) -> tuple[Tensor, Tensor]:
-        return torch.ones_like(level.t), 1000 * level.t
 
 
 @register("parameterization", "score")
 @dataclass(frozen=True)
-class Score(Parameterization):
+class Score(Labelled):
     """F = grad log q(x_t | x_0) = -eps / sigma: (a, b) = (0, -1 / sigma). Song & Ermon 2019, equation 5.
 
     weighting=snr is the paper's lambda = sigma^2. The target grows as 1 / sigma; with scale_by_sigma the network's
@@ -162,6 +189,9 @@ class Score(Parameterization):
 
     scale_by_sigma: bool = False
     scale_input: bool = False
+    label_of: Literal["time", "log_sigma"] = field(default="log_sigma", kw_only=True)
+    label_scale: float = field(default=100.0, kw_only=True)
+    label_shift: float = field(default=0.0, kw_only=True)
 
     def coefficients(self, level: NoiseLevel) -> tuple[Tensor, Tensor]:
         b = -torch.ones_like(level.t) if self.scale_by_sigma else -1 / level.sigma
@@ -169,8 +199,7 @@ class Score(Parameterization):
 
     def input(self, level: NoiseLevel) -> tuple[Tensor, Tensor]:
         c_in = 1 / torch.hypot(level.alpha, level.sigma) if self.scale_input else torch.ones_like(level.t)
-        # Clean data and pure noise have no finite log(sigma / alpha).
-        return c_in, -50 * level.log_snr.clamp(-40, 40)
+        return c_in, self.label(level)
 
 
 @dataclass(frozen=True)
@@ -200,7 +229,7 @@ class SigmaData:
 
 @register("parameterization", "edm")
 @dataclass(frozen=True)
-class EDM(SigmaData, Parameterization):
+class EDM(SigmaData, Labelled):
     """F = (x_0 - c_skip x_t / alpha) / c_out, input c_in x_t / alpha, label log(s) / 4, at s = sigma / alpha.
 
     Karras et al. 2022, table 1 and equation 7, there for alpha = 1:
@@ -210,6 +239,10 @@ class EDM(SigmaData, Parameterization):
     of any path. On a variance-preserving path with sigma_data = 1 it is -v.
     """
 
+    label_of: Literal["time", "log_sigma"] = field(default="log_sigma", kw_only=True)
+    label_scale: float = field(default=0.25, kw_only=True)
+    label_shift: float = field(default=0.0, kw_only=True)
+
     def coefficients(self, level: NoiseLevel) -> tuple[Tensor, Tensor]:
         deviation = self.deviation(level)
         a = level.sigma / (self.data_deviation * deviation)
@@ -217,8 +250,7 @@ class EDM(SigmaData, Parameterization):
         return a, b
 
     def input(self, level: NoiseLevel) -> tuple[Tensor, Tensor]:
-        # Clean data and pure noise have no finite log(sigma / alpha).
-        return 1 / self.deviation(level), -level.log_snr.clamp(-40, 40) / 8
+        return 1 / self.deviation(level), self.label(level)
 
     def deviation(self, level: NoiseLevel) -> Tensor:
         """n, the standard deviation of x_t for data of standard deviation sigma_data."""

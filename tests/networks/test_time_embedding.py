@@ -2,12 +2,12 @@ from __future__ import annotations
 
 import torch
 
-from diffusion_fw.networks.blocks.embeddings import TimeEmbedding
+from diffusion_fw.networks.blocks.embeddings import Sinusoids, TimeEmbedding
 
 
 def test_frequencies_are_those_of_ddpm():
     # Ho et al. 2020 (code, nn.get_timestep_embedding): from 1 down to 1/10000 in equal ratios, both ends included.
-    frequencies = TimeEmbedding(128, 16).frequencies
+    frequencies = Sinusoids(128).frequencies
     assert frequencies.shape == (64,)
     torch.testing.assert_close(frequencies[[0, -1]], torch.tensor([1.0, 1e-4]))
     ratios = frequencies[1:] / frequencies[:-1]

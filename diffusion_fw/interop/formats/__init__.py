@@ -1,0 +1,1 @@
+"""One module for each code base whose weights can be read and written."""
