@@ -59,7 +59,7 @@ def transposed(ours: str, theirs: str) -> Pair:
 
 def stacked(ours: str, theirs: Sequence[str]) -> Pair:
     """Equal tensors that are one along the first axis here, as query, key and value."""
-    return Pair(ours, tuple(theirs), torch.cat, lambda tensor: tensor.chunk(len(theirs)))
+    return Pair(ours, tuple(theirs), lambda tensors: torch.cat(list(tensors)), lambda tensor: tensor.chunk(len(theirs)))
 
 
 def to_ours(
