@@ -12,6 +12,7 @@ FOLDER = Path(__file__).parents[2] / "tests" / "interop" / "published"
 
 
 def main() -> None:
+    """Import the family from the clone and write its records."""
     family, clone, *commit = sys.argv[1:]
     torch.set_num_threads(1)
     sys.path.insert(0, clone)
