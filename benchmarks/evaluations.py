@@ -27,12 +27,16 @@ SAMPLERS = {
     "ddim": ("ddim", 1, "uniform"),
     "dpm_solver_pp": ("dpm_solver_pp", 1, "log_snr"),
     "unipc": ("unipc", 1, "log_snr"),
-    "deis": ("deis", 1, "log_snr"),
-    "heun": ("heun", 2, "log_snr"),
-    "iPNDM": ("plms sampler.warm_up=lower_order", 1, "log_snr"),
-    "iPNDM, analytic first step": ("plms sampler.warm_up=lower_order sampler.analytic_first_step=true", 1, "log_snr"),
+    "deis": ("deis", 1, "uniform"),
+    "heun": ("heun", 2, "uniform"),
+    "iPNDM": ("plms sampler.warm_up=lower_order", 1, "uniform"),
+    "iPNDM, analytic first step": ("plms sampler.warm_up=lower_order sampler.analytic_first_step=true", 1, "uniform"),
 }
-"""By name: the sampler with its parameters, its evaluations a step, and its grid."""
+"""By name: the sampler with its parameters, its evaluations a step, and its grid.
+
+On the cosine schedule, whose last row has log-SNR -20, steps that are even in log-SNR spend most evaluations where x is
+pure noise. Samplers that are linear in eps, which is large there relative to x_0, then end far from the data.
+"""
 
 
 def distance(checkpoint: Path, name: str, evaluations: int) -> float:

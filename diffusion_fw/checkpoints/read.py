@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
+from diffusion_fw.checkpoints.folder import HUB, from_hub, is_model_folder, read_model
 from diffusion_fw.registry import ConfigError
 from diffusion_fw.training.archive import read_archive
 from diffusion_fw.training.module import RECORD_KEY
@@ -25,9 +26,11 @@ def checkpoint_of(run: str | os.PathLike[str], key: str = "resume") -> Path:
     Raises ConfigError that names the ``key`` of the config if there is none.
     """
     path = Path(run)
+    if os.fspath(run).startswith(HUB):
+        return path
     if not path.exists():
         raise ConfigError(f"{key}={run}: no such file or folder; give the folder of a run or one of its checkpoints")
-    if not path.is_dir():
+    if not path.is_dir() or is_model_folder(path):
         return path
     # Lightning writes hpc_ckpt_* when SLURM is about to stop a job.
     found = [path / "checkpoints" / "last.ckpt", *path.glob("hpc_ckpt_*.ckpt")]
@@ -42,14 +45,17 @@ def checkpoint_of(run: str | os.PathLike[str], key: str = "resume") -> Path:
 def read(checkpoint: str | os.PathLike[str]) -> dict[str, Any]:
     """The content of a checkpoint; its checksums are verified, and a stranger's file runs no code.
 
-    Raises ConfigError if there is no such file, it is damaged, or it is not a checkpoint of this framework.
+    It may also be a folder of model.safetensors and config.json, or with ``hub:`` such a repository of the Hugging Face
+    hub. Raises ConfigError if there is no such file, it is damaged, or it is not a checkpoint of this framework.
     """
-    path = Path(checkpoint)
-    if not path.exists() or path.is_dir():
+    name = os.fspath(checkpoint)
+    path = from_hub(name.removeprefix(HUB)) if name.startswith(HUB) else Path(name)
+    folder = is_model_folder(path)
+    if not folder and (not path.exists() or path.is_dir()):
         near = sorted(path.parent.glob("*.ckpt")) if path.parent.is_dir() else []
         hint = f"; there are: {', '.join(map(str, near))}" if near else ""
         raise ConfigError(f"checkpoint={path}: no such file{hint}")
-    content = read_archive(path)
+    content = read_model(path) if folder else read_archive(path)
     if not _is_ours(content):
         raise ConfigError(f"checkpoint={path} was not written by diffusion_fw")
     for name, value in content["state_dict"].items():

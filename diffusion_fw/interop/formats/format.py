@@ -14,6 +14,9 @@ from diffusion_fw.interop.pairs import Pair
 Section = dict[str, Any]
 """A section of a config: the name of a component and its parameters."""
 
+AVERAGED = ("ema", "model_ema", "ema_state_dict", "params_ema", "state_dict", "model", "model_state_dict", "net")
+"""Keys under which training scripts keep a state dict, averaged weights first."""
+
 
 @dataclass(frozen=True)
 class Published:
@@ -27,6 +30,10 @@ class Published:
     parameterization: Section = field(default_factory=lambda: {"name": "epsilon"})
     variance: Section = field(default_factory=lambda: {"name": "small"})
     data_range: tuple[float, float] = (-1.0, 1.0)
+    pixels: bool = True
+    """Whether the examples are 8-bit images rather than latents or other floats."""
+    label_dropout: float = 0.0
+    """The share of examples that were trained without their class; above 0 classifier-free guidance is possible."""
     guessed: tuple[str, ...] = ()
     """Keys such as network.num_heads that the weights do not determine: the papers' values were taken."""
 
@@ -36,6 +43,10 @@ class Format(ABC):
 
     name: ClassVar[str]
     """As the code base is called, such as guided-diffusion."""
+
+    def weights(self, content: Any) -> Mapping[str, Tensor] | None:
+        """The state dict in what a file holds, the averaged one if there are several; None if there is none."""
+        return state_dict(content)
 
     @abstractmethod
     def recognises(self, weights: Mapping[str, Tensor], settings: Mapping[str, Any]) -> bool:
@@ -47,10 +58,42 @@ class Format(ABC):
     ) -> Published:
         """The model in our terms: what the shapes determine, ``settings``, and else the paper's choice.
 
-        ``given`` holds what the user stated, by key: ``network.num_heads`` and the like, and ``data.shape``. It has the
-        last word on what the weights leave open, and its other keys are laid over the result by the caller.
+        ``given`` holds what the user stated, by key: ``network.num_heads`` and the like, and ``shape``. It has the last
+        word on what the weights leave open; the caller lays it over the result.
         """
 
     @abstractmethod
     def pairs(self, network: nn.Module) -> Iterable[Pair]:
         """A pair for every entry of the state dict of our ``network``."""
+
+    def leftover(self, key: str) -> bool:
+        """Whether a published tensor is known to be of no use to our network, such as a buffer of constants."""
+        return False
+
+
+def is_state_dict(content: Any) -> bool:
+    """Whether it maps names to tensors, at least one."""
+    return (
+        isinstance(content, Mapping)
+        and bool(content)
+        and all(isinstance(key, str) and isinstance(value, Tensor) for key, value in content.items())
+    )
+
+
+def state_dict(content: Any) -> Mapping[str, Tensor] | None:
+    """The state dict in the content of a file: the content itself, or under one of the usual keys."""
+    if is_state_dict(content):
+        return without_prefix(content)
+    if isinstance(content, Mapping):
+        for key in AVERAGED:
+            found = state_dict(content[key]) if key in content else None
+            if found is not None:
+                return found
+    return None
+
+
+def without_prefix(weights: Mapping[str, Tensor], prefix: str = "module.") -> Mapping[str, Tensor]:
+    """The weights without a prefix that all of their names have, such as that of nn.DataParallel."""
+    if all(key.startswith(prefix) for key in weights):
+        return {key.removeprefix(prefix): value for key, value in weights.items()}
+    return weights

@@ -1,0 +1,69 @@
+"""Models of this framework in the formats of others."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from diffusion_fw.denoiser import NetworkDenoiser
+from diffusion_fw.files import atomic_write
+from diffusion_fw.interop.formats.format import Format
+from diffusion_fw.interop.pairs import to_theirs
+from diffusion_fw.networks.network import is_class_conditional
+from diffusion_fw.process.level import NoiseLevel
+from diffusion_fw.registry import ConfigError
+
+
+class Levelled(nn.Module):
+    """A denoiser as a function of tensors alone: (x_t, t, alpha, sigma) -> (x_0, eps), all but x_t of shape (B,).
+
+    The noise level is the caller's, so that the program needs no schedule.
+    """
+
+    def __init__(self, denoiser: NetworkDenoiser) -> None:
+        super().__init__()
+        self.denoiser = denoiser
+
+    def forward(self, x: Tensor, t: Tensor, alpha: Tensor, sigma: Tensor, cond: Tensor | None = None) -> Any:
+        level = NoiseLevel(t, alpha, sigma, 2 * torch.log(alpha / sigma))
+        prediction = self.denoiser(x, level, cond)
+        both = prediction.x0, prediction.eps
+        return both if prediction.variance_logit is None else (*both, prediction.variance_logit)
+
+
+def export_program(denoiser: NetworkDenoiser, shape: tuple[int, ...], path: Path) -> None:
+    """Write the denoiser as a program of torch.export, which runs without this framework: ``torch.export.load(path)``.
+
+    Its call is (x, t, alpha, sigma) -> (x_0, eps), float64 but for x, with cond (B,) int64 last for a model of classes;
+    the batch size is free. Raises ConfigError for a network that cannot be exported.
+    """
+    level = denoiser.schedule(torch.full((2,), 0.5, dtype=torch.float64))
+    arguments: tuple[Tensor, ...] = (torch.zeros(2, *shape), level.t, level.alpha, level.sigma)
+    if is_class_conditional(denoiser.network):
+        arguments = (*arguments, torch.zeros(2, dtype=torch.int64))
+    batch = torch.export.Dim("batch")
+    try:
+        with torch.no_grad():
+            program = torch.export.export(
+                Levelled(denoiser).eval(), arguments, dynamic_shapes=tuple({0: batch} for _ in arguments)
+            )
+    except Exception as error:  # torch.export raises many kinds
+        raise ConfigError(f"the network cannot be exported: {str(error).splitlines()[0]:.300}") from error
+    with atomic_write(path) as file:
+        torch.export.save(program, file)
+
+
+def export_state_dict(denoiser: NetworkDenoiser, format: Format, path: Path) -> dict[str, Tensor]:
+    """Write the state dict of another code base, by torch.save or as safetensors by the path's ending."""
+    weights = to_theirs(format.pairs(denoiser.network), denoiser.network.state_dict())
+    with atomic_write(path) as file:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import save
+
+            file.write(save(weights))
+        else:
+            torch.save(weights, file)
+    return weights

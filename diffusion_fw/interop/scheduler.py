@@ -1,0 +1,215 @@
+"""Our samplers as schedulers of diffusers' pipelines."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from diffusers.configuration_utils import ConfigMixin
+from diffusers.schedulers.scheduling_utils import SchedulerMixin, SchedulerOutput
+from torch import Tensor
+
+from diffusion_fw import registry
+from diffusion_fw.denoiser import Denoiser
+from diffusion_fw.process.level import NoiseLevel, expand, scale
+from diffusion_fw.process.parameterization import Parameterization, Prediction
+from diffusion_fw.process.schedule import Schedule
+from diffusion_fw.registry import ConfigError
+from diffusion_fw.samplers.sampler import Sampler
+
+Wrap = Callable[[Denoiser], Denoiser]
+
+
+@dataclass(frozen=True)
+class Question:
+    """What a sampler asks of the denoiser."""
+
+    x: Tensor
+    level: NoiseLevel
+
+
+class Stopped(Exception):
+    """The pipeline has begun another sampling."""
+
+
+class Asking:
+    """The denoiser of a sampler that runs in a thread: it passes each x_t on and waits for the prediction.
+
+    A sampler calls its denoiser, while a pipeline calls its scheduler: one of the two has to wait for the other.
+    """
+
+    def __init__(self, schedule: Schedule) -> None:
+        self.schedule = schedule
+        self.questions: queue.SimpleQueue[Question | Tensor | BaseException] = queue.SimpleQueue()
+        self.answers: queue.SimpleQueue[Prediction | None] = queue.SimpleQueue()
+
+    def __call__(self, x: Tensor, level: NoiseLevel, cond: Any = None) -> Prediction:
+        self.questions.put(Question(x, level))
+        answer = self.answers.get()
+        if answer is None:
+            raise Stopped
+        return answer
+
+    def start(self, sampler: Sampler, wrap: Wrap, x: Tensor, noise: Callable[[Tensor], Tensor]) -> None:
+        """Begin to sample from x; what follows are questions and at last the sample."""
+
+        def run() -> None:
+            try:
+                self.questions.put(sampler(wrap(self), x, noise=noise))
+            except Stopped:
+                pass
+            except BaseException as error:  # raised in the thread of the pipeline
+                self.questions.put(error)
+
+        threading.Thread(target=run, daemon=True).start()
+
+    def next(self) -> Question | Tensor:
+        """The next question, or the sample."""
+        said = self.questions.get()
+        if isinstance(said, BaseException):
+            raise said
+        return said
+
+
+@dataclass(frozen=True)
+class Rehearsal:
+    """A denoiser that notes the levels at which it is asked."""
+
+    schedule: Schedule
+    levels: list[NoiseLevel]
+
+    def __call__(self, x: Tensor, level: NoiseLevel, cond: Any = None) -> Prediction:
+        self.levels.append(level)
+        return Prediction(torch.zeros_like(x), torch.zeros_like(x))
+
+
+class SamplerScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
+    """A sampler on a schedule, with the interface of diffusers' schedulers; see ``as_scheduler``."""
+
+    config_name = "scheduler_config.json"
+    order = 1
+
+    def __init__(
+        self, build: Callable[[int], Sampler], schedule: Schedule, parameterization: Parameterization, wrap: Wrap
+    ) -> None:
+        super().__init__()
+        self.build, self.schedule, self.parameterization, self.wrap = build, schedule, parameterization, wrap
+        # Pipelines ask for these.
+        self.register_to_config(num_train_timesteps=round(1 / schedule.t_min), prediction_type="epsilon")
+        self.init_noise_sigma = float(schedule(torch.ones((), dtype=torch.float64)).sigma)
+        self.timesteps = torch.empty(0)
+        self.asking: Asking | None = None
+
+    def set_timesteps(self, num_inference_steps: int, device: Any = None, **unused: Any) -> None:
+        """Plan a sampling of so many steps; ``timesteps`` are then the labels of all evaluations, in order."""
+        if unused := {key: value for key, value in unused.items() if value is not None}:
+            raise ConfigError(f"set_timesteps: {', '.join(unused)} cannot be set; give as_scheduler another grid")
+        self.sampler = self.build(num_inference_steps)
+        rehearsal = Rehearsal(self.schedule, [])
+        self.sampler(self.wrap(rehearsal), torch.zeros(1, 1))
+        self.levels = rehearsal.levels
+        labels = torch.stack([self.parameterization.input(level)[1] for level in self.levels])
+        whole = bool((labels - labels.round()).abs().max() < 1e-9)
+        self.timesteps = (labels.round().long() if whole else labels.float()).to(device)
+        self._finish()
+        self.position = 0
+
+    def scale_model_input(self, sample: Tensor, timestep: Any = None) -> Tensor:
+        """c_in x_t, the network's input at the current evaluation."""
+        c_in = self.parameterization.input(self.levels[self.position])[0]
+        return scale(float(c_in), sample)
+
+    def step(
+        self,
+        model_output: Tensor,
+        timestep: Any,
+        sample: Tensor,
+        generator: torch.Generator | list[torch.Generator] | None = None,
+        return_dict: bool = True,
+        **unused: Any,
+    ) -> Any:
+        """Answer the evaluation with the network's output; gives the x_t of the next one, at last the sample.
+
+        Raises ConfigError where the pipeline has changed x_t in between: a multistep sampler remembers its own.
+        """
+        from diffusers.utils.torch_utils import randn_tensor
+
+        if unused := {key: value for key, value in unused.items() if value not in (None, 0, 0.0, 1.0, False)}:
+            raise ConfigError(f"step: {', '.join(unused)} belongs to another scheduler; build the sampler with it")
+        if self.asking is None:
+            self.asking = Asking(self.schedule)
+
+            def noise(x: Tensor) -> Tensor:
+                return randn_tensor(x.shape, generator=self.generator, device=x.device, dtype=x.dtype)
+
+            self.generator = generator
+            self.asking.start(self.sampler, self.wrap, sample, noise)
+            self.question = self.asking.next()
+        self.generator = generator
+        question = self.question
+        assert isinstance(question, Question)
+        if not torch.equal(question.x.to(sample.dtype), sample):
+            raise ConfigError(
+                "step: the sample is not the one that the step before has returned; this scheduler keeps the state of "
+                "its sampler and cannot follow a pipeline that changes samples between steps"
+            )
+        output = model_output.to(question.x.dtype)
+        mean, variance = (output, None) if output.shape == sample.shape else output.chunk(2, dim=1)
+        values = (expand(value, question.x) for value in self.parameterization.inverse(question.level))
+        p, q, r, s = values
+        prediction = Prediction(p * question.x + q * mean, r * question.x + s * mean, variance)
+        self.asking.answers.put(prediction)
+        self.question = self.asking.next()
+        self.position += 1
+        done = not isinstance(self.question, Question)
+        following = self.question if isinstance(self.question, Tensor) else self.question.x
+        if done:
+            self.asking = None
+        following = following.to(sample.dtype)
+        return SchedulerOutput(prev_sample=following) if return_dict else (following,)
+
+    def add_noise(self, original_samples: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
+        """x_t at the levels of these timesteps."""
+        places = [int((self.timesteps == step).nonzero()[0]) for step in timesteps]
+        alpha, sigma = (
+            torch.stack([getattr(self.levels[place], key) for place in places]) for key in ("alpha", "sigma")
+        )
+        return expand(alpha, original_samples) * original_samples + expand(sigma, noise) * noise
+
+    def _finish(self) -> None:
+        """End the thread of a sampling that was not completed."""
+        if self.asking is not None:
+            self.asking.answers.put(None)
+            self.asking = None
+
+    def __len__(self) -> int:
+        return round(1 / self.schedule.t_min)
+
+
+def as_scheduler(
+    sampler: str,
+    schedule: Schedule,
+    parameterization: Parameterization | None = None,
+    *,
+    wrap: Wrap | None = None,
+    **parameters: Any,
+) -> SamplerScheduler:
+    """A registered sampler as the scheduler of a diffusers pipeline: ``pipeline.scheduler = as_scheduler("unipc", ...)``.
+
+    ``parameters`` are the sampler's, such as ``grid``; the pipeline sets the number of steps. ``parameterization`` says
+    what the network predicts and its time label, by default epsilon at DDPM's index. ``wrap`` puts a guidance around
+    the denoiser, such as clip. Raises ConfigError for an adaptive sampler, whose evaluations are not known before.
+    """
+
+    def build(steps: int) -> Sampler:
+        built: Sampler = registry.build("sampler", sampler, steps=steps, **parameters)
+        return built
+
+    if build(10).evaluations_per_step is None:
+        raise ConfigError(f"sampler={sampler} is adaptive, and a pipeline has to know its timesteps before it begins")
+    default: Parameterization = registry.build("parameterization", "epsilon")
+    return SamplerScheduler(build, schedule, parameterization or default, wrap or (lambda denoiser: denoiser))
