@@ -92,7 +92,9 @@ def write_model(folder: Path, weights: Mapping[str, Tensor], record: Mapping[str
 def card(name: str, record: Mapping[str, Any]) -> str:
     """The model card: what the model is made of, and how it is loaded."""
     config, facts = record["config"], record["facts"]
-    rows = {key: _shown(config[key]) for key in ("network", "schedule", "parameterization", "variance") if key in config}
+    rows = {
+        key: _shown(config[key]) for key in ("network", "schedule", "parameterization", "variance") if key in config
+    }
     rows["data"] = _shown(config["data"]) if "data" in config else "not recorded"
     rows["examples"] = f"shape {tuple(facts['shape'])}, {facts['num_classes']} classes"
     lines = "\n".join(f"| {key} | {value} |" for key, value in rows.items())

@@ -1,11 +1,13 @@
 """Published weights in and out.
 
-    python -m diffusion_fw.interop import SOURCE --out model.ckpt [KEY=VALUE ...]   a file, a folder of diffusers, hub:NAME
-    python -m diffusion_fw.interop export CHECKPOINT --to FORMAT --out PLACE        diffusers, safetensors, program, ...
-    python -m diffusion_fw.interop formats                                          what can be read and written
+    python -m diffusion_fw.interop import SOURCE --out model.ckpt [KEY=VALUE ...]
+    python -m diffusion_fw.interop export CHECKPOINT --to FORMAT --out PLACE
+    python -m diffusion_fw.interop formats
 
-A checkpoint that was imported works in sample.py, evaluate.py and init_from. KEY=VALUE states what the weights leave
-open, such as network.num_heads=4 schedule=cosine schedule.num_steps=4000 shape=[3,64,64] data=cifar10 data.root=...
+SOURCE is a file of weights, a folder of diffusers, or hub:OWNER/NAME. FORMAT is diffusers, safetensors, program (of
+torch.export), or one of the formats. A checkpoint that was imported works in sample.py, evaluate.py and init_from.
+KEY=VALUE states what the weights leave open, such as network.num_heads=4 schedule=cosine schedule.num_steps=4000
+shape=[3,64,64] data=cifar10 data.root=...
 """
 
 from __future__ import annotations

@@ -8,8 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from diffusion_fw.checkpoints.folder import write_model
+from diffusion_fw.checkpoints.load import load_chosen
 from diffusion_fw.denoiser import NetworkDenoiser
 from diffusion_fw.files import atomic_write
+from diffusion_fw.interop.diffusers_folder import write_pipeline
+from diffusion_fw.interop.formats import formats
 from diffusion_fw.interop.formats.format import Format
 from diffusion_fw.interop.pairs import to_theirs
 from diffusion_fw.networks.network import is_class_conditional
@@ -67,3 +71,33 @@ def export_state_dict(denoiser: NetworkDenoiser, format: Format, path: Path) -> 
         else:
             torch.save(weights, file)
     return weights
+
+
+FOLDERS = ("diffusers", "safetensors")
+"""What is written as a folder rather than as a file."""
+
+
+def export(checkpoint: str, to: str, out: Path, *, raw_weights: bool = False) -> str:
+    """Write the model of a checkpoint as ``to``; what was written, for a person.
+
+    Raises ConfigError for an unknown format, a model that has no place in it, and an existing ``out``.
+    """
+    known = formats()
+    if to not in (*FOLDERS, "program", *known):
+        raise ConfigError(f"--to {to}: allowed are {', '.join((*FOLDERS, 'program', *known))}")
+    if out.exists() and not (to in FOLDERS and out.is_dir() and not any(out.iterdir())):
+        raise ConfigError(f"--out {out} exists; give another place")
+    denoiser, record, choice = load_chosen(checkpoint, raw_weights=raw_weights)
+    shape = tuple(record["facts"]["shape"])
+    text = f"{choice.name} weights of {checkpoint}, written to {out}"
+    if to == "diffusers":
+        write_pipeline(out, denoiser, record["config"], shape)
+        return f"{text}: diffusers.DDPMPipeline.from_pretrained({str(out)!r})"
+    if to == "safetensors":
+        write_model(out, denoiser.state_dict(), record)
+        return f"{text}: diffusion_fw.load({str(out)!r})"
+    if to == "program":
+        export_program(denoiser, shape, out)
+        return f"{text}: torch.export.load({str(out)!r}).module()(x, t, alpha, sigma)"
+    weights = export_state_dict(denoiser, known[to], out)
+    return f"{text}: {len(weights)} tensors as {to} names them"

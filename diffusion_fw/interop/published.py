@@ -66,7 +66,9 @@ def parse(words: Sequence[str]) -> dict[str, Any]:
         group, _, parameter = key.partition(".")
         known = group in (*GROUPS, "data") or key in FACTS
         if not equals or not known or (key == "network"):
-            allowed = ", ".join((*(f"{name}.KEY=VALUE" for name in (*GROUPS, "data")), *(f"{key}=..." for key in FACTS)))
+            allowed = ", ".join(
+                (*(f"{name}.KEY=VALUE" for name in (*GROUPS, "data")), *(f"{key}=..." for key in FACTS))
+            )
             raise ConfigError(f"{word}: allowed are {allowed}, and schedule=NAME and the like, but not network=NAME")
         if parameter or key in FACTS:
             try:
@@ -157,9 +159,7 @@ def _facts(published: Published, config: dict[str, Any], given: Mapping[str, Any
     if data.shape != published.shape:
         raise ConfigError(f"data={given['data']} has examples of shape {data.shape}, the weights of {published.shape}")
     if published.num_classes and data.num_classes != published.num_classes:
-        raise ConfigError(
-            f"data={given['data']} has {data.num_classes} classes, the weights {published.num_classes}"
-        )
+        raise ConfigError(f"data={given['data']} has {data.num_classes} classes, the weights {published.num_classes}")
     return Facts.of(data, config)
 
 
@@ -215,7 +215,9 @@ def describe(imported: Imported) -> dict[str, str]:
         "examples": f"{facts.shape}" + (f", {facts.num_classes} classes" if facts.num_classes else ""),
     }
     if imported.published.guessed:
-        rows["not in the weights"] = f"{', '.join(imported.published.guessed)}: taken from the paper, to be stated if other"
+        rows["not in the weights"] = (
+            f"{', '.join(imported.published.guessed)}: taken from the paper, to be stated if other"
+        )
     label = middle_label(imported.denoiser)
     rows["fingerprint"] = str(fingerprint(imported.denoiser, facts.shape, label))
     return rows

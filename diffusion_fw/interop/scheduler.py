@@ -32,7 +32,7 @@ class Question:
     level: NoiseLevel
 
 
-class Stopped(Exception):
+class StoppedError(Exception):
     """The pipeline has begun another sampling."""
 
 
@@ -51,7 +51,7 @@ class Asking:
         self.questions.put(Question(x, level))
         answer = self.answers.get()
         if answer is None:
-            raise Stopped
+            raise StoppedError
         return answer
 
     def start(self, sampler: Sampler, wrap: Wrap, x: Tensor, noise: Callable[[Tensor], Tensor]) -> None:
@@ -60,7 +60,7 @@ class Asking:
         def run() -> None:
             try:
                 self.questions.put(sampler(wrap(self), x, noise=noise))
-            except Stopped:
+            except StoppedError:
                 pass
             except BaseException as error:  # raised in the thread of the pipeline
                 self.questions.put(error)
@@ -90,7 +90,7 @@ class Rehearsal:
 class SamplerScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
     """A sampler on a schedule, with the interface of diffusers' schedulers; see ``as_scheduler``."""
 
-    config_name = "scheduler_config.json"
+    config_name = "scheduler_config.json"  # type: ignore[assignment]
     order = 1
 
     def __init__(
@@ -99,7 +99,9 @@ class SamplerScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
         super().__init__()
         self.build, self.schedule, self.parameterization, self.wrap = build, schedule, parameterization, wrap
         # Pipelines ask for these.
-        self.register_to_config(num_train_timesteps=round(1 / schedule.t_min), prediction_type="epsilon")
+        self.register_to_config(  # type: ignore[no-untyped-call]
+            num_train_timesteps=round(1 / schedule.t_min), prediction_type="epsilon"
+        )
         self.init_noise_sigma = float(schedule(torch.ones((), dtype=torch.float64)).sigma)
         self.timesteps = torch.empty(0)
         self.asking: Asking | None = None
@@ -121,7 +123,7 @@ class SamplerScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
     def scale_model_input(self, sample: Tensor, timestep: Any = None) -> Tensor:
         """c_in x_t, the network's input at the current evaluation."""
         c_in = self.parameterization.input(self.levels[self.position])[0]
-        return scale(float(c_in), sample)
+        return scale(c_in.item(), sample)
 
     def step(
         self,
@@ -144,7 +146,8 @@ class SamplerScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
             self.asking = Asking(self.schedule)
 
             def noise(x: Tensor) -> Tensor:
-                return randn_tensor(x.shape, generator=self.generator, device=x.device, dtype=x.dtype)
+                made: Tensor = randn_tensor(x.shape, generator=self.generator, device=x.device, dtype=x.dtype)
+                return made
 
             self.generator = generator
             self.asking.start(self.sampler, self.wrap, sample, noise)
@@ -198,7 +201,7 @@ def as_scheduler(
     wrap: Wrap | None = None,
     **parameters: Any,
 ) -> SamplerScheduler:
-    """A registered sampler as the scheduler of a diffusers pipeline: ``pipeline.scheduler = as_scheduler("unipc", ...)``.
+    """A registered sampler as a scheduler of diffusers: ``pipeline.scheduler = as_scheduler("unipc", schedule)``.
 
     ``parameters`` are the sampler's, such as ``grid``; the pipeline sets the number of steps. ``parameterization`` says
     what the network predicts and its time label, by default epsilon at DDPM's index. ``wrap`` puts a guidance around

@@ -1,4 +1,4 @@
-"""Published weights as they are stored: a file of torch or safetensors, or a folder of diffusers; read as values only."""
+"""Published weights as they are stored: a file of torch or safetensors, or a folder of diffusers; read as values."""
 
 from __future__ import annotations
 
