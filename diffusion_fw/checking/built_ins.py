@@ -47,6 +47,14 @@ SETTINGS: dict[tuple[str, str], list[Parameters]] = {
     ("guidance", "posterior"): [{}, {"noise_std": 0.1}],
     # A thousand steps would only take longer.
     ("metric", "nll"): [{"steps": 20, "flow_images": 4}],
+    # The paper's sizes would only take longer.
+    ("network", "dit"): [
+        {"width": 32, "depth": 2, "num_heads": 2},
+        {
+            **{"width": 32, "depth": 2, "num_heads": 2, "positions": "rope", "num_registers": 2},
+            **{"norm": "rms", "mlp": "swiglu", "qk_norm": True},
+        },
+    ],
     ("parameterization", "edm"): [{}, {"sigma_data": 1.0}, {"sigma_data": "auto"}],
     ("parameterization", "score"): [{}, {"scale_by_sigma": True}, {"scale_input": True}],
     ("schedule", "cosine_continuous"): [{}, {"shift": 3.0}],
