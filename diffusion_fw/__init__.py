@@ -22,8 +22,9 @@ from diffusion_fw.registry import (
 from diffusion_fw.registry.discovery import load_plugins
 
 if TYPE_CHECKING:
-    from diffusion_fw import checking, likelihood, oracles
+    from diffusion_fw import checking, interop, likelihood, oracles
     from diffusion_fw.checkpoints.load import load
+    from diffusion_fw.checkpoints.pretrained import from_pretrained, save_pretrained
     from diffusion_fw.data.dataset import Batch, Data, Examples, InMemory, to_model, to_pixels
     from diffusion_fw.denoiser import Denoiser, NetworkDenoiser, Noise, prior
     from diffusion_fw.guidance.guidance import Guidance
@@ -48,6 +49,7 @@ __version__ = "0.1.0"
 
 _PUBLIC = {
     "diffusion_fw.checkpoints.load": ("load",),
+    "diffusion_fw.checkpoints.pretrained": ("from_pretrained", "save_pretrained"),
     "diffusion_fw.data.dataset": (
         "Batch",
         "Data",
@@ -116,7 +118,7 @@ _PUBLIC = {
     ),
 }
 _HOMES = {name: module for module, exported in _PUBLIC.items() for name in exported}
-_ROOMS = ("checking", "likelihood", "oracles")
+_ROOMS = ("checking", "interop", "likelihood", "oracles")
 
 __all__ = [
     "Average",
@@ -165,6 +167,8 @@ __all__ = [
     "Weighting",
     "build",
     "checking",
+    "from_pretrained",
+    "interop",
     "likelihood",
     "load",
     "load_plugins",
@@ -175,6 +179,7 @@ __all__ = [
     "posterior",
     "prior",
     "register",
+    "save_pretrained",
     "to_model",
     "to_pixels",
     "with_x0",

@@ -46,7 +46,12 @@ def _arguments() -> argparse.Namespace:
     writing.add_argument("--out", type=Path, required=True, help="the file or folder to write; it may not exist yet")
     writing.add_argument("--raw-weights", action="store_true", help="the trained weights instead of the first average")
     commands.add_parser("formats", help="list the formats")
-    return parser.parse_args()
+    # argparse takes words after an option for unknown ones.
+    parsed, rest = parser.parse_known_args()
+    if parsed.command != "import" or any(word.startswith("-") for word in rest):
+        return parser.parse_args()
+    parsed.given += rest
+    return parsed
 
 
 def _table(title: str, rows: dict[str, str]) -> None:

@@ -166,9 +166,9 @@ def _attended(own: Mapping[str, Any], side: int) -> list[int]:
     """The sides of the levels with attention."""
     down, up = list(own["down_block_types"]), list(own["up_block_types"])
     kinds = {*PLAIN_BLOCKS, *RESNET, *ATTENDED}
-    for key, kind in ((key, kind) for key in ("down_block_types", "up_block_types") for kind in own[key]):
+    for kind in (*down, *up):
         if kind not in kinds:
-            raise ConfigError(f"config.json: {key}: {kind} is not supported; {', '.join(sorted(kinds))} are")
+            raise ConfigError(f"config.json: {kind} is not supported; {', '.join(sorted(kinds))} are")
     attended = [kind in ATTENDED for kind in down]
     mirrored = [kind in ATTENDED for kind in reversed(up)]
     if attended != mirrored:
@@ -206,8 +206,8 @@ def _improved(own: Mapping[str, Any]) -> dict[str, Any]:
     } or {"conv"}
     if len(resampling) > 1 or not resampling <= {"conv", "resnet"}:
         raise ConfigError(
-            "config.json: all levels must change the size in one way: by convolutions (DownBlock2D, downsample_type and "
-            "upsample_type 'conv') or by residual blocks (ResnetDownsampleBlock2D, 'resnet')"
+            "config.json: all levels must change the size in one way: by convolutions (DownBlock2D, downsample_type "
+            "and upsample_type 'conv') or by residual blocks (ResnetDownsampleBlock2D, 'resnet')"
         )
     shift = own["resnet_time_scale_shift"]
     if shift not in ("default", "scale_shift"):
