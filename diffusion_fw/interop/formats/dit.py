@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from diffusion_fw.interop.formats.format import Format, Published
-from diffusion_fw.interop.latents import value_range
+from diffusion_fw.interop.latents import PIXEL_CHANNELS, value_range
 from diffusion_fw.interop.pairs import Pair, reshaped, same, stacked
 from diffusion_fw.networks.blocks.positions import AddedPositions
 from diffusion_fw.networks.dit import DiT
@@ -24,6 +24,8 @@ from diffusion_fw.registry import ConfigError
 
 HEADS = {384: 6, 768: 12, 1024: 16, 1152: 16}
 """Of the papers' widths."""
+LABEL_DROPOUT = 0.1
+"""Peebles & Xie 2023, section 4."""
 POSITIONS_TOLERANCE = 1e-5
 LINEAR = {
     "attention.qkv": "attn.qkv",
@@ -50,7 +52,7 @@ class DiTFormat(Format):
         classes = len(weights["y_embedder.embedding_table.weight"]) - 1
         outputs = len(weights["final_layer.linear.bias"]) // (channels * patch**2)
         num_heads = given.get("network.num_heads", HEADS.get(width, max(1, width // 64)))
-        shape = given.get("data.shape") or _square(len(weights["pos_embed"][0]), channels, patch)
+        shape = given.get("shape") or _square(len(weights["pos_embed"][0]), channels, patch)
         network = {
             **{"name": "dit", "width": width, "depth": _depth(weights), "num_heads": num_heads, "patch": patch},
             **{"mlp_ratio": len(weights["blocks.0.mlp.fc1.bias"]) // width, "class_conditional": True},
@@ -61,6 +63,8 @@ class DiTFormat(Format):
             classes,
             variance={"name": "learned_range" if outputs == 2 else "large"},
             data_range=value_range(channels),
+            pixels=channels in PIXEL_CHANNELS,
+            label_dropout=LABEL_DROPOUT,
             guessed=() if "network.num_heads" in given else ("network.num_heads",),
         )
 
@@ -129,7 +133,7 @@ def _with_positions(network: DiT) -> Pair:
         if positions.shape != (1, *table.shape):
             raise ConfigError(
                 f"pos_embed {tuple(positions.shape)} is of {positions.shape[-2]} tokens, but {len(table)} patches of "
-                f"side {network.patch} make an example here; state data.shape=[C,H,W] of the training"
+                f"side {network.patch} make an example here; state shape=[C,H,W] of the training"
             )
         apart = (positions[0].float() - table.to(positions.device)).abs().max().item()
         if not apart <= POSITIONS_TOLERANCE:

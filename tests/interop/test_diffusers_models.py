@@ -6,10 +6,18 @@ import json
 
 import pytest
 import torch
-from diffusers import DDIMPipeline, DDIMScheduler, DDPMPipeline, DDPMScheduler, UNet2DModel
+from diffusers import (
+    DDIMPipeline,
+    DDIMScheduler,
+    DDPMPipeline,
+    DDPMScheduler,
+    DiTTransformer2DModel,
+    UNet2DModel,
+)
 
 import diffusion_fw as dfw
 from diffusion_fw.checkpoints.load import load_chosen
+from diffusion_fw.interop.diffusers_folder import write_pipeline
 from diffusion_fw.interop.exporting import export
 from diffusion_fw.interop.published import fingerprint, import_published
 from diffusion_fw.interop.source import read_source
@@ -176,3 +184,27 @@ def test_left_over_weights_are_listed(tmp_path):
     torch.save({**weights, "more.weight": torch.ones(1)}, path)
     with pytest.raises(ConfigError, match=r"left over: more\.weight"):
         import_published(read_source(str(tmp_path)), {})
+
+
+def test_a_transformer_of_a_pipeline_is_read_with_its_schedule(tmp_path):
+    torch.manual_seed(0)
+    size = {"num_attention_heads": 2, "attention_head_dim": 8, "num_layers": 2, "sample_size": 4, "patch_size": 2}
+    model = DiTTransformer2DModel(**size, in_channels=4, out_channels=8, num_embeds_ada_norm=5, norm_eps=1e-6).eval()
+    # There every block has its own embeddings; in DiT they are one.
+    first = model.transformer_blocks[0].norm1.emb
+    for block in model.transformer_blocks[1:]:
+        block.norm1.emb.load_state_dict(first.state_dict())
+    model.save_pretrained(tmp_path / "transformer")
+    (tmp_path / "scheduler").mkdir()
+    DDIMScheduler(beta_end=0.015).save_pretrained(tmp_path / "scheduler")
+    index = {"_class_name": "DiTPipeline", "transformer": ["diffusers", "DiTTransformer2DModel"]}
+    (tmp_path / "model_index.json").write_text(json.dumps(index))
+    imported = import_published(read_source(str(tmp_path)), {})
+    assert imported.config["network"] | {"width": 16, "depth": 2, "patch": 2} == imported.config["network"]
+    assert imported.config["schedule"]["beta_end"] == pytest.approx(0.015)
+    assert imported.config["variance"]["name"] == "learned_range"
+    assert imported.config["label_dropout"] == 0.1
+    assert imported.facts.num_classes == 5
+    assert not imported.facts.pixels
+    with pytest.raises(ConfigError, match="UNet2DModel"):
+        write_pipeline(tmp_path / "out", imported.denoiser, imported.config, imported.facts.shape)
