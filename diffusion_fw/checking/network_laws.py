@@ -15,6 +15,8 @@ from diffusion_fw.registry import ConfigError
 
 SHAPES = ((2,), (1, 8, 8), (3, 16, 16), (3, 32, 32))
 CLASSES = 3
+EQUAL_IN_BF16 = (512.0, 513.0)
+"""Two time labels that bf16 rounds to one."""
 
 
 def _network(subject: Subject, shape: tuple[int, ...], outputs: int = 1) -> nn.Module:
@@ -110,4 +112,14 @@ def gradients(subject: Subject) -> Iterator[Row]:
         yield verdict("gradients", f"x {shape}", wrong, "finite for every parameter")
 
 
-CHECKS: tuple[Check, ...] = (output, batch, classes, gradients)
+def precision(subject: Subject) -> Iterator[Row]:
+    """Labels that differ in float32 but not in bf16 give different outputs under bf16 autocast."""
+    for shape, network in _accepted(subject).items():
+        x, _ = _inputs(shape, 1)
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+            outputs = [network(x, torch.tensor([label]), None) for label in EQUAL_IN_BF16]
+        rounded = torch.equal(*outputs)
+        yield verdict("time label in float32", f"x {shape}", "rounded to bf16" if rounded else None, "kept")
+
+
+CHECKS: tuple[Check, ...] = (output, batch, classes, gradients, precision)

@@ -534,6 +534,12 @@ class Timeless(MLP):
         return super().forward(x, torch.zeros_like(label), cond)
 
 
+class RoundsTimes(Timeless):
+    def forward(self, x, label, cond=None):
+        rounded = torch.is_autocast_enabled("cpu")
+        return MLP.forward(self, x, label.bfloat16().float() if rounded else label, cond)
+
+
 class Coupled(Timeless):
     def forward(self, x, label, cond=None):
         return MLP.forward(self, x - x.mean(0), label, cond)
@@ -624,6 +630,7 @@ OTHERS = [
     ("guidance", NeverUnguided, r"unguided prediction, vp: found at no scale"),
     ("guidance", Averages, r"one prediction alone - in a batch, vp: found \S+, wanted at most 1e-10"),
     ("network", Timeless, r"time label, x \(2,\): found ignored, wanted changes the output"),
+    ("network", RoundsTimes, r"time label in float32, x \(2,\): found rounded to bf16, wanted kept"),
     ("network", Coupled, r"one example alone - in a batch, x \(2,\): found \S+ of its size, wanted at most 0\.0001"),
     ("network", OneOutput, r"output, x \(2,\), outputs=1: found \(3, 1\)"),
     ("network", SecretlyConditional, r"class_conditional, x \(2,\): found False, wanted True"),
