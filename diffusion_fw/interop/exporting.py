@@ -10,12 +10,14 @@ from torch import Tensor, nn
 
 from diffusion_fw.checkpoints.folder import write_model
 from diffusion_fw.checkpoints.load import load_chosen
+from diffusion_fw.composition.facts import Facts
 from diffusion_fw.denoiser import NetworkDenoiser
 from diffusion_fw.files import atomic_write
 from diffusion_fw.interop.diffusers_folder import write_pipeline
 from diffusion_fw.interop.formats import formats
-from diffusion_fw.interop.formats.format import Format
+from diffusion_fw.interop.formats.format import Format, Published
 from diffusion_fw.interop.pairs import to_theirs
+from diffusion_fw.interop.published import published_of
 from diffusion_fw.networks.network import is_class_conditional
 from diffusion_fw.process.level import NoiseLevel
 from diffusion_fw.registry import ConfigError
@@ -60,9 +62,10 @@ def export_program(denoiser: NetworkDenoiser, shape: tuple[int, ...], path: Path
         torch.export.save(program, file)
 
 
-def export_state_dict(denoiser: NetworkDenoiser, format: Format, path: Path) -> dict[str, Tensor]:
+def export_state_dict(denoiser: NetworkDenoiser, format: Format, model: Published, path: Path) -> dict[str, Tensor]:
     """Write the state dict of another code base, by torch.save or as safetensors by the path's ending."""
     weights = to_theirs(format.pairs(denoiser.network), denoiser.network.state_dict())
+    weights |= format.constants(model, denoiser.network)
     with atomic_write(path) as file:
         if path.suffix == ".safetensors":
             from safetensors.torch import save
@@ -99,5 +102,6 @@ def export(checkpoint: str, to: str, out: Path, *, raw_weights: bool = False) ->
     if to == "program":
         export_program(denoiser, shape, out)
         return f"{text}: torch.export.load({str(out)!r}).module()(x, t, alpha, sigma)"
-    weights = export_state_dict(denoiser, known[to], out)
+    model = published_of(record["config"], Facts.from_record(record["facts"]))
+    weights = export_state_dict(denoiser, known[to], model, out)
     return f"{text}: {len(weights)} tensors as {to} names them"

@@ -94,11 +94,12 @@ def import_published(source: Source, given: Mapping[str, Any], *, name: str | No
         sections["network"]["class_conditional"] = published.num_classes > 0
     config: dict[str, Any] = {**sections, "label_dropout": published.label_dropout, "seed": 0}
     facts = _facts(published, config, given)
-    useful = {key: value for key, value in weights.items() if not found.leftover(key)}
     with limit_model_size(len(weights), sum(value.numel() for value in weights.values())):
         with without_memory():
             build_network(config, facts)
         denoiser = build_denoiser(config, facts)
+    constants = found.constants(published_of(config, facts), denoiser.network)
+    useful = {key: value for key, value in weights.items() if key not in constants}
     own = to_ours(found.pairs(denoiser.network), useful, denoiser.network, f"{source.name} ({found.name})")
     own = {f"network.{key}": value for key, value in own.items()}
     check_weights(own, denoiser.state_dict(), source.name)
@@ -106,12 +107,18 @@ def import_published(source: Source, given: Mapping[str, Any], *, name: str | No
     return Imported(source.name, found, published, config, facts, denoiser.requires_grad_(False).eval())
 
 
+def published_of(config: Mapping[str, Any], facts: Facts) -> Published:
+    """A model of this framework in the terms in which a format describes one."""
+    sections = {group: dict(config.get(group) or {"name": "small"}) for group in GROUPS}
+    return Published(shape=facts.shape, num_classes=facts.num_classes, data_range=facts.data_range, **sections)
+
+
 def _recognise(source: Source, name: str | None) -> tuple[Format, Mapping[str, Tensor]]:
     known = formats()
     if name is not None and name not in known:
         raise ConfigError(f"--format {name}: allowed are {', '.join(known)}")
     held = {key: item.weights(source.content) for key, item in known.items() if name in (None, key)}
-    weights = {key: value for key, value in held.items() if value is not None}
+    weights = {key: value for key, value in held.items() if value}
     if not weights:
         raise ConfigError(f"{source.name} holds no state dict: names and tensors, alone or under a key such as 'model'")
     if name is not None:

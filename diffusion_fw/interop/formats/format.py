@@ -44,8 +44,8 @@ class Format(ABC):
     name: ClassVar[str]
     """As the code base is called, such as guided-diffusion."""
 
-    def weights(self, content: Any) -> Mapping[str, Tensor] | None:
-        """The state dict in what a file holds, the averaged one if there are several; None if there is none."""
+    def weights(self, content: Any) -> Mapping[str, Tensor]:
+        """The state dict in what a file holds, the averaged one if there are several; {} if there is none."""
         return state_dict(content)
 
     @abstractmethod
@@ -66,9 +66,12 @@ class Format(ABC):
     def pairs(self, network: nn.Module) -> Iterable[Pair]:
         """A pair for every entry of the state dict of our ``network``."""
 
-    def leftover(self, key: str) -> bool:
-        """Whether a published tensor is known to be of no use to our network, such as a buffer of constants."""
-        return False
+    def constants(self, model: Published, network: nn.Module) -> Mapping[str, Tensor]:
+        """Entries of the published state dict that are no weights, such as a table of noise levels; by default none.
+
+        They are taken out before an import, and added in an export.
+        """
+        return {}
 
 
 def is_state_dict(content: Any) -> bool:
@@ -80,16 +83,16 @@ def is_state_dict(content: Any) -> bool:
     )
 
 
-def state_dict(content: Any) -> Mapping[str, Tensor] | None:
+def state_dict(content: Any) -> Mapping[str, Tensor]:
     """The state dict in the content of a file: the content itself, or under one of the usual keys."""
     if is_state_dict(content):
         return without_prefix(content)
     if isinstance(content, Mapping):
         for key in AVERAGED:
-            found = state_dict(content[key]) if key in content else None
-            if found is not None:
+            found = state_dict(content[key]) if key in content else {}
+            if found:
                 return found
-    return None
+    return {}
 
 
 def without_prefix(weights: Mapping[str, Tensor], prefix: str = "module.") -> Mapping[str, Tensor]:
