@@ -102,6 +102,12 @@ def export(checkpoint: str, to: str, out: Path, *, raw_weights: bool = False) ->
     if to == "program":
         export_program(denoiser, shape, out)
         return f"{text}: torch.export.load({str(out)!r}).module()(x, t, alpha, sigma)"
+    if (name := record["config"]["network"]["name"]) not in known[to].networks:
+        fitting = [key for key, item in known.items() if name in item.networks]
+        raise ConfigError(
+            f"--to {to} holds network={'|'.join(known[to].networks)}, not network={name}; "
+            f"allowed are {', '.join(('safetensors', 'program', *fitting))}"
+        )
     model = published_of(record["config"], Facts.from_record(record["facts"]))
     weights = export_state_dict(denoiser, known[to], model, out)
     return f"{text}: {len(weights)} tensors as {to} names them"

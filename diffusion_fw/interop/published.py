@@ -109,8 +109,11 @@ def import_published(source: Source, given: Mapping[str, Any], *, name: str | No
 
 def published_of(config: Mapping[str, Any], facts: Facts) -> Published:
     """A model of this framework in the terms in which a format describes one."""
-    sections = {group: dict(config.get(group) or {"name": "small"}) for group in GROUPS}
-    return Published(shape=facts.shape, num_classes=facts.num_classes, data_range=facts.data_range, **sections)
+    network, schedule, parameterization = (dict(config[group]) for group in GROUPS[:3])
+    variance = dict(config.get("variance") or {"name": "small"})
+    return Published(
+        network, facts.shape, facts.num_classes, schedule, parameterization, variance, data_range=facts.data_range
+    )
 
 
 def _recognise(source: Source, name: str | None) -> tuple[Format, Mapping[str, Tensor]]:

@@ -128,6 +128,7 @@ def test_existing_files_are_kept(imported, pipeline, tmp_path, monkeypatch):
     assert "--dry-run" in failure(monkeypatch, "import", pipeline)
     assert imported.read_bytes() == before
     assert "exists" in failure(monkeypatch, "export", imported, "--to", "program", "--out", imported)
+    assert "holds network=dit" in failure(monkeypatch, "export", imported, "--to", "DiT", "--out", tmp_path / "x")
     assert "allowed are diffusers" in failure(monkeypatch, "export", imported, "--to", "onnx", "--out", tmp_path / "x")
 
 

@@ -31,6 +31,7 @@ class DiffusersDiT(Format):
     """DiTTransformer2DModel of diffusers (facebook/DiT-*); it becomes network=dit, with DiT's own time embedding."""
 
     name: ClassVar[str] = "diffusers-dit"
+    networks: ClassVar[tuple[str, ...]] = ("dit",)
 
     def recognises(self, weights: Mapping[str, Tensor], settings: Mapping[str, Any]) -> bool:
         return settings.get("_class_name") in CLASSES and "proj_out_2.weight" in weights

@@ -79,6 +79,7 @@ class UNet2D(Format):
     """UNet2DModel of diffusers: DDPM's layout (google/ddpm-*), and its default one, which is ADM's."""
 
     name: ClassVar[str] = "diffusers-unet"
+    networks: ClassVar[tuple[str, ...]] = ("ddpm_unet", "adm_unet")
 
     def recognises(self, weights: Mapping[str, Tensor], settings: Mapping[str, Any]) -> bool:
         return settings.get("_class_name") == "UNet2DModel"
@@ -129,8 +130,8 @@ class UNet2D(Format):
     def settings(self, network: nn.Module, config: Mapping[str, Any], shape: tuple[int, ...]) -> dict[str, Any]:
         """The config.json of a network of ours."""
         section = config["network"]
-        if section["name"] not in ("ddpm_unet", "adm_unet"):
-            raise ConfigError(f"network={section['name']} is no UNet2DModel; those are ddpm_unet and adm_unet")
+        if section["name"] not in self.networks:
+            raise ConfigError(f"network={section['name']} is no UNet2DModel; those are {' and '.join(self.networks)}")
         plain = section["name"] == "ddpm_unet"
         widths = [int(section["channels"] * mult) for mult in section["channel_mult"]]
         attended = [max(shape[1:]) >> level in section["attention_resolutions"] for level in range(len(widths))]

@@ -41,6 +41,7 @@ class DiTFormat(Format):
     """facebookresearch/DiT (Peebles & Xie 2023)."""
 
     name: ClassVar[str] = "DiT"
+    networks: ClassVar[tuple[str, ...]] = ("dit",)
 
     def recognises(self, weights: Mapping[str, Tensor], settings: Mapping[str, Any]) -> bool:
         return {"x_embedder.proj.weight", "pos_embed", "blocks.0.adaLN_modulation.1.weight"} <= weights.keys()

@@ -43,6 +43,8 @@ class Format(ABC):
 
     name: ClassVar[str]
     """As the code base is called, such as guided-diffusion."""
+    networks: ClassVar[tuple[str, ...]]
+    """The names of the networks that its weights belong to."""
 
     def weights(self, content: Any) -> Mapping[str, Tensor]:
         """The state dict in what a file holds, the averaged one if there are several; {} if there is none."""
