@@ -12,7 +12,8 @@ from torch.nn import functional
 
 from scripts.peer_outputs.seeded import fill, record, seeded
 
-FOURIER_SCALE = 4.0
+FOURIER_SCALE = 1.0
+"""Of the frequencies: at 16, as trained, the original's rounding of sigma to float32 is amplified to 6e-5."""
 
 SMALL = {
     "nf": 16,
@@ -47,9 +48,9 @@ SKIPS = {"ch_mult": (1, 2, 2), "progressive_input": "input_skip", "progressive":
 CASES: dict[str, tuple[str, bool, dict[str, Any]]] = {
     "NCSN++ cont., VE": ("ve", True, {}),
     "NCSN++ with skips, VE": ("ve", True, SKIPS),
-    "NCSN++, VE": ("ve", False, POSITIONAL),
+    "NCSN++ in steps, VE": ("ve", False, POSITIONAL),
     "DDPM++ cont., VP": ("vp", True, DDPMPP),
-    "DDPM++, VP": ("vp", False, DDPMPP),
+    "DDPM++ in steps, VP": ("vp", False, DDPMPP),
     "DDPM++ cont., sub-VP, two blocks": ("sub_vp", True, {**DDPMPP, "num_res_blocks": 2}),
     "output residual, VP": ("vp", True, {**DDPMPP, "progressive": "residual"}),
 }

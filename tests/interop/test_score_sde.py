@@ -42,7 +42,7 @@ def test_the_noise_is_predicted_as_by_the_original(record):
     # The VE models see data in [0, 1].
     x = 2 * x - 1 if record["sde"] == "ve" else x
     with torch.no_grad():
-        eps = denoiser(x, denoiser.schedule(torch.tensor(record["t"]))).eps
+        eps = denoiser(x, denoiser.schedule(torch.tensor(record["t"], dtype=torch.float64))).eps
     assert gap(eps, record["output"]) < 1e-5
     assert model.data_range == (-1, 1)
 
