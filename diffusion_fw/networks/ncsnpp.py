@@ -278,8 +278,8 @@ class NCSNpp(nn.Module):
         if not channel_mult:
             raise ConfigError("network.channel_mult=(): must have at least one factor, one for each level")
         levels = len(channel_mult)
-        sizes = halved_sizes(self.registered_name, shape, levels, levels - 1)
-        attended = _attended(sizes, attention_resolutions)
+        self.sizes = halved_sizes(self.registered_name, shape, levels, levels - 1)
+        attended = _attended(self.sizes, attention_resolutions)
         widths = [channels * mult for mult in channel_mult]
         features = 4 * channels
         taps = FIR if fir else BOX

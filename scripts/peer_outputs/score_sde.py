@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 import types
 from collections.abc import Iterator
@@ -65,12 +66,12 @@ def records() -> Iterator[dict[str, Any]]:
     # Packages that only its training needs.
     for absent in ("tensorflow", "ml_collections"):
         sys.modules[absent] = types.ModuleType(absent)
-    import sde_lib
-    from models import layerspp, ncsnpp
-    from models.utils import get_score_fn
+    sde_lib, layerspp, ncsnpp, utils = (
+        importlib.import_module(name) for name in ("sde_lib", "models.layerspp", "models.ncsnpp", "models.utils")
+    )
 
     # It passes the mode at a place where torch now has another parameter.
-    layerspp.F = types.SimpleNamespace(
+    layerspp.F = types.SimpleNamespace(  # type: ignore[attr-defined]
         **{**vars(functional), "interpolate": lambda x, size, mode: functional.interpolate(x, size=size, mode=mode)}
     )
     for case, (kind, continuous, changes) in CASES.items():
@@ -94,7 +95,7 @@ def records() -> Iterator[dict[str, Any]]:
             # A row k of N is at the time (k - 1) / (N - 1) there.
             t = torch.tensor([199.0, 899.0]) / 999
         with torch.no_grad():
-            score = get_score_fn(sde, model, continuous=continuous)(x, t.clone())
+            score = utils.get_score_fn(sde, model, continuous=continuous)(x, t.clone())
             deviation = sde.marginal_prob(torch.zeros_like(x), t)[1]
         if not continuous:
             table = sde.sqrt_1m_alphas_cumprod if kind == "vp" else model.sigmas.flip(0)

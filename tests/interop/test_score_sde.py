@@ -8,8 +8,10 @@ import pytest
 import torch
 from recorded import case, imported, records, seeded, seeded_weights
 
+from diffusion_fw import registry
 from diffusion_fw.interop.formats.score_sde import ScoreSDE
 from diffusion_fw.interop.pairs import to_theirs
+from diffusion_fw.registry import ConfigError
 from scripts.peer_outputs.score_sde import FOURIER_SCALE
 from scripts.peer_outputs.seeded import gap
 
@@ -58,3 +60,50 @@ def test_weights_come_back_as_they_were(record):
     assert all(torch.equal(back[key], weights[key]) for key in back)
     if record["sde"] == "ve":
         torch.testing.assert_close(constants["sigmas"], weights["sigmas"])
+
+
+def test_the_averages_of_a_checkpoint_are_taken_in_the_order_of_the_trained_weights():
+    weights = weights_of(RECORDS[0])
+    fixed = ("sigmas", "all_modules.0.W")
+    content = {
+        "model": {f"module.{key}": value * (key in fixed) for key, value in weights.items()},
+        "ema": {"shadow_params": [value for key, value in weights.items() if key not in fixed], "decay": 0.999},
+        "optimizer": {},
+        "step": 5,
+    }
+    found = FORM.weights(content)
+    assert found.keys() == weights.keys()
+    assert all(torch.equal(found[key], weights[key]) for key in weights)
+    content["ema"]["shadow_params"].pop()
+    with pytest.raises(ConfigError, match="averages"):
+        FORM.weights(content)
+
+
+def test_a_plain_state_dict_needs_no_checkpoint():
+    weights = weights_of(RECORDS[0])
+    assert FORM.weights({f"module.{key}": value for key, value in weights.items()}).keys() == weights.keys()
+    assert FORM.weights({"step": 5}) == {}
+
+
+def test_keys_that_do_not_fit_are_named():
+    weights = weights_of(RECORDS[0])
+    del weights["all_modules.2.bias"]
+    weights["all_modules.3.more"] = torch.zeros(1)
+    with pytest.raises(ConfigError, match=r"missing: all_modules.2.bias.*left over: all_modules.3.more"):
+        imported(FORM, weights, {})
+
+
+def test_a_schedule_that_the_label_does_not_fit_is_refused():
+    with pytest.raises(ConfigError, match=r"schedule=vp: a Fourier embedding.*choose schedule=ve"):
+        FORM.describe(weights_of(RECORDS[0]), {}, {"schedule": "vp"})
+
+
+def test_an_image_size_can_be_stated():
+    model = FORM.describe(weights_of(RECORDS[0]), {}, {"data.shape": (3, 64, 64)})
+    assert model.network["attention_resolutions"] == [32]
+
+
+def test_networks_that_it_does_not_have_are_refused():
+    network = registry.build("network", "ncsnpp", shape=(3, 16, 16), num_classes=3, channels=8)
+    with pytest.raises(ConfigError, match=r"no networks with classes.*network.class_conditional=false"):
+        list(FORM.pairs(network))

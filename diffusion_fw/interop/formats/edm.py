@@ -12,20 +12,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, cast
 
-import torch
 from torch import Tensor, nn
 
 from diffusion_fw.interop.formats.format import Format, Published, Section
-from diffusion_fw.interop.pairs import Pair, same
-from diffusion_fw.networks.blocks.resampling import Filter
+from diffusion_fw.interop.pairs import Pair, reshaped, same
+from diffusion_fw.networks.blocks.resampling import DownsampleConv, Filter
 from diffusion_fw.networks.ncsnpp import (
     Attention,
+    FourierFeatures,
     InputResidual,
     InputSkip,
     NCSNpp,
     Output,
+    OutputResidual,
     OutputSkip,
     ResidualBlock,
 )
@@ -51,16 +52,27 @@ PRECONDITIONINGS: dict[str, tuple[Section, Section]] = {
 """The schedule and the parameterization of a model, by the name of the parameterization."""
 CLASSES = {"EDMPrecond": "edm", "VPPrecond": "epsilon", "VEPrecond": "score"}
 
-BLOCK = {
-    "norm1": "norm0",
-    "conv1": "conv0",
-    "embedding": "affine",
-    "norm2": "norm1",
-    "conv2": "conv1",
-    "skip": "skip",
-    "attention.norm": "norm2",
+MAPPING = {
+    "embedding.classes.linear": "map_label",
+    "embedding.augmentation": "map_augment",
+    "embedding.first": "map_layer0",
+    "embedding.second": "map_layer1",
 }
-"""The layers of a block, ours and theirs."""
+PARTS: dict[type[nn.Module], dict[str, str]] = {
+    ResidualBlock: {
+        "norm1": "norm0",
+        "conv1": "conv0",
+        "embedding": "affine",
+        "norm2": "norm1",
+        "conv2": "conv1",
+        "skip": "skip",
+    },
+    DownsampleConv: {"conv": ""},
+    nn.Conv2d: {"": ""},
+    nn.GroupNorm: {"": ""},
+}
+"""The layers within a module, ours and theirs."""
+INPUTS = {"aux_skip": "input_skip", "aux_residual": "residual"}
 
 
 class EDM(Format):
@@ -121,7 +133,7 @@ class EDM(Format):
     def constants(self, model: Published, network: nn.Module) -> Mapping[str, Tensor]:
         assert isinstance(network, NCSNpp)
         found: dict[str, Tensor] = {}
-        for theirs, module in _named(network, max(model.shape[1:])):
+        for theirs, module in _named(network):
             if isinstance(module, Filter):
                 found[f"{theirs}.resample_filter"] = module.kernel
             elif isinstance(module, ResidualBlock) and isinstance(module.resample, Filter):
@@ -131,12 +143,101 @@ class EDM(Format):
 
     def pairs(self, network: nn.Module) -> Iterable[Pair]:
         assert isinstance(network, NCSNpp)
-        ...
+        if any(isinstance(module, OutputResidual) for module in network.outputs):
+            raise ConfigError("edm has no networks with network.progressive_output=residual; choose another")
+        names = {module: name for name, module in network.named_modules()}
+        for ours, theirs in MAPPING.items():
+            if ours in names.values():
+                yield from _layer(network.get_submodule(ours), ours, f"model.{theirs}")
+        if isinstance(network.embedding.waves, FourierFeatures):
+            yield same("embedding.waves.frequencies", "model.map_noise.freqs")
+        for theirs, module in _named(network):
+            for own, other in PARTS.get(type(module), {}).items():
+                layer = module.get_submodule(own)
+                yield from _layer(layer, names[layer], f"{theirs}.{other}".removesuffix("."))
+            if isinstance(module, ResidualBlock) and isinstance(module.attention, Attention):
+                yield from _layer(module.attention.norm, f"{names[module]}.attention.norm", f"{theirs}.norm2")
+                yield from _attention(f"{names[module]}.attention", theirs, module.attention.out.in_features)
 
 
-INPUTS = {"aux_skip": "input_skip", "aux_residual": "residual"}
+def _layer(module: nn.Module, ours: str, theirs: str) -> Iterator[Pair]:
+    """The parameters of a layer, which have the same names in both."""
+    for key, _ in module.named_parameters(recurse=False):
+        yield same(f"{ours}.{key}", f"{theirs}.{key}")
+
+
+def _attention(ours: str, theirs: str, channels: int) -> Iterator[Pair]:
+    """The matrices of an attention, which are convolutions of size 1 there."""
+    yield _in_turn(f"{ours}.qkv.weight", f"{theirs}.qkv.weight", (channels,), (channels, 1, 1))
+    yield _in_turn(f"{ours}.qkv.bias", f"{theirs}.qkv.bias", (), ())
+    yield reshaped(f"{ours}.out.weight", f"{theirs}.proj.weight", (channels, channels), (channels, channels, 1, 1))
+    yield same(f"{ours}.out.bias", f"{theirs}.proj.bias")
+
+
+def _in_turn(ours: str, theirs: str, own: tuple[int, ...], other: tuple[int, ...]) -> Pair:
+    """Rows of query, key and value: one after the other here, by turns there; ``own`` and ``other`` shape a row."""
+    return Pair(
+        ours,
+        (theirs,),
+        lambda tensors: tensors[0].reshape(-1, 3, *own).transpose(0, 1).reshape(-1, *own),
+        lambda tensor: (tensor.reshape(3, -1, *own).transpose(0, 1).reshape(-1, *other),),
+    )
+
+
+def _named(network: NCSNpp) -> Iterator[tuple[str, nn.Module]]:
+    """The modules of the levels, by their names there, which hold the size of the level."""
+    sizes = [f"{height}x{height}" for height, _ in network.sizes]
+    for i, (size, level) in enumerate(zip(sizes, network.down, strict=True)):
+        enc = f"model.enc.{size}"
+        if i == 0:
+            yield f"{enc}_conv", network.enter
+        else:
+            yield f"{enc}_down", network.downsample[i - 1]
+            yield from _input(enc, network.inputs[i - 1])
+        for j, block in enumerate(cast(nn.ModuleList, level)):
+            yield f"{enc}_block{j}", block
+    for j, block in enumerate(network.middle):
+        yield f"model.dec.{sizes[-1]}_in{j}", block
+    for i, (size, level) in enumerate(zip(reversed(sizes), network.up, strict=True)):
+        dec = f"model.dec.{size}"
+        if i > 0:
+            yield f"{dec}_up", network.upsample[i - 1]
+        for j, block in enumerate(cast(nn.ModuleList, level)):
+            yield f"{dec}_block{j}", block
+        output = network.outputs[i]
+        if isinstance(output, OutputSkip):
+            if i > 0:
+                yield f"{dec}_aux_up", output.up
+            yield from _output(dec, output.output)
+    if network.leave is not None:
+        yield from _output(f"model.dec.{sizes[0]}", network.leave)
+
+
+def _input(level: str, module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    if isinstance(module, InputSkip):
+        yield f"{level}_aux_down", module.down
+        yield f"{level}_aux_skip", module.conv
+    elif isinstance(module, InputResidual):
+        yield f"{level}_aux_residual", module.down
+
+
+def _output(level: str, module: Output) -> Iterator[tuple[str, nn.Module]]:
+    yield f"{level}_aux_norm", module[0]
+    yield f"{level}_aux_conv", module[2]
 
 
 def _inputs(weights: Mapping[str, Tensor], key: str) -> int:
     """The inputs of a linear layer, 0 if there is none."""
     return weights[key].shape[1] if key in weights else 0
+
+
+def _preconditioning(settings: Mapping[str, Any], given: Mapping[str, Any]) -> str:
+    """The name of the parameterization: as given, of the class in a training_options.json, or edm."""
+    stated = settings.get("network_kwargs", {}).get("class_name", "").rpartition(".")[2]
+    name = str(given.get("parameterization", CLASSES.get(stated, "edm")))
+    if name not in PRECONDITIONINGS:
+        raise ConfigError(
+            f"parameterization={name}: this network of EDM has no such training; choose "
+            f"parameterization={'|'.join(PRECONDITIONINGS)}"
+        )
+    return name
