@@ -11,6 +11,9 @@ from diffusion_fw.process.variance import Large
 
 Parameters = dict[str, Any]
 
+SMALL_UNET = {"channels": 8, "channel_mult": [1, 2], "num_res_blocks": 1, "attention_resolutions": [8]}
+"""A U-Net for the images of the checks."""
+
 # A component that is not listed is checked with its defaults.
 SETTINGS: dict[tuple[str, str], list[Parameters]] = {
     # NCSNv2's step size is fast but leaves the variance some percent too large.
@@ -45,6 +48,13 @@ SETTINGS: dict[tuple[str, str], list[Parameters]] = {
     ("guidance", "classifier_free"): [{}, {"interval": [0.2, 0.8]}, {"rescale": 0.7}],
     ("guidance", "classifier"): [{}, {"conditional": True}],
     ("guidance", "posterior"): [{}, {"noise_std": 0.1}],
+    # Smaller than published, so that a check takes a second.
+    ("network", "ddpmpp"): [{**SMALL_UNET, "augment_dim": 3}],
+    ("network", "ncsnpp"): [
+        SMALL_UNET,
+        {**SMALL_UNET, "progressive_input": "input_skip", "progressive_output": "output_skip"},
+        {**SMALL_UNET, "embedding": "positional", "fir": False, "progressive_output": "residual"},
+    ],
     # A thousand steps would only take longer.
     ("metric", "nll"): [{"steps": 20, "flow_images": 4}],
     # The paper's sizes would only take longer.

@@ -142,7 +142,12 @@ def _fact(key: str, value: Any) -> Any:
 
 def _section(group: str, recognised: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
     """The whole section: the recognised values, those of the user, and the defaults of the rest."""
-    section = dict(recognised) if group not in given else {"name": given[group]}
+    # A format may know what the weights mean with the component that was stated.
+    section = (
+        dict(recognised)
+        if given.get(group, recognised.get("name")) == recognised.get("name")
+        else {"name": given[group]}
+    )
     section |= {key.partition(".")[2]: value for key, value in given.items() if key.startswith(f"{group}.")}
     entry = registry.entry(group, section.pop("name"))
     values = registry.validate(group, entry.name, section)

@@ -5,7 +5,8 @@ import torch
 from torch import nn
 
 import diffusion_fw as dfw
-from diffusion_fw.networks.unet import ResidualBlock, group_norm
+from diffusion_fw.networks.blocks.norms import group_norm
+from diffusion_fw.networks.unet import ResidualBlock
 from diffusion_fw.registry import ConfigError
 
 DDPM = {"channels": 128, "num_res_blocks": 2, "attention_resolutions": [16], "dropout": 0.1}
