@@ -65,6 +65,10 @@ SETTINGS: dict[tuple[str, str], list[Parameters]] = {
             **{"norm": "rms", "mlp": "swiglu", "qk_norm": True},
         },
     ],
+    ("network", "uvit"): [
+        {"width": 32, "depth": 3, "num_heads": 2},
+        {"width": 32, "depth": 1, "num_heads": 2, "null_class": False, "final_conv": False},
+    ],
     ("parameterization", "edm"): [{}, {"sigma_data": 1.0}, {"sigma_data": "auto"}],
     ("parameterization", "score"): [{}, {"scale_by_sigma": True}, {"scale_input": True}],
     ("schedule", "cosine_continuous"): [{}, {"shift": 3.0}],

@@ -102,10 +102,11 @@ def classes(subject: Subject) -> Iterator[Row]:
 
 
 def gradients(subject: Subject) -> Iterator[Row]:
-    """Every parameter that is trained gets a finite gradient."""
+    """Every parameter that is trained gets a finite gradient, with classes and "no class" in the batch."""
     for shape, network in _accepted(subject).items():
         x, label = _inputs(shape)
-        network(x, label, None).square().mean().backward()
+        cond = torch.tensor([0, 1, CLASSES]) if is_class_conditional(network) else None
+        network(x, label, cond).square().mean().backward()
         trained = {name: item for name, item in network.named_parameters() if item.requires_grad}
         without = [name for name, item in trained.items() if item.grad is None or not bool(item.grad.isfinite().all())]
         wrong = f"none or not finite for {', '.join(without[:3])}" if without else None

@@ -1,0 +1,152 @@
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+from torch import nn
+
+import diffusion_fw as dfw
+from diffusion_fw.registry import ConfigError
+
+SMALL = {"width": 32, "depth": 5, "num_heads": 2}
+
+
+def uvit(shape=(3, 8, 8), **kwargs):
+    torch.manual_seed(0)
+    return dfw.build("network", "uvit", shape=shape, **{**SMALL, **kwargs})
+
+
+def inputs(batch, shape=(3, 8, 8)):
+    generator = torch.Generator().manual_seed(1)
+    return torch.randn(batch, *shape, generator=generator), 999 * torch.rand(batch, generator=generator)
+
+
+SIZES = {
+    "S": {"width": 512, "depth": 13, "num_heads": 8},
+    "M": {"width": 768, "depth": 17, "num_heads": 12},
+    "L": {"width": 1024, "depth": 21, "num_heads": 16},
+    "H": {"width": 1152, "depth": 29, "num_heads": 16, "final_conv": False},
+}
+# Bao et al. 2023, table 1: 44M, 131M, 287M, 501M. The exact numbers are those of the original code with the settings of
+# its configs for CIFAR-10, CelebA-64, ImageNet-64 and the latents of ImageNet-256 and -512.
+COUNTS = [
+    ("S", 2, (3, 32, 32), 0, 44_255_328),
+    ("S", 4, (3, 64, 64), 0, 44_292_228),
+    ("M", 4, (3, 64, 64), 1000, 130_940_292),
+    ("L", 4, (3, 64, 64), 1000, 286_827_652),
+    ("L", 2, (4, 32, 32), 1000, 286_763_172),
+    ("L", 4, (4, 64, 64), 1000, 286_861_524),
+    ("H", 2, (4, 32, 32), 1000, 500_832_016),
+    ("H", 4, (4, 64, 64), 1000, 500_942_656),
+]
+
+
+@pytest.mark.parametrize(("size", "patch", "shape", "num_classes", "count"), COUNTS)
+def test_has_as_many_parameters_as_the_original(size, patch, shape, num_classes, count):
+    latents = shape[0] == 4
+    settings = {**SIZES[size], "patch": patch, "null_class": latents}
+    with torch.device("meta"):
+        network = dfw.build("network", "uvit", shape=shape, num_classes=num_classes, **settings)
+    assert sum(parameter.numel() for parameter in network.parameters()) == count
+
+
+def test_the_default_is_the_papers_for_cifar10():
+    with torch.device("meta"):
+        network = dfw.build("network", "uvit", shape=(3, 32, 32))
+    assert sum(parameter.numel() for parameter in network.parameters()) == 44_255_328
+
+
+@pytest.mark.parametrize("final_conv", [True, False])
+@pytest.mark.parametrize("outputs", [1, 2])
+@pytest.mark.parametrize("shape", [(3, 8, 8), (4, 4, 12)], ids=str)
+def test_keeps_the_shape_of_images(shape, outputs, final_conv):
+    output = uvit(shape, outputs=outputs, final_conv=final_conv)(*inputs(2, shape))
+    assert output.shape == (2, outputs * shape[0], *shape[1:])
+    assert output.is_contiguous()
+
+
+def test_a_deep_block_sees_the_output_of_its_shallow_counterpart():
+    network = uvit()
+    outputs, skips = [], []
+    for block in network.shallow:
+        block.register_forward_hook(lambda _module, _inputs, output: outputs.append(output))
+    for block in network.deep:
+        block.register_forward_pre_hook(lambda _module, given: skips.append(given[1]))
+    network(*inputs(1))
+    assert len(outputs) == 2
+    assert all(skip is output for skip, output in zip(skips, reversed(outputs), strict=True))
+
+
+def test_time_and_class_are_tokens_before_the_patches():
+    network = uvit(num_classes=3)
+    seen = []
+    network.shallow[0].register_forward_pre_hook(lambda _module, given: seen.append(given[0]))
+    x, label = inputs(2)
+    network(x, label, torch.tensor([0, 3]))
+    network(x.flip(0), label, torch.tensor([0, 1]))
+    network(x, label.flip(0), torch.tensor([0, 3]))
+    changed = [[bool((other - seen[0])[0, token].any()) for token in (0, 1, 2)] for other in seen[1:]]
+    assert seen[0].shape[1] == 2 + 16
+    assert changed == [[False, False, True], [False, True, False]]
+    assert (seen[1] - seen[0])[1, 0].any()
+
+
+@pytest.mark.parametrize("null_class", [True, False])
+def test_no_class_is_another_output(null_class):
+    network = uvit(num_classes=2, null_class=null_class)
+    x, label = inputs(1)
+    outputs = [network(x, label, torch.tensor([cond])) for cond in range(3)]
+    assert all((first - second).norm() > 1e-4 for first, second in itertools.combinations(outputs, 2))
+    torch.testing.assert_close(network(x, label), outputs[2])
+    assert len(network.classes.table.weight) == 2 + null_class
+
+
+def test_checkpointing_gives_the_same_gradients():
+    def gradients(**changed):
+        network = uvit(num_classes=3, dropout=0.2, **changed)
+        torch.manual_seed(2)
+        network(*inputs(2), torch.tensor([0, 3])).square().sum().backward()
+        return [parameter.grad for parameter in network.parameters()]
+
+    for first, second in zip(gradients(), gradients(checkpointing=True), strict=True):
+        torch.testing.assert_close(first, second)
+
+
+def test_embeds_the_label_in_float32_under_autocast():
+    network = uvit()
+    for block in network.modules():
+        if isinstance(block, nn.Linear):
+            nn.init.normal_(block.weight, std=block.in_features**-0.5)
+    x = inputs(1)[0].expand(2, -1, -1, -1)
+    label = torch.tensor([998.0, 999.0])  # the same number in bf16
+    exact = network(x, label)
+    with torch.autocast("cpu", torch.bfloat16):
+        output = network(x, label)
+    assert not torch.equal(output[0], output[1])
+    assert (output.float() - exact).norm() < 0.05 * exact.norm()
+
+
+def test_all_memory_formats_give_the_same():
+    network = uvit().to(memory_format=torch.channels_last)
+    x, label = inputs(2)
+    output = network(x.to(memory_format=torch.channels_last), label)
+    torch.testing.assert_close(output, network(x, label))
+    assert output.is_contiguous()
+
+
+@pytest.mark.parametrize(
+    ("shape", "changes", "message"),
+    [
+        ((3, 9, 8), {}, r"network.patch=2.*9x8.*next size that fits is 10x8"),
+        ((2,), {}, r"network=uvit.*\(C, H, W\).*\(2,\).*network=mlp"),
+        ((3, 8, 8), {"depth": 12}, r"network.depth=12.*odd.*network.depth=11 or 13"),
+        ((3, 8, 8), {"width": 33}, r"network.width=33.*even"),
+        ((3, 8, 8), {"num_heads": 3}, r"network.num_heads=3.*network.width=32"),
+        ((3, 8, 8), {"class_conditional": True}, r"network.class_conditional.*data"),
+    ],
+)
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+def test_what_does_not_fit_is_refused_when_it_is_built(shape, changes, message, device):
+    with torch.device(device), pytest.raises(ConfigError, match=message):
+        dfw.build("network", "uvit", shape=shape, **{**SMALL, **changes})
