@@ -11,6 +11,9 @@ from diffusion_fw.process.variance import Large
 
 Parameters = dict[str, Any]
 
+NARROW: Parameters = {"channels": 8, "channel_mult": [1, 2], "num_res_blocks": 1, "dropout": 0.0}
+"""Small networks of the kind of DDPM's."""
+
 # A component that is not listed is checked with its defaults.
 SETTINGS: dict[tuple[str, str], list[Parameters]] = {
     # NCSNv2's step size is fast but leaves the variance some percent too large.
@@ -47,6 +50,13 @@ SETTINGS: dict[tuple[str, str], list[Parameters]] = {
     ("guidance", "posterior"): [{}, {"noise_std": 0.1}],
     # A thousand steps would only take longer.
     ("metric", "nll"): [{"steps": 20, "flow_images": 4}],
+    # The defaults are too large to be checked, and their attention too fine.
+    ("network", "adm_classifier"): [{**NARROW, "attention_resolutions": [8], "num_head_channels": 8}],
+    ("network", "adm_unet"): [
+        {**NARROW, "attention_resolutions": []},
+        {**NARROW, "attention_resolutions": [8], "resblock_updown": True, "num_head_channels": 8},
+    ],
+    ("network", "ddpm_unet"): [{**NARROW, "attention_resolutions": [8]}],
     ("parameterization", "edm"): [{}, {"sigma_data": 1.0}, {"sigma_data": "auto"}],
     ("parameterization", "score"): [{}, {"scale_by_sigma": True}, {"scale_input": True}],
     ("schedule", "cosine_continuous"): [{}, {"shift": 3.0}],

@@ -1,4 +1,4 @@
-"""The laws of networks: (x, label, cond) -> F of x's shape, each example by itself."""
+"""The laws of networks: (x, label, cond) -> F of x's shape, or logits of a classifier, each example by itself."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from diffusion_fw import registry
 from diffusion_fw.checking.findings import Row, at_least, at_most, verdict
 from diffusion_fw.checking.subject import Check, Subject
-from diffusion_fw.networks.network import is_class_conditional
+from diffusion_fw.networks.network import is_class_conditional, is_classifier
 from diffusion_fw.registry import ConfigError
 
 SHAPES = ((2,), (1, 8, 8), (3, 16, 16), (3, 32, 32))
@@ -44,14 +44,15 @@ def _inputs(shape: tuple[int, ...], count: int = 3) -> tuple[Tensor, Tensor]:
 
 
 def output(subject: Subject) -> Iterator[Row]:
-    """(B, *shape) -> (B, outputs shape[0], *shape[1:]), finite; at least one shape is accepted."""
+    """(B, *shape) -> (B, outputs shape[0], *shape[1:]), or (B, classes), finite; at least one shape is accepted."""
     accepted = _accepted(subject)
     for shape in accepted:
         x, label = _inputs(shape)
         for outputs in (1, 2):
-            wanted = (3, outputs * shape[0], *shape[1:])
+            network = _network(subject, shape, outputs)
+            wanted = (3, CLASSES) if is_classifier(network) else (3, outputs * shape[0], *shape[1:])
             with torch.no_grad():
-                result = _network(subject, shape, outputs)(x, label, None)
+                result = network(x, label, None)
             wrong = None
             if tuple(result.shape) != wanted or result.dtype != x.dtype:
                 wrong = f"{tuple(result.shape)}, {result.dtype}"
@@ -103,7 +104,8 @@ def gradients(subject: Subject) -> Iterator[Row]:
     """Every parameter that is trained gets a finite gradient."""
     for shape, network in _accepted(subject).items():
         x, label = _inputs(shape)
-        network(x, label, None).square().mean().backward()
+        cond = torch.arange(3) if is_class_conditional(network) else None
+        network(x, label, cond).square().mean().backward()
         trained = {name: item for name, item in network.named_parameters() if item.requires_grad}
         without = [name for name, item in trained.items() if item.grad is None or not bool(item.grad.isfinite().all())]
         wrong = f"none or not finite for {', '.join(without[:3])}" if without else None
