@@ -11,8 +11,9 @@ from diffusion_fw.process.variance import Large
 
 Parameters = dict[str, Any]
 
-SMALL_UNET = {"channels": 8, "channel_mult": [1, 2], "num_res_blocks": 1, "attention_resolutions": [8]}
-"""A U-Net for the images of the checks."""
+NARROW: Parameters = {"channels": 8, "channel_mult": [1, 2], "num_res_blocks": 1, "dropout": 0.0}
+"""Small networks of the kind of DDPM's."""
+ATTENDED: Parameters = {**NARROW, "attention_resolutions": [8]}
 
 # A component that is not listed is checked with its defaults.
 SETTINGS: dict[tuple[str, str], list[Parameters]] = {
@@ -49,11 +50,11 @@ SETTINGS: dict[tuple[str, str], list[Parameters]] = {
     ("guidance", "classifier"): [{}, {"conditional": True}],
     ("guidance", "posterior"): [{}, {"noise_std": 0.1}],
     # Smaller than published, so that a check takes a second.
-    ("network", "ddpmpp"): [{**SMALL_UNET, "augment_dim": 3}],
+    ("network", "ddpmpp"): [{**ATTENDED, "augment_dim": 3}],
     ("network", "ncsnpp"): [
-        SMALL_UNET,
-        {**SMALL_UNET, "progressive_input": "input_skip", "progressive_output": "output_skip"},
-        {**SMALL_UNET, "embedding": "positional", "fir": False, "progressive_output": "residual"},
+        ATTENDED,
+        {**ATTENDED, "progressive_input": "input_skip", "progressive_output": "output_skip"},
+        {**ATTENDED, "embedding": "positional", "fir": False, "progressive_output": "residual"},
     ],
     # A thousand steps would only take longer.
     ("metric", "nll"): [{"steps": 20, "flow_images": 4}],
@@ -69,6 +70,13 @@ SETTINGS: dict[tuple[str, str], list[Parameters]] = {
         {"width": 32, "depth": 3, "num_heads": 2},
         {"width": 32, "depth": 1, "num_heads": 2, "null_class": False, "final_conv": False},
     ],
+    # The defaults are too large to be checked, and their attention too fine.
+    ("network", "adm_classifier"): [{**ATTENDED, "num_head_channels": 8}],
+    ("network", "adm_unet"): [
+        {**NARROW, "attention_resolutions": []},
+        {**ATTENDED, "resblock_updown": True, "num_head_channels": 8},
+    ],
+    ("network", "ddpm_unet"): [ATTENDED],
     ("parameterization", "edm"): [{}, {"sigma_data": 1.0}, {"sigma_data": "auto"}],
     ("parameterization", "score"): [{}, {"scale_by_sigma": True}, {"scale_input": True}],
     ("schedule", "cosine_continuous"): [{}, {"shift": 3.0}],

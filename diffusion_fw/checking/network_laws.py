@@ -1,4 +1,4 @@
-"""The laws of networks: (x, label, cond) -> F of x's shape, each example by itself."""
+"""The laws of networks: (x, label, cond) -> F of x's shape, or logits of a classifier, each example by itself."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from diffusion_fw import registry
 from diffusion_fw.checking.findings import Row, at_least, at_most, verdict
 from diffusion_fw.checking.subject import Check, Subject
-from diffusion_fw.networks.network import is_class_conditional
+from diffusion_fw.networks.network import is_class_conditional, is_classifier
 from diffusion_fw.registry import ConfigError
 
 SHAPES = ((2,), (1, 8, 8), (3, 16, 16), (3, 32, 32))
@@ -46,14 +46,15 @@ def _inputs(shape: tuple[int, ...], count: int = 3) -> tuple[Tensor, Tensor]:
 
 
 def output(subject: Subject) -> Iterator[Row]:
-    """(B, *shape) -> (B, outputs shape[0], *shape[1:]), finite; at least one shape is accepted."""
+    """(B, *shape) -> (B, outputs shape[0], *shape[1:]), or (B, classes), finite; at least one shape is accepted."""
     accepted = _accepted(subject)
     for shape in accepted:
         x, label = _inputs(shape)
         for outputs in (1, 2):
-            wanted = (3, outputs * shape[0], *shape[1:])
+            network = _network(subject, shape, outputs)
+            wanted = (3, CLASSES) if is_classifier(network) else (3, outputs * shape[0], *shape[1:])
             with torch.no_grad():
-                result = _network(subject, shape, outputs)(x, label, None)
+                result = network(x, label, None)
             wrong = None
             if tuple(result.shape) != wanted or result.dtype != x.dtype:
                 wrong = f"{tuple(result.shape)}, {result.dtype}"

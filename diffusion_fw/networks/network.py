@@ -1,4 +1,4 @@
-"""What a network is: a function of the scaled x_t, the time label and the class that knows nothing of the process."""
+"""What a network and a classifier are: functions of the scaled x_t and the time label, of no process."""
 
 from __future__ import annotations
 
@@ -25,6 +25,25 @@ class Network(Protocol):
         ...
 
 
+class Classifier(Protocol):
+    """classifier(x, label) -> logits, an nn.Module in training: a network that tells the class of a noisy example.
+
+    A registered one is built with shape and num_classes. objective=classifier trains it, guidance=classifier uses it.
+    """
+
+    gives_logits: bool
+    """True. A network without the attribute gives F."""
+
+    def __call__(self, x: Tensor, label: Tensor, cond: Tensor | None = None, /) -> Tensor:
+        """Logits (B, num_classes) of c_in x_t as x (B, *shape) at the time label (B,); cond is always None."""
+        ...
+
+
 def is_class_conditional(network: Network | nn.Module) -> bool:
     """Whether the network uses the class: its ``class_conditional``, False if it has none."""
     return bool(getattr(network, "class_conditional", False))
+
+
+def is_classifier(network: Network | Classifier | nn.Module) -> bool:
+    """Whether the network gives the logits of classes instead of F."""
+    return bool(getattr(network, "gives_logits", False))

@@ -86,7 +86,10 @@ def is_state_dict(content: Any) -> bool:
 
 
 def state_dict(content: Any) -> Mapping[str, Tensor]:
-    """The state dict in the content of a file: the content itself, or under one of the usual keys."""
+    """The state dict in the content of a file: the content itself, under one of the usual keys, or the last of a list.
+
+    Scripts that save a list put the averages after the weights.
+    """
     if is_state_dict(content):
         return without_prefix(content)
     if isinstance(content, Mapping):
@@ -94,6 +97,8 @@ def state_dict(content: Any) -> Mapping[str, Tensor]:
             found = state_dict(content[key]) if key in content else {}
             if found:
                 return found
+    if isinstance(content, (list, tuple)):
+        return next((without_prefix(item) for item in reversed(content) if is_state_dict(item)), {})
     return {}
 
 

@@ -1,0 +1,220 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+import diffusion_fw as dfw
+from diffusion_fw.networks.blocks.ddpm_layers import group_norm
+from diffusion_fw.registry import ConfigError
+
+SMALL: dict[str, Any] = {
+    "channels": 8,
+    "channel_mult": [1, 2],
+    "num_res_blocks": 1,
+    "attention_resolutions": [4],
+    "num_heads": 2,
+    "dropout": 0.0,
+}
+ADM = {"outputs": 2, "resblock_updown": True, "attention_resolutions": [32, 16, 8], "num_head_channels": 64}
+ADM_256 = {"channels": 256, "num_res_blocks": 2, "channel_mult": [1, 1, 2, 2, 4, 4], **ADM}
+
+
+def adm_unet(shape=(1, 8, 8), seed=0, **kwargs):
+    """A network with random weights everywhere, the layers that start at zero included."""
+    torch.manual_seed(seed)
+    network = dfw.build("network", "adm_unet", shape=shape, **{**SMALL, **kwargs})
+    for parameter in network.parameters():
+        if parameter.dim() > 1:
+            nn.init.normal_(parameter, std=parameter[0].numel() ** -0.5)
+    return network.eval()
+
+
+def inputs(batch, shape, seed=1):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(batch, *shape, generator=generator), 999 * torch.rand(batch, generator=generator)
+
+
+# Instantiated from the authors' code, openai/improved-diffusion and openai/guided-diffusion, with the flags of their
+# READMEs.
+@pytest.mark.parametrize(
+    ("size", "classes", "settings", "parameters"),
+    [
+        (32, 0, {"outputs": 2}, 52_546_438),
+        (32, 0, {}, 52_542_979),
+        (64, 0, {"outputs": 2, "channel_mult": [1, 2, 3, 4]}, 121_063_942),
+        (64, 1000, {"outputs": 2, "channels": 192, "channel_mult": [1, 2, 3, 4]}, 273_049_350),
+        (
+            256,
+            0,
+            {
+                "outputs": 2,
+                "num_res_blocks": 2,
+                "num_heads": 1,
+                "channel_mult": [1, 1, 2, 2, 4, 4],
+                "attention_resolutions": [16],
+                "scale_shift_norm": False,
+            },
+            113_676_678,
+        ),
+        (64, 1000, {"channels": 192, "channel_mult": [1, 2, 3, 4], **ADM}, 295_904_454),
+        (
+            128,
+            1000,
+            {**ADM_256, "channel_mult": [1, 1, 2, 3, 4], "num_heads": 4, "num_head_channels": None},
+            421_529_606,
+        ),
+        (256, 1000, ADM_256, 553_838_086),
+        (256, 0, ADM_256, 552_814_086),
+        (512, 1000, {**ADM_256, "channel_mult": [0.5, 1, 1, 2, 2, 4, 4]}, 558_997_638),
+    ],
+)
+def test_has_the_parameters_of_the_published_models(size, classes, settings, parameters):
+    with torch.device("meta"):
+        network = dfw.build("network", "adm_unet", shape=(3, size, size), num_classes=classes, **settings)
+    assert sum(parameter.numel() for parameter in network.parameters()) == parameters
+
+
+@pytest.mark.parametrize("channels", [32, 64, 96, 128, 1024])
+def test_the_norm_has_32_groups_where_these_divide_the_channels(channels):
+    assert group_norm(channels, 1e-5).num_groups == 32
+
+
+@pytest.mark.parametrize(("channels", "groups"), [(2, 1), (4, 1), (8, 2), (48, 12), (100, 25), (200, 25)])
+def test_the_norm_of_other_widths_keeps_four_channels_to_a_group(channels, groups):
+    assert group_norm(channels, 1e-5).num_groups == groups
+
+
+@pytest.mark.parametrize("resblock_updown", [False, True])
+@pytest.mark.parametrize(
+    ("shape", "mult", "attention"),
+    [
+        ((1, 8, 8), (1, 2), [8, 4]),
+        ((3, 4, 12), (1, 2, 2), [6]),
+        ((2, 1, 1), (1,), []),
+        ((2, 12), (1, 1, 2), [3]),
+        ((2, 3, 4, 8), (1, 2), [4]),
+        ((1, 1, 4, 4), (0.5, 1), []),
+    ],
+)
+def test_keeps_sequences_images_and_videos_of_any_size_that_the_levels_divide(shape, mult, attention, resblock_updown):
+    network = adm_unet(
+        shape, outputs=2, channel_mult=mult, attention_resolutions=attention, resblock_updown=resblock_updown
+    )
+    x, label = inputs(2, shape)
+    output = network(x, label)
+    assert output.shape == (2, 2 * shape[0], *shape[1:])
+    assert output.isfinite().all()
+
+
+def test_a_video_is_halved_in_height_and_width_alone():
+    network = adm_unet((1, 3, 8, 8), resblock_updown=True)
+    lengths: list[torch.Size] = []
+    network.middle[0].register_forward_hook(lambda module, given, output: lengths.append(output.shape))
+    network(*inputs(1, (1, 3, 8, 8)))
+    assert lengths[0][2:] == (3, 4, 4)
+
+
+def test_every_parameter_takes_part():
+    network = adm_unet(num_classes=3, resblock_updown=True)
+    x, label = inputs(4, (1, 8, 8))
+    network(x, label, torch.tensor([0, 1, 2, 3])).square().sum().backward()
+    without = [name for name, parameter in network.named_parameters() if not parameter.grad.any()]
+    assert without == []
+
+
+def test_output_is_zero_before_training():
+    network = dfw.build("network", "adm_unet", shape=(1, 8, 8), **SMALL)
+    assert not network(*inputs(2, (1, 8, 8))).any()
+
+
+def test_without_a_class_nothing_is_added():
+    network = adm_unet(num_classes=3)
+    unconditional = adm_unet(num_classes=3, class_conditional=False)
+    unconditional.load_state_dict({k: v for k, v in network.state_dict().items() if not k.startswith("classes")})
+    assert network.class_conditional
+    assert not unconditional.class_conditional
+    x, label = inputs(2, (1, 8, 8))
+    plain = unconditional(x, label)
+    torch.testing.assert_close(network(x, label, None), plain)
+    mixed = network(x, label, torch.tensor([3, 1]))
+    torch.testing.assert_close(mixed[0], plain[0])
+    assert (mixed[1] - plain[1]).std() > 1e-3
+
+
+def test_the_two_orders_of_attention_are_one_function_of_permuted_weights():
+    """Rows (head, q|k|v, d) against rows (q|k|v, head, d)."""
+    network, other = adm_unet(), adm_unet(use_new_attention_order=True)
+    x, label = inputs(2, (1, 8, 8))
+    weights = network.state_dict()
+    for key in [key for key in weights if ".qkv." in key]:
+        weights[key] = weights[key].unflatten(0, (2, 3, -1)).transpose(0, 1).flatten(0, 2)
+    other.load_state_dict(weights)
+    torch.testing.assert_close(other(x, label), network(x, label))
+
+
+def test_heads_of_a_width_are_heads_of_a_number():
+    by_number, by_width = adm_unet(num_heads=4), adm_unet(num_head_channels=4)
+    x, label = inputs(2, (1, 8, 8))
+    assert torch.equal(by_number(x, label), by_width(x, label))
+
+
+@pytest.mark.parametrize("resblock_updown", [False, True])
+def test_checkpointing_gives_the_same_gradients(resblock_updown):
+    x, label = inputs(2, (1, 8, 8))
+    gradients = []
+    for checkpointing in (False, True):
+        network = adm_unet(checkpointing=checkpointing, dropout=0.2, resblock_updown=resblock_updown).train()
+        torch.manual_seed(3)
+        network(x, label).square().mean().backward()
+        gradients.append([parameter.grad for parameter in network.parameters()])
+    torch.testing.assert_close(gradients[1], gradients[0])
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_output_is_contiguous_in_any_layout(layout):
+    x, label = inputs(3, (3, 8, 8))
+    network = adm_unet((3, 8, 8), resblock_updown=True)
+    wanted = network(x, label)
+    found = network.to(memory_format=layout)(x, label)
+    assert found.is_contiguous()
+    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4)
+
+
+def test_labels_stay_apart_under_autocast():
+    network = adm_unet()
+    x, _ = inputs(1, (1, 8, 8))
+    with torch.autocast("cpu", torch.bfloat16):
+        embeddings = network.time(torch.arange(900.0, 1000.0))
+        assert network(x, torch.tensor([999.0])).isfinite().all()
+    assert embeddings.dtype == torch.float32
+    assert len(embeddings.unique(dim=0)) == 100
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "says"),
+    [
+        ({"shape": (2,)}, ["sequences", "images", "videos", r"\(2,\)", "network=mlp"]),
+        ({"attention_resolutions": [16, 4]}, ["network.attention_resolutions", "no level has size 16", "8x8", "8, 4"]),
+        (
+            {"shape": (1, 28, 28), "channel_mult": [1] * 4, "attention_resolutions": []},
+            ["network.channel_mult", "multiples of 8", "28x28", "32x32", "at most 3 factors"],
+        ),
+        ({"shape": (1, 5, 6)}, ["multiples of 2", "5x6", "6x6", "at most 1 factor$"]),
+        ({"channel_mult": [1] * 5}, ["multiples of 16", "16x16", "at most 4"]),
+        ({"channel_mult": []}, ["network.channel_mult", "at least one"]),
+        ({"channel_mult": [0.1, 1]}, ["network.channel_mult", "no channel", "network.channels=8"]),
+        ({"num_heads": 3}, ["network.num_heads=3", "16 channels"]),
+        ({"num_head_channels": 5}, ["network.num_head_channels=5", "16 channels"]),
+        ({"class_conditional": True}, ["network.class_conditional", "data"]),
+        ({"dropout": 1.0}, ["network.dropout"]),
+        ({"channels": 0}, ["network.channels"]),
+    ],
+)
+def test_what_cannot_be_built_says_which_key_to_change(kwargs, says):
+    with pytest.raises(ConfigError) as caught:
+        dfw.build("network", "adm_unet", **{"shape": (1, 8, 8), **SMALL, **kwargs})
+    for part in says:
+        assert caught.match(part)
