@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from diffusion_fw import registry
+from diffusion_fw.checking.built_ins import SETTINGS
 from diffusion_fw.config.compose import node
 
 TINY_WORDS = (
@@ -43,8 +44,9 @@ def required(group: str, name: str) -> dict[str, Any]:
 
 
 def complete(group: str, name: str) -> dict[str, Any]:
-    """The node of a component, with nothing missing."""
-    return {**node(registry.entry(group, name)), **required(group, name)}
+    """The node of a component, with nothing missing; a network as small as in the checks."""
+    small = SETTINGS.get((group, name), [{}])[0] if group == "network" else {}
+    return {**node(registry.entry(group, name)), **required(group, name), **small}
 
 
 def plain_state(state: Any) -> Any:

@@ -56,6 +56,8 @@ SETTINGS: dict[tuple[str, str], list[Parameters]] = {
         {**ATTENDED, "progressive_input": "input_skip", "progressive_output": "output_skip"},
         {**ATTENDED, "embedding": "positional", "fir": False, "progressive_output": "residual"},
     ],
+    ("network", "ncsn"): [{"channels": 8, "num_levels": 1000}],
+    ("network", "ncsnv2"): [{"channels": 8}, {"channels": 8, "channel_mult": [1, 2, 2, 4]}],
     # A thousand steps would only take longer.
     ("metric", "nll"): [{"steps": 20, "flow_images": 4}],
     # The paper's sizes would only take longer.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 from diffusion_fw import registry
 from diffusion_fw.checking.findings import Row, at_least, at_most, verdict
 from diffusion_fw.checking.subject import Check, Subject
-from diffusion_fw.networks.network import is_class_conditional, is_classifier
+from diffusion_fw.networks.network import is_class_conditional, is_classifier, known_labels, uses_label
 from diffusion_fw.registry import ConfigError
 
 SHAPES = ((2,), (1, 8, 8), (3, 16, 16), (3, 32, 32))
@@ -65,7 +66,7 @@ def output(subject: Subject) -> Iterator[Row]:
 
 
 def batch(subject: Subject) -> Iterator[Row]:
-    """An example's output does not depend on the others of its batch; it depends on x and on the label."""
+    """An example's output does not depend on the others; it depends on the time label if ``uses_label`` says so."""
     for shape, network in _accepted(subject).items():
         x, label = _inputs(shape)
         with torch.no_grad():
@@ -74,8 +75,11 @@ def batch(subject: Subject) -> Iterator[Row]:
             shifted = network(x, label.flip(0), None)
         gap = (alone - together).abs().max().item() / together.abs().max().item()
         yield at_most("one example alone - in a batch", f"x {shape}", gap, 1e-4, "of its size")
-        ignored = torch.equal(shifted[0], together[0])
-        yield verdict("time label", f"x {shape}", "ignored" if ignored else None, "changes the output")
+        found, wanted = (
+            "changes the output" if used else "ignored"
+            for used in (not torch.equal(shifted[0], together[0]), uses_label(network))
+        )
+        yield verdict("time label", f"x {shape}", None if found == wanted else found, wanted)
 
 
 def classes(subject: Subject) -> Iterator[Row]:
@@ -117,6 +121,9 @@ def gradients(subject: Subject) -> Iterator[Row]:
 def precision(subject: Subject) -> Iterator[Row]:
     """Labels that differ in float32 but not in bf16 give different outputs under bf16 autocast."""
     for shape, network in _accepted(subject).items():
+        _, largest = known_labels(network) or (0, math.inf)
+        if not uses_label(network) or largest < max(EQUAL_IN_BF16):
+            continue
         x, _ = _inputs(shape, 1)
         with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
             outputs = [network(x, torch.tensor([label]), None) for label in EQUAL_IN_BF16]

@@ -12,6 +12,7 @@ from diffusion_fw.composition.facts import Config
 from diffusion_fw.data.dataset import Data
 from diffusion_fw.denoiser import NetworkDenoiser
 from diffusion_fw.metrics.metric import TrackedMetric
+from diffusion_fw.networks.network import known_labels
 from diffusion_fw.objectives.objective import Objective
 from diffusion_fw.process.compatibility import check_parameterization
 from diffusion_fw.process.schedule import Schedule
@@ -33,12 +34,31 @@ def check_fit(denoiser: NetworkDenoiser, path: Schedule, sampler: Sampler, varia
     A sampler that ignores a learned variance works, but may surprise: a warning.
     """
     sampler.check(path)
+    check_labels(denoiser)
     level, own = sampler.levels(path), denoiser.schedule
     times = level.t if path is own else own.time(level.log_snr)
     check_parameterization(own, denoiser.parameterization, times)
     if variance.outputs > 1 and not sampler.uses_variance:
         logger.warning(
             "sampler: %s ignores the model's learned variance; sampler=ddpm samples with it", type(sampler).__name__
+        )
+
+
+def check_labels(denoiser: NetworkDenoiser) -> None:
+    """Whether the network was built for the time labels of all levels, the smallest noise to the largest."""
+    known = known_labels(denoiser.network)
+    if known is None:
+        return
+    ends = torch.tensor([denoiser.schedule.t_min, 1.0], dtype=torch.float64)
+    labels = denoiser.parameterization.input(denoiser.schedule(ends))[1].tolist()
+    # A label is rounded to the nearest.
+    if min(labels) < known[0] - 0.5 or max(labels) > known[1] + 0.5:
+        count = known[1] + 1
+        raise ConfigError(
+            f"the parameterization gives the network time labels from {min(labels):g} to {max(labels):g}, but it "
+            f"knows {known[0]:g} to {known[1]:g}; for a table of schedule.num_steps={count:g} rows set "
+            f"parameterization.label_of=time, parameterization.label_scale={count:g} and "
+            "parameterization.label_shift=-1, or choose another network=... or schedule=..."
         )
 
 

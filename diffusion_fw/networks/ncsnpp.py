@@ -378,6 +378,6 @@ def _attended(sizes: list[tuple[int, int]], attention_resolutions: tuple[int, ..
         raise ConfigError(
             f"network.attention_resolutions={tuple(attention_resolutions)}: no level has size {', '.join(absent)}; "
             f"an image of {sizes[0][0]}x{sizes[0][1]} and {len(sizes)} levels give sizes "
-            f"{', '.join(map(str, sides))}"
+            f"{', '.join(map(str, sides))}; change it or choose other data=..."
         )
     return [side in attention_resolutions for side in sides]

@@ -16,6 +16,12 @@ class Network(Protocol):
     class_conditional: bool
     """Whether it uses the class. One without the attribute is unconditional: its cond is always None."""
 
+    uses_label: bool
+    """Whether the output depends on the time label. One without the attribute uses it."""
+
+    known_labels: tuple[float, float]
+    """The smallest and the largest time label that it was built for. One without the attribute takes any."""
+
     def __call__(self, x: Tensor, label: Tensor, cond: Tensor | None = None, /) -> Tensor:
         """F (B, *shape), or (B, 2 shape[0], *shape[1:]) of a network with ``outputs`` = 2, like x.
 
@@ -47,3 +53,14 @@ def is_class_conditional(network: Network | nn.Module) -> bool:
 def is_classifier(network: Network | Classifier | nn.Module) -> bool:
     """Whether the network gives the logits of classes instead of F."""
     return bool(getattr(network, "gives_logits", False))
+
+
+def uses_label(network: Network | nn.Module) -> bool:
+    """Whether the network uses the time label: its ``uses_label``, True if it has none."""
+    return bool(getattr(network, "uses_label", True))
+
+
+def known_labels(network: Network | nn.Module) -> tuple[float, float] | None:
+    """The smallest and the largest time label of the network: its ``known_labels``, None if it has none."""
+    found: tuple[float, float] | None = getattr(network, "known_labels", None)
+    return found

@@ -526,6 +526,12 @@ class Averages(Guidance):
 # Networks.
 
 
+class SecretlyTimed(MLP):
+    """Says that it does not use the label, and does."""
+
+    uses_label = False
+
+
 class Timeless(MLP):
     def __init__(self, shape: Runtime[tuple[int, ...]], num_classes: Runtime[int] = 0, outputs: Runtime[int] = 1):
         super().__init__(shape, num_classes, outputs)
@@ -631,6 +637,7 @@ OTHERS = [
     ("guidance", Averages, r"one prediction alone - in a batch, vp: found \S+, wanted at most 1e-10"),
     ("network", Timeless, r"time label, x \(2,\): found ignored, wanted changes the output"),
     ("network", RoundsTimes, r"time label in float32, x \(2,\): found rounded to bf16, wanted kept"),
+    ("network", SecretlyTimed, r"time label, x \(2,\): found changes the output, wanted ignored"),
     ("network", Coupled, r"one example alone - in a batch, x \(2,\): found \S+ of its size, wanted at most 0\.0001"),
     ("network", OneOutput, r"output, x \(2,\), outputs=1: found \(3, 1\)"),
     ("network", SecretlyConditional, r"class_conditional, x \(2,\): found False, wanted True"),

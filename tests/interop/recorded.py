@@ -27,10 +27,11 @@ def case(record: dict[str, Any]) -> str:
 
 
 def built(section: dict[str, Any], group: str, **passed: Any) -> Any:
-    """A component from its section."""
-    return registry.build(
-        group, section["name"], **{key: item for key, item in section.items() if key != "name"}, **passed
-    )
+    """A component from its section, with what its signature asks for of the values that are passed."""
+    given = {key: item for key, item in section.items() if key != "name"}
+    asked = registry.entry(group, section["name"]).runtime
+    wanted = {key: item for key, item in passed.items() if key in asked}
+    return registry.build(group, section["name"], **given, **wanted)
 
 
 def imported(form: Any, weights: dict[str, torch.Tensor], given: dict[str, Any], settings: Any = None) -> Any:
