@@ -87,7 +87,16 @@ def import_published(source: Source, given: Mapping[str, Any], *, name: str | No
     another shape, and for a component or a parameter that does not exist.
     """
     found, weights = _recognise(source, name)
-    published = found.describe(weights, source.settings, given)
+    try:
+        published = found.describe(weights, source.settings, given)
+    except ConfigError as error:
+        raise ConfigError(f"{source.name} ({found.name}): {error}") from None
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        # Formats read shapes and settings as far as they need them, and anything may be missing or of another kind.
+        raise ConfigError(
+            f"{source.name} ({found.name}): its weights or settings do not describe a network: "
+            f"{type(error).__name__}: {str(error)[:200]}"
+        ) from None
     published = replace(published, **{key: _fact(key, given[key]) for key in FACTS if key in given})
     sections = {group: _section(group, getattr(published, group), given) for group in GROUPS}
     if "class_conditional" in sections["network"]:

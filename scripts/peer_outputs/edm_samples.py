@@ -18,7 +18,7 @@ SETTINGS: dict[str, Any] = {
     **{"dropout": 0.0, "embedding_type": "positional", "encoder_type": "standard", "decoder_type": "standard"},
 }
 STEPS = 8
-CHURN = {"S_churn": 10.0, "S_min": 0.0, "S_max": 1000.0, "S_noise": 1.003}
+CHURN = {"S_churn": 10.0, "S_min": 0.0, "S_max": 50.0, "S_noise": 1.003}
 
 
 def sampler() -> Callable[..., torch.Tensor]:

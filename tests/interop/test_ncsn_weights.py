@@ -92,5 +92,5 @@ def test_what_the_code_bases_do_not_have_is_refused():
         list(FORM.pairs(network))
     weights = weights_of(SECOND[0])
     del weights["sigmas"]
-    with pytest.raises(ConfigError, match="lack its table of noise levels"):
+    with pytest.raises(ConfigError, match="missing: sigmas"):
         FORM.describe(weights, {}, {})

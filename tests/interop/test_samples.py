@@ -13,9 +13,17 @@ from diffusion_fw.networks.blocks.positions import AddedPositions
 from scripts.peer_outputs.seeded import gap, seeded, seeded_weights
 
 
-def in_float64(like):
-    """Noise as EDM draws it."""
-    return torch.randn(like.shape, dtype=torch.float64).to(like)
+class OfEDM:
+    """Noise as EDM draws it: in float64, and for the first step too, whose level is above s_tmax."""
+
+    def __init__(self):
+        self.begun = False
+
+    def __call__(self, like):
+        if not self.begun:
+            self.begun = True
+            self(like)
+        return torch.randn(like.shape, dtype=torch.float64).to(like)
 
 
 def drawn(weights, given, record, sampler, *, clip=False, noise=torch.randn_like, **parameters):
@@ -71,5 +79,5 @@ def test_of_edm(record):
     own = {"steps": record["steps"], "grid": dfw.build("grid", "karras")}
     sampler = "edm_stochastic" if record["options"] else "heun"
     own |= {CHURN[key]: value for key, value in record["options"].items()}
-    samples = drawn(weights, {}, record, sampler, noise=in_float64, **own)
+    samples = drawn(weights, {}, record, sampler, noise=OfEDM(), **own)
     assert gap(samples, record["output"]) < 5e-5

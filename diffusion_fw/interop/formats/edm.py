@@ -11,13 +11,15 @@ EDM's preconditionings, so that their weights do not tell which was trained:
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, cast
 
 from torch import Tensor, nn
 
 from diffusion_fw.interop.formats.format import Format, Published, Section
-from diffusion_fw.interop.pairs import Pair, reshaped, same
+from diffusion_fw.interop.pairs import Pair, same
+from diffusion_fw.interop.shapes import shape_of
 from diffusion_fw.networks.blocks.resampling import DownsampleConv, Filter
 from diffusion_fw.networks.ncsnpp import (
     Attention,
@@ -72,6 +74,7 @@ PARTS: dict[type[nn.Module], dict[str, str]] = {
     nn.GroupNorm: {"": ""},
 }
 """The layers within a module, ours and theirs."""
+OF_LEVEL = re.compile(r"model\.enc\.((\d{1,6})x\2_\w+)\.")
 INPUTS = {"aux_skip": "input_skip", "aux_residual": "residual"}
 
 
@@ -83,32 +86,31 @@ class EDM(Format):
 
     def recognises(self, weights: Mapping[str, Tensor], settings: Mapping[str, Any]) -> bool:
         # ADM in EDM's code has no weights under dec of the last layers.
-        return "model.map_layer0.weight" in weights and any("_aux_norm." in key for key in weights)
+        own = "model.map_layer0.weight" in weights and any("_aux_norm." in key for key in weights)
+        return own and any(OF_LEVEL.match(key) for key in weights)
 
     def describe(
         self, weights: Mapping[str, Tensor], settings: Mapping[str, Any], given: Mapping[str, Any]
     ) -> Published:
-        blocks = [key.removeprefix("model.").split(".")[1] for key in weights if key.startswith("model.enc.")]
+        blocks = [found[1] for key in weights if (found := OF_LEVEL.match(key))]
         sides = sorted({int(block.split("x")[0]) for block in blocks}, reverse=True)
-        enter = weights[f"model.enc.{sides[0]}x{sides[0]}_conv.weight"]
-        channels, colors = enter.shape[:2]
+        channels, colors, *_ = shape_of(weights, f"model.enc.{sides[0]}x{sides[0]}_conv.weight", 4)
         num_res_blocks = len({block for block in blocks if block.startswith(f"{sides[0]}x{sides[0]}_block")})
 
-        def of_level(side: int, layer: str) -> Tensor | None:
-            return weights.get(f"model.enc.{side}x{side}_block0.{layer}.weight")
-
-        widths = [found.shape[0] for side in sides if (found := of_level(side, "conv1")) is not None]
+        widths = [shape_of(weights, f"model.enc.{side}x{side}_block0.conv1.weight", 4)[0] for side in sides]
         fourier = "model.map_noise.freqs" in weights
         progressive_input = next((kind for end, kind in INPUTS.items() if any(end in key for key in blocks)), "none")
         skips = len({key.split(".")[2] for key in weights if "_aux_norm." in key}) > 1
-        taps = next((value.shape[-1] for key, value in weights.items() if key.endswith("resample_filter")), None)
+        taps = next((shape_of(weights, key, 4)[-1] for key in weights if key.endswith("resample_filter")), None)
         fir = taps == 4 if taps else fourier
         network: Section = {
             "name": "ddpmpp",
             "channels": channels,
             "channel_mult": [width // channels for width in widths],
             "num_res_blocks": num_res_blocks,
-            "attention_resolutions": [side for side in sides if of_level(side, "qkv") is not None],
+            "attention_resolutions": [
+                side for side in sides if f"model.enc.{side}x{side}_block0.qkv.weight" in weights
+            ],
             "dropout": given.get("network.dropout", 0.13),
             "augment_dim": _inputs(weights, "model.map_augment.weight"),
             "class_conditional": "model.map_label.weight" in weights,
@@ -171,18 +173,33 @@ def _attention(ours: str, theirs: str, channels: int) -> Iterator[Pair]:
     """The matrices of an attention, which are convolutions of size 1 there."""
     yield _in_turn(f"{ours}.qkv.weight", f"{theirs}.qkv.weight", (channels,), (channels, 1, 1))
     yield _in_turn(f"{ours}.qkv.bias", f"{theirs}.qkv.bias", (), ())
-    yield reshaped(f"{ours}.out.weight", f"{theirs}.proj.weight", (channels, channels), (channels, channels, 1, 1))
+    shape = (channels, channels, 1, 1)
+    yield Pair(
+        f"{ours}.out.weight",
+        (f"{theirs}.proj.weight",),
+        lambda tensors: _of_shape(tensors[0], shape)[..., 0, 0],
+        lambda tensor: (tensor.reshape(shape),),
+    )
     yield same(f"{ours}.out.bias", f"{theirs}.proj.bias")
 
 
 def _in_turn(ours: str, theirs: str, own: tuple[int, ...], other: tuple[int, ...]) -> Pair:
     """Rows of query, key and value: one after the other here, by turns there; ``own`` and ``other`` shape a row."""
+
+    def read(tensors: Sequence[Tensor]) -> Tensor:
+        rows = _of_shape(tensors[0], (len(tensors[0]), *other))
+        return rows.reshape(-1, 3, *own).transpose(0, 1).reshape(-1, *own)
+
     return Pair(
-        ours,
-        (theirs,),
-        lambda tensors: tensors[0].reshape(-1, 3, *own).transpose(0, 1).reshape(-1, *own),
-        lambda tensor: (tensor.reshape(3, -1, *own).transpose(0, 1).reshape(-1, *other),),
+        ours, (theirs,), read, lambda tensor: (tensor.reshape(3, -1, *own).transpose(0, 1).reshape(-1, *other),)
     )
+
+
+def _of_shape(tensor: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """The tensor; RuntimeError where its shape is another, as where torch finds it out."""
+    if tuple(tensor.shape) != shape:
+        raise RuntimeError
+    return tensor
 
 
 def _named(network: NCSNpp) -> Iterator[tuple[str, nn.Module]]:
@@ -229,7 +246,7 @@ def _output(level: str, module: Output) -> Iterator[tuple[str, nn.Module]]:
 
 def _inputs(weights: Mapping[str, Tensor], key: str) -> int:
     """The inputs of a linear layer, 0 if there is none."""
-    return weights[key].shape[1] if key in weights else 0
+    return shape_of(weights, key, 2)[1] if key in weights else 0
 
 
 def _preconditioning(settings: Mapping[str, Any], given: Mapping[str, Any]) -> str:

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from diffusion_fw.interop.formats.format import Format, Published
-from diffusion_fw.interop.formats.openai import shape_of
 from diffusion_fw.interop.pairs import Pair, reshaped, same
+from diffusion_fw.interop.shapes import shape_of
 from diffusion_fw.networks.ddpm_unet import DDPMUNet
 from diffusion_fw.registry import ConfigError
 

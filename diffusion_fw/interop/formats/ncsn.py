@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from diffusion_fw.interop.formats.format import Format, Published, Section
 from diffusion_fw.interop.pairs import Pair, same
+from diffusion_fw.interop.shapes import noise_levels, shape_of
 from diffusion_fw.networks.blocks.refinenet import ConvUnits, RefineBlock, RefineNet, ResidualBlock
 from diffusion_fw.networks.ncsn import LevelNorm
 from diffusion_fw.registry import ConfigError
@@ -49,16 +50,16 @@ class NCSN(Format):
     def describe(
         self, weights: Mapping[str, Tensor], settings: Mapping[str, Any], given: Mapping[str, Any]
     ) -> Published:
-        channels, colors = weights["begin_conv.weight"].shape[:2]
-        count = sum(key.startswith("res") and key.endswith(".0.conv1.weight") for key in weights)
+        channels, colors, *_ = shape_of(weights, "begin_conv.weight", 4)
+        count = len({key.partition(".")[0] for key in weights if key.startswith("res")})
         if count not in STAGES:
             raise ConfigError(f"the weights have {count} stages, but the networks of ncsn and ncsnv2 have 4, 5 or 6")
-        widths = [weights[f"res{number}.1.conv1.weight"].shape[0] for number in STAGES[count].split()]
+        widths = [shape_of(weights, f"res{number}.1.conv1.weight", 4)[0] for number in STAGES[count].split()]
         side = 28 if colors == 1 else SIDES[count]
         sizes: Section = {"channels": channels, "channel_mult": [width // channels for width in widths]}
         shape = tuple(given.get("shape", (colors, side, side)))
         if "normalizer.embed.weight" in weights:
-            levels = len(weights["normalizer.embed.weight"])
+            levels, _ = shape_of(weights, "normalizer.embed.weight", 2)
             label = {"label_of": "time", "label_scale": float(levels), "label_shift": -1.0}
             return Published(
                 {"name": "ncsn", **sizes, "num_levels": levels},
@@ -67,13 +68,10 @@ class NCSN(Format):
                 parameterization={"name": "score", **label},
                 guessed=("shape", "schedule.sigma_max", "schedule.sigma_min"),
             )
-        if "sigmas" not in weights:
-            raise ConfigError("these weights of ncsnv2 lack its table of noise levels, sigmas, which checkpoints have")
-        table = weights["sigmas"]
         return Published(
             {"name": "ncsnv2", **sizes},
             shape,
-            schedule=_schedule(float(table[0]), float(table[-1]), len(table)),
+            schedule=_schedule(*noise_levels(weights)),
             parameterization={"name": "score", "scale_by_sigma": True},
             guessed=("shape",),
         )

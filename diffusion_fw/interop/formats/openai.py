@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from diffusion_fw.interop.formats.format import Format, Published, Section
 from diffusion_fw.interop.pairs import Pair, reshaped, same, transposed
+from diffusion_fw.interop.shapes import shape_of
 from diffusion_fw.networks.adm_classifier import ADMClassifier
 from diffusion_fw.networks.adm_unet import ADMUNet
 from diffusion_fw.networks.blocks.ddpm_levels import Encoder
@@ -20,16 +21,6 @@ from diffusion_fw.registry import ConfigError
 # --------------------------------------------------------------------------------------------------------------------
 # What the weights tell
 # --------------------------------------------------------------------------------------------------------------------
-
-
-def shape_of(weights: Mapping[str, Tensor], key: str, axes: int | None = None) -> tuple[int, ...]:
-    """The shape of a published weight; ConfigError where it is missing or has another number of axes."""
-    if key not in weights:
-        raise ConfigError(f"its weights do not describe a network; missing: {key}")
-    shape = tuple(weights[key].shape)
-    if axes is not None and len(shape) != axes:
-        raise ConfigError(f"its weights do not describe a network; of another shape: {key} {shape}")
-    return shape
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ described here: sigma_min and sigma_max are doubled, and the label is log(sigma 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, ClassVar
 
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 
 from diffusion_fw.interop.formats.format import Format, Published, Section, without_prefix
 from diffusion_fw.interop.pairs import Pair, same, stacked, transposed
+from diffusion_fw.interop.shapes import noise_levels, shape_of
 from diffusion_fw.networks.blocks.resampling import Filter
 from diffusion_fw.networks.ncsnpp import (
     Attention,
@@ -71,7 +73,7 @@ class ScoreSDE(Format):
         return {**model, **dict(zip(trained, averages, strict=True))}
 
     def recognises(self, weights: Mapping[str, Tensor], settings: Mapping[str, Any]) -> bool:
-        numbered = all(key == "sigmas" or key.startswith("all_modules.") for key in weights)
+        numbered = all(key == "sigmas" or NUMBERED.fullmatch(key) for key in weights)
         # Among the models of this code base, only those with BigGAN's blocks have this layer.
         return numbered and any(key.endswith(".Conv_2.weight") for key in weights)
 
@@ -79,15 +81,21 @@ class ScoreSDE(Format):
         self, weights: Mapping[str, Tensor], settings: Mapping[str, Any], given: Mapping[str, Any]
     ) -> Published:
         modules = _modules(weights)
-        kinds = [_kind(module) for module in modules]
+        kinds = [_kind(number, module) for number, module in enumerate(modules)]
         fourier = kinds[0] == "fourier"
-        enter = modules[kinds.index("conv")]
-        channels, colors = enter["weight"].shape[:2]
         levels = kinds.count("resampling") // 2 + 1
         blocks = (kinds.count("block") - 2 - levels) // (2 * levels)
+        if blocks < 1 or kinds.count("block") != 2 + levels + 2 * levels * blocks or "conv" not in kinds:
+            raise ConfigError(
+                f"missing or left over: {kinds.count('block')} residual blocks on {levels} levels are no NCSN++ or "
+                "DDPM++, in which each level has the same number"
+            )
+        channels, colors, *_ = modules[kinds.index("conv")]["weight"].shape
         at = kinds.index("conv") + 1
         channel_mult, attended = [], []
         for _ in range(levels):
+            if at + 1 >= len(kinds):
+                raise ConfigError(f"missing: modules after all_modules.{len(kinds) - 1}, or one is of another shape")
             channel_mult.append(modules[at]["Conv_0.weight"].shape[0] // channels)
             attended.append(kinds[at + 1] == "attention")
             at += blocks * (2 if attended[-1] else 1)
@@ -130,7 +138,7 @@ class ScoreSDE(Format):
                 f"schedule={sde}: {'a' if fourier else 'no'} Fourier embedding of log sigma was found; choose "
                 f"schedule={'|'.join(choices)}"
             )
-        schedule, parameterization = choices[sde](weights.get("sigmas"))
+        schedule, parameterization = choices[sde](weights)
         return Published(
             network,
             shape,
@@ -174,30 +182,37 @@ def _joined(*names: str) -> str:
     return ".".join(name for name in names if name)
 
 
+NUMBERED = re.compile(r"all_modules\.(\d{1,4})\.(.+)")
+
+
 def _modules(weights: Mapping[str, Tensor]) -> list[dict[str, Tensor]]:
     """The weights of each numbered module, by their names within it."""
     found: dict[int, dict[str, Tensor]] = {}
     for key, value in weights.items():
-        if key != "sigmas":
-            _, number, name = key.split(".", 2)
-            found.setdefault(int(number), {})[name] = value
+        if numbered := NUMBERED.fullmatch(key):
+            found.setdefault(int(numbered[1]), {})[numbered[2]] = value
+    absent = [f"all_modules.{number}" for number in range(max(found)) if number not in found]
+    if absent:
+        raise ConfigError(f"missing: all weights of {', '.join(absent[:12])}; the modules are numbered without gaps")
     return [found[number] for number in sorted(found)]
 
 
-def _kind(module: Mapping[str, Tensor]) -> str:
+def _kind(number: int, module: Mapping[str, Tensor]) -> str:
     """What a module is, by the names and shapes of its weights."""
     if "NIN_3.W" in module:
         return "attention"
-    if "GroupNorm_0.weight" in module:
-        outs, ins = module["Conv_0.weight"].shape[:2]
-        return "resampling" if ins == outs and "Conv_2.weight" in module else "block"
-    if "Conv_0.weight" in module:
-        return "skip" if module["Conv_0.weight"].shape[-1] == 1 else "pyramid"
-    if "Conv2d_0.weight" in module:
-        return "pyramid"
     if "W" in module:
         return "fourier"
-    return {1: "norm", 2: "linear", 4: "conv"}[module["weight"].ndim]
+    if "Conv2d_0.weight" in module:
+        return "pyramid"
+    named = {f"all_modules.{number}.{name}": value for name, value in module.items()}
+    if "GroupNorm_0.weight" in module:
+        outs, ins, *_ = shape_of(named, f"all_modules.{number}.Conv_0.weight", 4)
+        return "resampling" if ins == outs and "Conv_2.weight" in module else "block"
+    if "Conv_0.weight" in module:
+        return "skip" if shape_of(named, f"all_modules.{number}.Conv_0.weight", 4)[-1] == 1 else "pyramid"
+    axes = module["weight"].ndim if "weight" in module else 0
+    return {1: "norm", 2: "linear"}.get(axes) or ("conv" if shape_of(named, f"all_modules.{number}.weight", 4) else "")
 
 
 def _in_order(network: NCSNpp) -> Iterator[nn.Module]:
@@ -244,33 +259,33 @@ def _attention(ours: str, theirs: str) -> Iterator[Pair]:
     yield same(f"{ours}.out.bias", f"{theirs}.NIN_3.b")
 
 
-def _doubled(table: Tensor | None) -> Section:
-    """The noise levels for data in [-1, 1] of a table from the largest to the smallest for data in [0, 1]."""
-    ends = (SIGMA_MAX, SIGMA_MIN) if table is None else (float(table[0]), float(table[-1]))
+def _table(weights: Mapping[str, Tensor]) -> tuple[Section, int]:
+    """The noise levels for data in [-1, 1] of a model for data in [0, 1], and their number."""
+    largest, smallest, count = noise_levels(weights) if "sigmas" in weights else (SIGMA_MAX, SIGMA_MIN, NUM_SCALES)
     # The table went through a logarithm.
-    return dict(zip(("sigma_max", "sigma_min"), (float(f"{2 * sigma:.6g}") for sigma in ends), strict=True))
+    return {"sigma_max": float(f"{2 * largest:.6g}"), "sigma_min": float(f"{2 * smallest:.6g}")}, count
 
 
-def _ve(table: Tensor | None) -> tuple[Section, Section]:
+def _ve(weights: Mapping[str, Tensor]) -> tuple[Section, Section]:
     label = {"label_of": "log_sigma", "label_scale": 1.0, "label_shift": -math.log(2)}
-    return _doubled(table), {"name": "score", "scale_by_sigma": True, **label}
+    return _table(weights)[0], {"name": "score", "scale_by_sigma": True, **label}
 
 
-def _ncsn(table: Tensor | None) -> tuple[Section, Section]:
-    count = NUM_SCALES if table is None else len(table)
+def _ncsn(weights: Mapping[str, Tensor]) -> tuple[Section, Section]:
+    ends, count = _table(weights)
     label = {"label_of": "time", "label_scale": -float(count), "label_shift": float(count)}
-    return {**_doubled(table), "num_steps": count}, {"name": "score", "scale_by_sigma": True, **label}
+    return {**ends, "num_steps": count}, {"name": "score", "scale_by_sigma": True, **label}
 
 
-def _vp(table: Tensor | None) -> tuple[Section, Section]:
+def _vp(weights: Mapping[str, Tensor]) -> tuple[Section, Section]:
     return {}, {"name": "epsilon", "label_of": "time", "label_scale": 999.0, "label_shift": 0.0}
 
 
-def _linear(table: Tensor | None) -> tuple[Section, Section]:
+def _linear(weights: Mapping[str, Tensor]) -> tuple[Section, Section]:
     return {}, {"name": "epsilon"}
 
 
-SDES: dict[bool, dict[str, Callable[[Tensor | None], tuple[Section, Section]]]] = {
+SDES: dict[bool, dict[str, Callable[[Mapping[str, Tensor]], tuple[Section, Section]]]] = {
     True: {"ve": _ve},
     False: {"vp": _vp, "sub_vp": _vp, "linear": _linear, "ncsn": _ncsn},
 }
