@@ -124,7 +124,7 @@ def test_checkpointing_gives_the_same_gradients_and_weights():
         torch.testing.assert_close(plain[1], checkpointed[1])
 
 
-def test_compiled_it_trains_the_same():
+def test_compiled_it_trains_the_same_and_its_layers_are_one_graph():
     def trained(network):
         optimizer = torch.optim.Adam(network.parameters(), lr=0.01)
         for _ in range(2):
@@ -139,6 +139,9 @@ def test_compiled_it_trains_the_same():
     plain = trained(unet(**small).train())
     for name, value in trained(compiled).items():
         torch.testing.assert_close(value, plain[name], rtol=1e-4, atol=1e-4)
+    whole = unet(**small).eval()
+    whole.compile(backend="eager", fullgraph=True)
+    assert whole(*inputs(2)).shape == (2, 3, 8, 8)
 
 
 def test_embeds_the_label_in_float32_under_autocast():
