@@ -197,8 +197,9 @@ class EDM2UNet(nn.Module):
         with in_float32(label.device.type):
             embedding: Tensor = self.time(self.waves(label))
             if self.class_conditional:
+                known = torch.arange(self.num_classes, device=label.device)
                 none = torch.full_like(label, self.num_classes, dtype=torch.int64)
-                one_hot = nn.functional.one_hot(none if cond is None else cond, self.num_classes + 1)[:, :-1]
+                one_hot = (none if cond is None else cond)[:, None] == known
                 classes = self.classes(one_hot.to(embedding.dtype) * math.sqrt(self.num_classes))
                 embedding = magnitude.mix(embedding, classes, CLASS_SHARE)
             return magnitude.silu(embedding)
