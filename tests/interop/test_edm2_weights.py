@@ -107,3 +107,18 @@ def test_other_weights_are_refused_by_their_keys():
     named = ("missing: unet.dec.8x8_up.emb_gain", "left over: unet.dec.8x8_up.bias", "unet.out_conv.weight (3, 3)")
     for part in ("weights.pkl", *named):
         assert part in str(error.value)
+
+
+def test_weights_that_describe_no_network_are_refused():
+    weights = published(RECORDS[0])
+    with pytest.raises(ConfigError, match=r"of another shape: unet.out_conv.weight \(\)"):
+        FORM.describe({**weights, "unet.out_conv.weight": torch.zeros(())}, {}, {})
+    del weights["unet.out_conv.weight"]
+    with pytest.raises(ConfigError, match=r"missing: unet.out_conv.weight"):
+        FORM.describe(weights, {}, {})
+
+
+def test_a_learned_variance_is_not_written():
+    network = dfw.build("network", "edm2_unet", shape=(3, 16, 16), outputs=2, channels=8, channel_mult=(1, 2))
+    with pytest.raises(ConfigError, match=r"EDM2.*learned variance"):
+        FORM.pairs(network)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from diffusion_fw.interop.formats.format import Format, Published
 from diffusion_fw.interop.latents import value_range
-from diffusion_fw.interop.pairs import Pair, same
+from diffusion_fw.interop.pairs import Pair, check_expressible, same, shape_of
 from diffusion_fw.networks.edm2_unet import EDM2Block, EDM2UNet
 
 SIGMA_DATA = 0.5
@@ -29,30 +29,32 @@ class EDM2Format(Format):
     """NVlabs/edm2 (Karras et al. 2024b)."""
 
     name: ClassVar[str] = "EDM2"
+    networks: ClassVar[tuple[str, ...]] = ("edm2_unet",)
 
     def recognises(self, weights: Mapping[str, Tensor], settings: Mapping[str, Any]) -> bool:
-        return {"unet.out_gain", "unet.emb_fourier.freqs", "logvar_linear.weight"} <= weights.keys()
+        known = {"unet.out_gain", "unet.emb_fourier.freqs", "logvar_linear.weight"}
+        return known <= weights.keys() and any(map(BLOCK.fullmatch, weights))
 
     def describe(
         self, weights: Mapping[str, Tensor], settings: Mapping[str, Any], given: Mapping[str, Any]
     ) -> Published:
-        blocks = [(int(found[1]), int(found[2]), key) for key in weights if (found := BLOCK.fullmatch(key))]
-        sizes = sorted({size for size, _, _ in blocks}, reverse=True)
-        widths = [len(weights[f"unet.enc.{size}x{size}_block0.conv_res1.weight"]) for size in sizes]
+        blocks = [(int(found[1]), int(found[2])) for key in weights if (found := BLOCK.fullmatch(key))]
+        sizes = sorted({size for size, _ in blocks}, reverse=True)
+        widths = [shape_of(weights, f"unet.enc.{size}x{size}_block0.conv_res1.weight", 4)[0] for size in sizes]
         channels = math.gcd(*widths)
-        classes = weights["unet.emb_label.weight"].shape[1] if "unet.emb_label.weight" in weights else 0
+        classes = shape_of(weights, "unet.emb_label.weight", 2)[1] if "unet.emb_label.weight" in weights else 0
         attended = [size for size in sizes if f"unet.enc.{size}x{size}_block0.attn_qkv.weight" in weights]
         network = {
             **{"name": "edm2_unet", "channels": channels, "channel_mult": [width // channels for width in widths]},
-            "num_res_blocks": 1 + max(index for _, index, _ in blocks),
+            "num_res_blocks": 1 + max(index for _, index in blocks),
             "attention_resolutions": attended,
             "num_head_channels": given.get("network.num_head_channels", HEAD_CHANNELS),
             "class_conditional": classes > 0,
         }
-        image_channels = len(weights["unet.out_conv.weight"])
+        image_channels = shape_of(weights, "unet.out_conv.weight", 4)[0]
         return Published(
             network,
-            tuple(given.get("data.shape") or (image_channels, sizes[0], sizes[0])),
+            tuple(given.get("shape") or (image_channels, sizes[0], sizes[0])),
             classes,
             schedule={"name": "edm"},
             parameterization={"name": "edm", "sigma_data": SIGMA_DATA},
@@ -61,7 +63,10 @@ class EDM2Format(Format):
         )
 
     def pairs(self, network: nn.Module) -> Iterable[Pair]:
-        return _pairs(cast(EDM2UNet, network))
+        own = cast(EDM2UNet, network)
+        learned = len(own.leave.weight) != own.enter.weight.shape[1] - 1
+        check_expressible(self.name, {"a learned variance": learned})
+        return _pairs(own)
 
 
 def _pairs(network: EDM2UNet) -> Iterable[Pair]:
