@@ -137,7 +137,7 @@ def test_other_positions_are_refused():
     _, network = built(DiTFormat(), weights, {"network.num_heads": 4})
     with pytest.raises(ConfigError, match=r"pos_embed differs.* by 0\.01"):
         to_ours(DiTFormat().pairs(network), {**weights, "pos_embed": weights["pos_embed"] + 0.01}, network, "test")
-    with pytest.raises(ConfigError, match=r"25 tokens.*16 patches.*data.shape"):
+    with pytest.raises(ConfigError, match=r"25 tokens.*16 patches.*shape"):
         to_ours(DiTFormat().pairs(network), {**weights, "pos_embed": torch.zeros(1, 25, 32)}, network, "test")
 
 
@@ -179,7 +179,7 @@ def test_sit_holds_no_variance():
 def test_a_size_that_is_not_square_is_stated():
     weights = published(FIRST["dit"])
     weights["pos_embed"] = AddedPositions((2, 8), 32).table[None]
-    _, network = built(DiTFormat(), weights, {"network.num_heads": 4, "data.shape": (4, 4, 16)})
+    _, network = built(DiTFormat(), weights, {"network.num_heads": 4, "shape": (4, 4, 16)})
     assert to_ours(DiTFormat().pairs(network), weights, network, "test").keys() == network.state_dict().keys()
 
 

@@ -51,7 +51,7 @@ class DiTFormat(Format):
         classes = shape_of(weights, "y_embedder.embedding_table.weight", 2)[0] - 1
         outputs = shape_of(weights, "final_layer.linear.bias", 1)[0] // (channels * patch**2)
         num_heads = given.get("network.num_heads", HEADS.get(width, max(1, width // 64)))
-        shape = given.get("data.shape") or _square(shape_of(weights, "pos_embed", 3)[1], channels, patch)
+        shape = given.get("shape") or _square(shape_of(weights, "pos_embed", 3)[1], channels, patch)
         network = {
             **{"name": "dit", "width": width, "depth": _depth(weights), "num_heads": num_heads, "patch": patch},
             "mlp_ratio": shape_of(weights, "blocks.0.mlp.fc1.bias", 1)[0] // width,
@@ -155,7 +155,7 @@ def _with_positions(network: DiT) -> Pair:
         if positions.shape != (1, *table.shape):
             raise ConfigError(
                 f"pos_embed {tuple(positions.shape)} is of {positions.shape[-2]} tokens, but {len(table)} patches of "
-                f"side {network.patch} make an example here; state data.shape=[C,H,W] of the training"
+                f"side {network.patch} make an example here; state shape=[C,H,W] of the training"
             )
         apart = (positions[0].float() - table.to(positions.device)).abs().max().item()
         if not apart <= POSITIONS_TOLERANCE:

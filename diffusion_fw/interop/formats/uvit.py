@@ -49,7 +49,7 @@ class UViTFormat(Format):
         open_keys = ("schedule", "network.num_heads", *(["network.null_class"] if rows else []))
         return Published(
             network,
-            tuple(given.get("data.shape") or (channels, side, side)),
+            tuple(given.get("shape") or (channels, side, side)),
             max(0, rows - null_class),
             schedule={"name": "vp" if pixels else "scaled_linear"},
             parameterization={"name": "epsilon", "label_of": "time", "label_scale": scale, "label_shift": 0.0},
