@@ -68,6 +68,9 @@ SETTINGS: dict[tuple[str, str], list[Parameters]] = {
             **{"norm": "rms", "mlp": "swiglu", "qk_norm": True},
         },
     ],
+    ("network", "edm2_unet"): [
+        {"channels": 16, "channel_mult": [1, 2], "num_res_blocks": 1, "attention_resolutions": [8]},
+    ],
     ("network", "uvit"): [
         {"width": 32, "depth": 3, "num_heads": 2},
         {"width": 32, "depth": 1, "num_heads": 2, "null_class": False, "final_conv": False},

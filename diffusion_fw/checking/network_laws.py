@@ -18,15 +18,19 @@ SHAPES = ((2,), (1, 8, 8), (3, 16, 16), (3, 32, 32))
 CLASSES = 3
 EQUAL_IN_BF16 = (512.0, 513.0)
 """Two time labels that bf16 rounds to one."""
+LARGE = 0.2
+"""A deviation of parameters with which the time label changes the output visibly."""
+SEEN_IN_BF16 = 2**-8
+"""A relative difference that rounding to bf16, with 8 bits, cannot hide."""
 
 
-def _network(subject: Subject, shape: tuple[int, ...], outputs: int = 1) -> nn.Module:
+def _network(subject: Subject, shape: tuple[int, ...], outputs: int = 1, deviation: float = 0.02) -> nn.Module:
     """The network for examples of a shape, with its parameters moved away from a start at zero."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         network: nn.Module = subject.assemble(shape=shape, num_classes=CLASSES, outputs=outputs)
         for parameter in network.parameters():
-            parameter.data += 0.02 * torch.randn_like(parameter)
+            parameter.data += deviation * torch.randn_like(parameter)
     return network.eval()
 
 
@@ -119,15 +123,22 @@ def gradients(subject: Subject) -> Iterator[Row]:
 
 
 def precision(subject: Subject) -> Iterator[Row]:
-    """Labels that differ in float32 but not in bf16 give different outputs under bf16 autocast."""
-    for shape, network in _accepted(subject).items():
+    """Labels that differ in float32 but not in bf16 give different outputs under bf16 autocast.
+
+    This can be seen where the outputs without autocast differ by more than the rounding of an output to bf16.
+    """
+    for shape in _accepted(subject):
+        network = _network(subject, shape, deviation=LARGE)
         _, largest = known_labels(network) or (0, math.inf)
         if not uses_label(network) or largest < max(EQUAL_IN_BF16):
             continue
         x, _ = _inputs(shape, 1)
-        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
-            outputs = [network(x, torch.tensor([label]), None) for label in EQUAL_IN_BF16]
-        rounded = torch.equal(*outputs)
+        with torch.no_grad():
+            one, other = (network(x, torch.tensor([label]), None) for label in EQUAL_IN_BF16)
+            with torch.autocast("cpu", torch.bfloat16):
+                outputs = [network(x, torch.tensor([label]), None) for label in EQUAL_IN_BF16]
+        visible = (one - other).abs().max() > SEEN_IN_BF16 * one.abs().max()
+        rounded = bool(visible) and torch.equal(*outputs)
         yield verdict("time label in float32", f"x {shape}", "rounded to bf16" if rounded else None, "kept")
 
 

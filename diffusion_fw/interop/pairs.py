@@ -62,6 +62,13 @@ def stacked(ours: str, theirs: Sequence[str]) -> Pair:
     return Pair(ours, tuple(theirs), lambda tensors: torch.cat(list(tensors)), lambda tensor: tensor.chunk(len(theirs)))
 
 
+def check_expressible(name: str, absent: Mapping[str, bool]) -> None:
+    """ConfigError where one of ``absent`` is true: what a network has, by key, and the format ``name`` has not."""
+    found = [key for key, present in absent.items() if present]
+    if found:
+        raise ConfigError(f"weights of {name} cannot hold this network, which has {', '.join(found)}")
+
+
 def to_ours(
     pairs: Iterable[Pair], published: Mapping[str, Tensor], network: nn.Module, source: str
 ) -> dict[str, Tensor]:

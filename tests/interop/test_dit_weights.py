@@ -141,6 +141,41 @@ def test_other_positions_are_refused():
         to_ours(DiTFormat().pairs(network), {**weights, "pos_embed": torch.zeros(1, 25, 32)}, network, "test")
 
 
+@pytest.mark.parametrize("key", ["pos_embed", "y_embedder.embedding_table.weight", "blocks.0.mlp.fc1.bias"])
+def test_weights_that_describe_no_network_are_refused(key):
+    weights = published(FIRST["dit"])
+    with pytest.raises(ConfigError, match=rf"of another shape: {key} \(\)"):
+        DiTFormat().describe({**weights, key: torch.zeros(())}, {}, {})
+    del weights[key]
+    with pytest.raises(ConfigError, match=rf"missing: {key}"):
+        DiTFormat().describe(weights, {}, {})
+
+
+@pytest.mark.parametrize(
+    ("changes", "shape", "named"),
+    [
+        ({"positions": "rope", "num_registers": 2}, (4, 8, 8), r"network.positions=rope, network.num_registers=2"),
+        ({"norm": "rms", "qk_norm": True}, (4, 8, 8), r"network.norm=rms, network.qk_norm=true"),
+        ({"mlp": "swiglu"}, (4, 8, 8), r"network.mlp=swiglu"),
+        ({"class_conditional": False}, (4, 8, 8), r"network.class_conditional=false"),
+        ({}, (4, 8), r"examples other than images"),
+    ],
+)
+def test_a_network_with_options_that_dit_has_not_is_not_written(changes, shape, named):
+    size = {"width": 32, "depth": 1, "num_heads": 2}
+    network = dfw.build("network", "dit", shape=shape, num_classes=3, **size, **changes)
+    for pairs in (DiTFormat().pairs, SiTFormat().pairs, lambda given: list(diffusers_pairs(given))):
+        with pytest.raises(ConfigError, match=named):
+            pairs(network)
+
+
+def test_sit_holds_no_variance():
+    size = {"width": 32, "depth": 1, "num_heads": 2}
+    network = dfw.build("network", "dit", shape=(4, 8, 8), num_classes=3, outputs=2, **size)
+    with pytest.raises(ConfigError, match=r"SiT.*learned variance"):
+        SiTFormat().pairs(network)
+
+
 def test_a_size_that_is_not_square_is_stated():
     weights = published(FIRST["dit"])
     weights["pos_embed"] = AddedPositions((2, 8), 32).table[None]

@@ -96,3 +96,18 @@ def test_other_weights_are_refused_by_their_keys():
     assert "\n" not in str(error.value)
     for part in ("weights.pth", "missing: norm.bias", "left over: time_embed.0.bias", "decoder_pred.weight (3, 3)"):
         assert part in str(error.value)
+
+
+def test_weights_that_describe_no_network_are_refused():
+    weights = seeded_weights(RECORDS[0]["keys"])
+    with pytest.raises(ConfigError, match=r"of another shape: pos_embed \(\)"):
+        FORM.describe({**weights, "pos_embed": torch.zeros(())}, {}, {})
+    del weights["pos_embed"]
+    with pytest.raises(ConfigError, match=r"missing: pos_embed"):
+        FORM.describe(weights, {}, {})
+
+
+def test_a_learned_variance_is_not_written():
+    network = dfw.build("network", "uvit", shape=(3, 8, 8), outputs=2, width=32, depth=1, num_heads=2)
+    with pytest.raises(ConfigError, match=r"U-ViT.*learned variance"):
+        FORM.pairs(network)

@@ -17,9 +17,11 @@ from torch import Tensor, nn
 
 from diffusion_fw.interop.formats.format import Format, Published
 from diffusion_fw.interop.latents import PIXEL_CHANNELS, value_range
-from diffusion_fw.interop.pairs import Pair, reshaped, same, stacked
-from diffusion_fw.networks.blocks.positions import AddedPositions
-from diffusion_fw.networks.dit import DiT
+from diffusion_fw.interop.pairs import Pair, check_expressible, reshaped, same, stacked
+from diffusion_fw.interop.shapes import shape_of
+from diffusion_fw.networks.blocks.positions import AddedPositions, RotaryPositions
+from diffusion_fw.networks.blocks.transformer import SwiGLU
+from diffusion_fw.networks.dit import DiT, DiTBlock
 from diffusion_fw.registry import ConfigError
 
 HEADS = {384: 6, 768: 12, 1024: 16, 1152: 16}
@@ -49,14 +51,15 @@ class DiTFormat(Format):
     def describe(
         self, weights: Mapping[str, Tensor], settings: Mapping[str, Any], given: Mapping[str, Any]
     ) -> Published:
-        width, channels, patch, _ = weights["x_embedder.proj.weight"].shape
-        classes = len(weights["y_embedder.embedding_table.weight"]) - 1
-        outputs = len(weights["final_layer.linear.bias"]) // (channels * patch**2)
+        width, channels, patch, _ = shape_of(weights, "x_embedder.proj.weight", 4)
+        classes = shape_of(weights, "y_embedder.embedding_table.weight", 2)[0] - 1
+        outputs = shape_of(weights, "final_layer.linear.bias", 1)[0] // (channels * patch**2)
         num_heads = given.get("network.num_heads", HEADS.get(width, max(1, width // 64)))
-        shape = given.get("shape") or _square(len(weights["pos_embed"][0]), channels, patch)
+        shape = given.get("shape") or _square(shape_of(weights, "pos_embed", 3)[1], channels, patch)
         network = {
             **{"name": "dit", "width": width, "depth": _depth(weights), "num_heads": num_heads, "patch": patch},
-            **{"mlp_ratio": len(weights["blocks.0.mlp.fc1.bias"]) // width, "class_conditional": True},
+            "mlp_ratio": shape_of(weights, "blocks.0.mlp.fc1.bias", 1)[0] // width,
+            "class_conditional": True,
         }
         return Published(
             network,
@@ -70,6 +73,7 @@ class DiTFormat(Format):
         )
 
     def pairs(self, network: nn.Module) -> Iterable[Pair]:
+        check_options(self.name, cast(DiT, network))
         return [*_body(cast(DiT, network)), *_output(cast(DiT, network), sign=1, halves=1)]
 
 
@@ -93,7 +97,30 @@ class SiTFormat(DiTFormat):
         )
 
     def pairs(self, network: nn.Module) -> Iterable[Pair]:
+        check_options(self.name, cast(DiT, network))
+        check_expressible(self.name, {"a learned variance": _outputs(cast(DiT, network)) > 1})
         return [*_body(cast(DiT, network)), *_output(cast(DiT, network), sign=-1, halves=2)]
+
+
+def check_options(name: str, network: DiT) -> None:
+    """ConfigError for a network with an option that DiT has not."""
+    block = cast(DiTBlock, network.blocks[0])
+    check_expressible(
+        name,
+        {
+            "examples other than images": len(network.grid) != 2,
+            "network.positions=rope": isinstance(network.rotate, RotaryPositions),
+            f"network.num_registers={network.num_registers}": network.num_registers > 0,
+            "network.norm=rms": isinstance(network.norm.norm, nn.RMSNorm),
+            "network.mlp=swiglu": isinstance(block.mlp, SwiGLU),
+            "network.qk_norm=true": isinstance(block.attention.query_norm, nn.RMSNorm),
+            "network.class_conditional=false": not network.class_conditional,
+        },
+    )
+
+
+def _outputs(network: DiT) -> int:
+    return network.leave.out_features // network.enter.in_features
 
 
 def _depth(weights: Mapping[str, Tensor]) -> int:
@@ -178,6 +205,7 @@ def diffusers_pairs(network: DiT) -> Iterable[Pair]:
     Its outputs differ a little from DiT's, as its frequencies of time and the eps of a norm are others than in the
     training.
     """
+    check_options("diffusers' DiTTransformer2DModel", network)
     blocks = [f"transformer_blocks.{index}" for index in range(len(network.blocks))]
     yield reshaped("enter.weight", "pos_embed.proj.weight", network.enter.weight.shape, _kernel(network))
     yield same("enter.bias", "pos_embed.proj.bias")

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from diffusion_fw.interop.formats.format import Format, Published
 from diffusion_fw.interop.latents import PIXEL_CHANNELS, value_range
-from diffusion_fw.interop.pairs import Pair, Read, Write, reshaped, same
+from diffusion_fw.interop.pairs import Pair, Read, Write, check_expressible, reshaped, same
+from diffusion_fw.interop.shapes import shape_of
 from diffusion_fw.networks.uvit import UViT
 
 HEADS = {512: 8, 768: 12, 1024: 16, 1152: 16}
@@ -36,18 +37,18 @@ class UViTFormat(Format):
     def describe(
         self, weights: Mapping[str, Tensor], settings: Mapping[str, Any], given: Mapping[str, Any]
     ) -> Published:
-        width, channels, patch, _ = weights["patch_embed.proj.weight"].shape
+        width, channels, patch, _ = shape_of(weights, "patch_embed.proj.weight", 4)
         pixels = channels in PIXEL_CHANNELS
-        rows = len(weights.get("label_emb.weight", ()))
+        rows = shape_of(weights, "label_emb.weight", 2)[0] if "label_emb.weight" in weights else 0
         null_class = bool(given.get("network.null_class", not pixels))
         pairs = sum(key.endswith("skip_linear.weight") for key in weights)
         network = {
             **{"name": "uvit", "width": width, "depth": 2 * pairs + 1, "patch": patch},
             "num_heads": given.get("network.num_heads", HEADS.get(width, max(1, width // 64))),
-            "mlp_ratio": len(weights["mid_block.mlp.fc1.bias"]) // width,
+            "mlp_ratio": shape_of(weights, "mid_block.mlp.fc1.bias", 1)[0] // width,
             **{"final_conv": "final_layer.weight" in weights, "class_conditional": rows > 0, "null_class": null_class},
         }
-        side = math.isqrt(weights["pos_embed"].shape[1] - (2 if rows else 1)) * patch
+        side = math.isqrt(max(1, shape_of(weights, "pos_embed", 3)[1] - (2 if rows else 1))) * patch
         scale = 999.0 if pixels else 1000.0
         open_keys = ("schedule", "network.num_heads", *(["network.null_class"] if rows else []))
         return Published(
@@ -63,7 +64,9 @@ class UViTFormat(Format):
         )
 
     def pairs(self, network: nn.Module) -> Iterable[Pair]:
-        return _pairs(cast(UViT, network))
+        own = cast(UViT, network)
+        check_expressible(self.name, {"a learned variance": own.leave.out_features != own.enter.in_features})
+        return _pairs(own)
 
 
 def _pairs(network: UViT) -> Iterable[Pair]:
