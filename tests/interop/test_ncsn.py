@@ -79,15 +79,6 @@ def test_the_averages_of_a_checkpoint_come_before_its_model():
     assert torch.equal(found["begin_conv.weight"], weights["begin_conv.weight"] + 1)
 
 
-def test_the_averages_of_a_checkpoint_of_score_sde_are_found_too():
-    weights = weights_of(SECOND[0])
-    averages = [value + 1 for key, value in weights.items() if key != "sigmas"]
-    model = {f"module.{key}": value for key, value in weights.items()}
-    found = FORM.weights({"model": model, "ema": {"shadow_params": averages}, "step": 3})
-    assert torch.equal(found["sigmas"], weights["sigmas"])
-    assert torch.equal(found["begin_conv.weight"], weights["begin_conv.weight"] + 1)
-
-
 def test_keys_that_do_not_fit_are_named():
     weights = weights_of(FIRST[0])
     weights["more"] = weights.pop("refine1.crp.norms.0.embed.weight")

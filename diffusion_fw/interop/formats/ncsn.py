@@ -16,7 +16,6 @@ import torch
 from torch import Tensor, nn
 
 from diffusion_fw.interop.formats.format import Format, Published, Section
-from diffusion_fw.interop.formats.score_sde import ScoreSDE
 from diffusion_fw.interop.pairs import Pair, same
 from diffusion_fw.interop.shapes import noise_levels, shape_of
 from diffusion_fw.networks.blocks.refinenet import ConvUnits, RefineBlock, RefineNet, ResidualBlock
@@ -39,8 +38,7 @@ class NCSN(Format):
 
     def weights(self, content: Any) -> Mapping[str, Tensor]:
         if not isinstance(content, (list, tuple)):
-            # score_sde_pytorch has these networks too, in checkpoints of its own.
-            return ScoreSDE().weights(content)
+            return super().weights(content)
         held = [super(NCSN, self).weights(item) for item in (*content[:1], *content[4:5])]
         return {key: value for weights in held for key, value in weights.items()}
 
