@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from diffusion_fw import registry
 from diffusion_fw.checking.findings import Row, at_least, at_most, verdict
 from diffusion_fw.checking.subject import Check, Subject
-from diffusion_fw.networks.network import is_class_conditional, uses_label
+from diffusion_fw.networks.network import is_class_conditional, known_labels, uses_label
 from diffusion_fw.registry import ConfigError
 
 SHAPES = ((2,), (1, 8, 8), (3, 16, 16), (3, 32, 32))
@@ -38,16 +38,18 @@ def _accepted(subject: Subject) -> dict[tuple[int, ...], nn.Module]:
     return found
 
 
-def _inputs(shape: tuple[int, ...], count: int = 3) -> tuple[Tensor, Tensor]:
-    generator = torch.Generator().manual_seed(0)
-    return torch.randn(count, *shape, generator=generator), torch.tensor([10.0, 300.0, 900.0])[:count]
+def _inputs(shape: tuple[int, ...], network: nn.Module) -> tuple[Tensor, Tensor]:
+    """Three examples, and three time labels among those that the network knows."""
+    low, high = known_labels(network) or (0.0, 1000.0)
+    label = low + (high - low) * torch.tensor([0.01, 0.3, 0.9])
+    return torch.randn(3, *shape, generator=torch.Generator().manual_seed(0)), label
 
 
 def output(subject: Subject) -> Iterator[Row]:
     """(B, *shape) -> (B, outputs shape[0], *shape[1:]), finite; at least one shape is accepted."""
     accepted = _accepted(subject)
-    for shape in accepted:
-        x, label = _inputs(shape)
+    for shape, network in accepted.items():
+        x, label = _inputs(shape, network)
         for outputs in (1, 2):
             wanted = (3, outputs * shape[0], *shape[1:])
             with torch.no_grad():
@@ -64,7 +66,7 @@ def output(subject: Subject) -> Iterator[Row]:
 def batch(subject: Subject) -> Iterator[Row]:
     """An example's output does not depend on the others; it depends on the time label if ``uses_label`` says so."""
     for shape, network in _accepted(subject).items():
-        x, label = _inputs(shape)
+        x, label = _inputs(shape, network)
         with torch.no_grad():
             together = network(x, label, None)
             alone = torch.cat([network(x[i : i + 1], label[i : i + 1], None) for i in range(len(x))])
@@ -91,7 +93,7 @@ def classes(subject: Subject) -> Iterator[Row]:
             yield verdict("class_conditional", f"x {shape}", None if declared else "False", "True, as it was built")
         if not declared:
             continue
-        x, label = _inputs(shape)
+        x, label = _inputs(shape, network)
         with torch.no_grad():
             first, last, none = (
                 network(x, label, cond) for cond in (torch.zeros(3).long(), torch.full((3,), CLASSES), None)
@@ -105,7 +107,7 @@ def classes(subject: Subject) -> Iterator[Row]:
 def gradients(subject: Subject) -> Iterator[Row]:
     """Every parameter that is trained gets a finite gradient."""
     for shape, network in _accepted(subject).items():
-        x, label = _inputs(shape)
+        x, label = _inputs(shape, network)
         network(x, label, None).square().mean().backward()
         trained = {name: item for name, item in network.named_parameters() if item.requires_grad}
         without = [name for name, item in trained.items() if item.grad is None or not bool(item.grad.isfinite().all())]
