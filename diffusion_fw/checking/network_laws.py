@@ -45,16 +45,18 @@ def _accepted(subject: Subject) -> dict[tuple[int, ...], nn.Module]:
     return found
 
 
-def _inputs(shape: tuple[int, ...], count: int = 3) -> tuple[Tensor, Tensor]:
-    generator = torch.Generator().manual_seed(0)
-    return torch.randn(count, *shape, generator=generator), torch.tensor([10.0, 300.0, 900.0])[:count]
+def _inputs(shape: tuple[int, ...], network: nn.Module) -> tuple[Tensor, Tensor]:
+    """Three examples, and three time labels among those that the network knows."""
+    low, high = known_labels(network) or (0.0, 1000.0)
+    label = low + (high - low) * torch.tensor([0.01, 0.3, 0.9])
+    return torch.randn(3, *shape, generator=torch.Generator().manual_seed(0)), label
 
 
 def output(subject: Subject) -> Iterator[Row]:
     """(B, *shape) -> (B, outputs shape[0], *shape[1:]), or (B, classes), finite; at least one shape is accepted."""
     accepted = _accepted(subject)
     for shape in accepted:
-        x, label = _inputs(shape)
+        x, label = _inputs(shape, accepted[shape])
         for outputs in (1, 2):
             network = _network(subject, shape, outputs)
             wanted = (3, CLASSES) if is_classifier(network) else (3, outputs * shape[0], *shape[1:])
@@ -72,7 +74,7 @@ def output(subject: Subject) -> Iterator[Row]:
 def batch(subject: Subject) -> Iterator[Row]:
     """An example's output does not depend on the others; it depends on the time label if ``uses_label`` says so."""
     for shape, network in _accepted(subject).items():
-        x, label = _inputs(shape)
+        x, label = _inputs(shape, network)
         with torch.no_grad():
             together = network(x, label, None)
             alone = torch.cat([network(x[i : i + 1], label[i : i + 1], None) for i in range(len(x))])
@@ -99,7 +101,7 @@ def classes(subject: Subject) -> Iterator[Row]:
             yield verdict("class_conditional", f"x {shape}", None if declared else "False", "True, as it was built")
         if not declared:
             continue
-        x, label = _inputs(shape)
+        x, label = _inputs(shape, network)
         with torch.no_grad():
             first, last, none = (
                 network(x, label, cond) for cond in (torch.zeros(3).long(), torch.full((3,), CLASSES), None)
@@ -113,7 +115,7 @@ def classes(subject: Subject) -> Iterator[Row]:
 def gradients(subject: Subject) -> Iterator[Row]:
     """Every parameter that is trained gets a finite gradient, with classes and "no class" in the batch."""
     for shape, network in _accepted(subject).items():
-        x, label = _inputs(shape)
+        x, label = _inputs(shape, network)
         cond = torch.tensor([0, 1, CLASSES]) if is_class_conditional(network) else None
         network(x, label, cond).square().mean().backward()
         trained = {name: item for name, item in network.named_parameters() if item.requires_grad}
@@ -132,7 +134,7 @@ def precision(subject: Subject) -> Iterator[Row]:
         _, largest = known_labels(network) or (0, math.inf)
         if not uses_label(network) or largest < max(EQUAL_IN_BF16):
             continue
-        x, _ = _inputs(shape, 1)
+        x = _inputs(shape, network)[0][:1]
         with torch.no_grad():
             one, other = (network(x, torch.tensor([label]), None) for label in EQUAL_IN_BF16)
             with torch.autocast("cpu", torch.bfloat16):

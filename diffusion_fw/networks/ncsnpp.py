@@ -237,7 +237,7 @@ class NCSNpp(nn.Module):
 
     Level i has channels * channel_mult[i] channels, num_res_blocks BigGAN blocks on the way down and one more on the
     way up. A further block halves or doubles height and width, with the filter (1, 3, 3, 1), or the mean of 2 x 2
-    pixels without ``fir``. Sums of branches are divided by sqrt(2). The levels whose longer side is in
+    pixels without ``fir``. The sum of a block and its skip is divided by sqrt(2). The levels whose longer side is in
     attention_resolutions have attention, after each block on the way down and after the last on the way up, as has the
     middle.
 
