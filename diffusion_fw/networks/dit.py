@@ -141,7 +141,7 @@ class DiT(nn.Module):
         condition = nn.functional.silu(self.classes(self.time(label), cond))
         h = self.place(self.enter(to_patches(x, self.patch)))
         if self.num_registers:
-            h = torch.cat([self.registers.expand(len(x), -1, -1), h], dim=1)
+            h = torch.cat([self.registers.expand(x.shape[0], -1, -1), h], dim=1)
         for block in self.blocks:
             if self.checkpointing and torch.is_grad_enabled():
                 h = checkpoint(block, h, condition, self.dropout, self.rotate, use_reentrant=False)

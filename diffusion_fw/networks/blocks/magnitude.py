@@ -16,7 +16,7 @@ def normalize(x: Tensor, dims: tuple[int, ...] | None = None) -> Tensor:
     """x / (1e-4 + rms), with the root mean square over ``dims``, by default all but the first."""
     dims = tuple(range(1, x.dim())) if dims is None else dims
     norm = torch.linalg.vector_norm(x, dim=dims, keepdim=True, dtype=torch.float32)
-    rms: Tensor = norm * math.sqrt(norm.numel() / x.numel())
+    rms: Tensor = norm / math.sqrt(math.prod([x.shape[dim] for dim in dims]))
     return x / (EPSILON + rms).to(x.dtype)
 
 
