@@ -6,7 +6,7 @@ import math
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from diffusion_fw.registry import PositiveInt, Range, Runtime, Size, register
+from diffusion_fw.registry import ConfigError, PositiveInt, Range, Runtime, Size, register
 
 
 @register("callbacks", "progress")
@@ -57,6 +57,30 @@ def evaluation(
         grid_images=grid_images,
         seed=seed,
     )
+
+
+@register("callbacks", "accuracy")
+def accuracy(
+    history: Runtime[Any],
+    data: Runtime[Any],
+    metric: Runtime[Any],
+    classifier: Runtime[Any],
+    seed: Runtime[int],
+    every: PositiveInt = 500,
+    batch_size: PositiveInt = 256,
+) -> Any:
+    """Log the held-out loss and accuracy of a classifier by log-SNR, in place of the evaluation, which draws samples.
+
+    Raises ConfigError for a network that is no classifier.
+    """
+    from diffusion_fw.training.callbacks.accuracy import Accuracy
+
+    if classifier is None:
+        raise ConfigError(
+            "it measures a classifier, such as network=adm_classifier with objective=classifier; "
+            "choose callbacks=[health,evaluation,checkpoints,progress]"
+        )
+    return Accuracy(history=history, data=data, metric=metric, every=every, batch_size=batch_size, seed=seed)
 
 
 @register("callbacks", "health")
