@@ -67,7 +67,15 @@ def check_classifier(config: Config, classifier: bool, facts: Facts) -> None:
             f"objective={objective} trains a classifier, and network={network} is none; choose network=adm_classifier, "
             "or objective=simple"
         )
+    callbacks = {name: registry.entry("callbacks", item["name"]) for name, item in config["callbacks"].items()}
     if not classifier:
+        for name, entry in callbacks.items():
+            if "classifier" in entry.runtime:
+                raise ConfigError(
+                    f"callbacks={name} measures a classifier, and network={network} is none; choose "
+                    "callbacks=[health,evaluation,checkpoints,progress], or network=adm_classifier with "
+                    "objective=classifier and metric=none"
+                )
         return
     if not trains:
         raise ConfigError(
@@ -78,11 +86,7 @@ def check_classifier(config: Config, classifier: bool, facts: Facts) -> None:
         raise ConfigError(f"objective={objective} needs labels, but data={config['data']['name']} has none")
     metric = config["metric"]["name"]
     drawing = [f"metric={metric}"] if getattr(registry.entry("metric", metric).factory, "measures", True) else []
-    drawing += [
-        f"callbacks={name}"
-        for name, section in config["callbacks"].items()
-        if {"sampler", "wrap"} & registry.entry("callbacks", section["name"]).runtime.keys()
-    ]
+    drawing += [f"callbacks={name}" for name, entry in callbacks.items() if {"sampler", "wrap"} & entry.runtime.keys()]
     if drawing:
         raise ConfigError(
             f"{' and '.join(drawing)} need samples, and network={network} is a classifier, which draws none; choose "

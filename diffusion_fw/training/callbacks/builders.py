@@ -6,7 +6,7 @@ import math
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from diffusion_fw.registry import ConfigError, PositiveInt, Range, Runtime, Size, register
+from diffusion_fw.registry import PositiveInt, Range, Runtime, Size, register
 
 
 @register("callbacks", "progress")
@@ -71,16 +71,19 @@ def accuracy(
 ) -> Any:
     """Log the held-out loss and accuracy of a classifier by log-SNR, in place of the evaluation, which draws samples.
 
-    Raises ConfigError for a network that is no classifier.
+    Where there are more than 5 classes, also how often the class is among the 5 most probable.
     """
     from diffusion_fw.training.callbacks.accuracy import Accuracy
 
-    if classifier is None:
-        raise ConfigError(
-            "it measures a classifier, such as network=adm_classifier with objective=classifier; "
-            "choose callbacks=[health,evaluation,checkpoints,progress]"
-        )
-    return Accuracy(history=history, data=data, metric=metric, every=every, batch_size=batch_size, seed=seed)
+    return Accuracy(
+        history=history,
+        data=data,
+        metric=metric,
+        classes=classifier.num_classes,
+        every=every,
+        batch_size=batch_size,
+        seed=seed,
+    )
 
 
 @register("callbacks", "health")
