@@ -23,15 +23,15 @@ from diffusion_fw.registry.discovery import load_plugins
 
 if TYPE_CHECKING:
     from diffusion_fw import checking, interop, likelihood, oracles
-    from diffusion_fw.checkpoints.load import load
+    from diffusion_fw.checkpoints.load import load, load_classifier
     from diffusion_fw.checkpoints.pretrained import from_pretrained, save_pretrained
     from diffusion_fw.data.dataset import Batch, Data, Examples, InMemory, to_model, to_pixels
-    from diffusion_fw.denoiser import Denoiser, NetworkDenoiser, Noise, prior
+    from diffusion_fw.denoiser import Denoiser, NetworkClassifier, NetworkDenoiser, Noise, prior
     from diffusion_fw.guidance.guidance import Guidance
     from diffusion_fw.guidance.operators import LinearOperator
     from diffusion_fw.metrics.features.extractor import FeatureExtractor
     from diffusion_fw.metrics.metric import Measurement, Metric, Subject, TrackedMetric
-    from diffusion_fw.networks.network import Network
+    from diffusion_fw.networks.network import Classifier, Network
     from diffusion_fw.objectives.objective import Objective
     from diffusion_fw.objectives.time_sampler import InverseTimeSampler, TimeSampler
     from diffusion_fw.objectives.weighting import Weighting, output_weight
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _PUBLIC = {
-    "diffusion_fw.checkpoints.load": ("load",),
+    "diffusion_fw.checkpoints.load": ("load", "load_classifier"),
     "diffusion_fw.checkpoints.pretrained": ("from_pretrained", "save_pretrained"),
     "diffusion_fw.data.dataset": (
         "Batch",
@@ -60,6 +60,7 @@ _PUBLIC = {
     ),
     "diffusion_fw.denoiser": (
         "Denoiser",
+        "NetworkClassifier",
         "NetworkDenoiser",
         "Noise",
         "prior",
@@ -73,7 +74,7 @@ _PUBLIC = {
         "Subject",
         "TrackedMetric",
     ),
-    "diffusion_fw.networks.network": ("Network",),
+    "diffusion_fw.networks.network": ("Classifier", "Network"),
     "diffusion_fw.objectives.objective": ("Objective",),
     "diffusion_fw.objectives.time_sampler": (
         "InverseTimeSampler",
@@ -125,6 +126,7 @@ __all__ = [
     "Averages",
     "Batch",
     "BetaSchedule",
+    "Classifier",
     "ConfigError",
     "Data",
     "Denoiser",
@@ -142,6 +144,7 @@ __all__ = [
     "Measurement",
     "Metric",
     "Network",
+    "NetworkClassifier",
     "NetworkDenoiser",
     "Noise",
     "NoiseLevel",
@@ -171,6 +174,7 @@ __all__ = [
     "interop",
     "likelihood",
     "load",
+    "load_classifier",
     "load_plugins",
     "names",
     "noised",

@@ -8,7 +8,7 @@ from typing import Any, Protocol, cast
 import torch
 from torch import Tensor, nn
 
-from diffusion_fw.networks.network import Network
+from diffusion_fw.networks.network import Classifier, Network
 from diffusion_fw.process.level import SMALLEST_SIGNAL, NoiseLevel, combine, expand, per_example, scale
 from diffusion_fw.process.parameterization import Parameterization, Prediction, with_x0
 from diffusion_fw.process.schedule import Schedule
@@ -111,6 +111,29 @@ class NetworkDenoiser(nn.Module):
             values = (*given.input(level), *given.inverse(level), given.amplification(level))
             self._cached[t] = tuple(float(value) for value in values)
         return self._cached[t]
+
+
+class NetworkClassifier(nn.Module):
+    """classifier(x, level) -> the logits (B, num_classes) of log p(class | x_t), by network(c_in x_t, label).
+
+    ``classifier`` of guidance=classifier. x (B, ...), level = schedule(t) with t scalar or (B,).
+    """
+
+    def __init__(
+        self,
+        network: Classifier | nn.Module,
+        schedule: Schedule,
+        parameterization: Parameterization,
+        num_classes: int,
+    ) -> None:
+        super().__init__()
+        self.network = cast(nn.Module, network)
+        self.schedule, self.parameterization, self.num_classes = schedule, parameterization, num_classes
+
+    def forward(self, x: Tensor, level: NoiseLevel) -> Tensor:
+        c_in, label = self.parameterization.input(level)
+        logits: Tensor = self.network(expand(c_in, x) * x, _labels(label.expand(len(x)), x))
+        return logits
 
 
 def _labels(label: Tensor | float, x: Tensor) -> Tensor:

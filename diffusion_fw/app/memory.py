@@ -12,6 +12,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from diffusion_fw.composition.checks import processes
 from diffusion_fw.composition.facts import Facts
 from diffusion_fw.composition.parts import assemble, build_network
+from diffusion_fw.networks.network import is_classifier
 from diffusion_fw.sampling.chunk import Chunk, Following
 from diffusion_fw.training.trainer import start_autograd
 
@@ -60,11 +61,12 @@ def estimate(config: Mapping[str, Any], facts: Facts, local_batch: int) -> Memor
             noise = torch.empty_like(clean)
             with torch.autocast("cpu", torch.bfloat16, enabled=mixed):
                 output = network(clean + noise, times, classes)
-            errors = (output.float().narrow(1, 0, clean.shape[1]) - noise).square()
+            kept = output.float() if is_classifier(network) else output.float().narrow(1, 0, clean.shape[1]) - noise
+            errors = kept.square()
             loss = errors.mean()
             activations, forward = watch.now - weights, watch.peak
             loss.backward()
-            del output, errors, loss
+            del output, kept, errors, loss
             backward, before = watch.peak, watch.now
             gradients = sum(item.grad.nbytes for item in parameters if item.grad is not None)
             optimizer.step()

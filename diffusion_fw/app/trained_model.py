@@ -6,14 +6,14 @@ import functools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from diffusion_fw.app.device import choose
 from diffusion_fw.app.memory import describe_sampling_memory
-from diffusion_fw.checkpoints.load import load_chosen
+from diffusion_fw.checkpoints.load import load_chosen, load_chosen_classifier
 from diffusion_fw.checkpoints.weights import Choice
 from diffusion_fw.composition.checks import check_fit, check_label_dropout
 from diffusion_fw.composition.facts import Facts
@@ -27,12 +27,14 @@ from diffusion_fw.composition.parts import (
     within_memory,
 )
 from diffusion_fw.data.dataset import from_model
-from diffusion_fw.denoiser import Denoiser, NetworkDenoiser
+from diffusion_fw.denoiser import Denoiser, NetworkClassifier, NetworkDenoiser
 from diffusion_fw.process.variance import Variance
 from diffusion_fw.registry import ConfigError
 from diffusion_fw.samplers.sampler import Sampler
 from diffusion_fw.sampling.chunk import Chunk, chunk_size, measure_chunk
 from diffusion_fw.sampling.draw import draw
+
+Model = TypeVar("Model", bound=torch.nn.Module)
 
 
 @dataclass(frozen=True)
@@ -106,17 +108,20 @@ def open_trained(config: Mapping[str, Any]) -> Trained:
     network, record, choice = load_chosen(config["checkpoint"], raw_weights=config["raw_weights"], **config["ema"])
     own, trained_with = with_training(config, record["config"]), record["config"]
     facts, conditional = Facts.from_record(record["facts"]), is_conditional(network)
-    check_label_dropout(own, trained_with.get("label_dropout", 0))
+    check_label_dropout(own, trained_with.get("label_dropout", 0), conditional)
     device = choose(own["device"])
-    class_counts = (facts.class_counts or (0,) * facts.num_classes) if conditional else ()
-    load = second_model(facts, len(class_counts), device)
+    num_classes = facts.num_classes if conditional else 0
+    loaders = second_model(facts, num_classes, device), second_classifier(facts, num_classes, device)
+    denoiser = build_wrappers(own, facts, conditional, *loaders)(on_device(network, device))
+    classes = num_classes or getattr(denoiser, "classes", 0)
+    class_counts = facts.class_counts if len(facts.class_counts) == classes else (0,) * classes
     return Trained(
         config=own,
         record=record,
         facts=facts,
         choice=choice,
         network=network,
-        denoiser=build_wrappers(own, facts, conditional, load)(on_device(network, device)),
+        denoiser=denoiser,
         sampler=build_sampler(own),
         variance=build_variance(own),
         class_counts=class_counts,
@@ -133,11 +138,7 @@ def second_model(facts: Facts, num_classes: int, device: torch.device) -> Callab
 
     def load(checkpoint: str, *, raw_weights: bool, ema_rate: float | None, ema_std: float | None) -> Denoiser:
         network, record, _ = load_chosen(checkpoint, raw_weights=raw_weights, rate=ema_rate, std=ema_std)
-        other = Facts.from_record(record["facts"])
-        if other.shape != facts.shape:
-            raise ConfigError(
-                f"checkpoint={checkpoint} is of data of shape {other.shape}, the guided model of {facts.shape}"
-            )
+        other = _facts_of(record, facts, checkpoint)
         if is_conditional(network) and other.num_classes != num_classes:
             raise ConfigError(
                 f"checkpoint={checkpoint} takes labels of {other.num_classes} classes, "
@@ -148,6 +149,35 @@ def second_model(facts: Facts, num_classes: int, device: torch.device) -> Callab
     return load
 
 
-def on_device(network: NetworkDenoiser, device: torch.device) -> NetworkDenoiser:
+def second_classifier(facts: Facts, num_classes: int, device: torch.device) -> Callable[..., NetworkClassifier]:
+    """The function by which a guidance loads a classifier, called as that of ``second_model``.
+
+    It raises ConfigError for one of data of another shape, or of other classes than those that the model takes, if any.
+    """
+
+    def load(checkpoint: str, *, raw_weights: bool, ema_rate: float | None, ema_std: float | None) -> NetworkClassifier:
+        classifier, record, _ = load_chosen_classifier(checkpoint, raw_weights=raw_weights, rate=ema_rate, std=ema_std)
+        _facts_of(record, facts, checkpoint)
+        if num_classes not in (0, classifier.num_classes):
+            raise ConfigError(
+                f"checkpoint={checkpoint} tells {classifier.num_classes} classes apart, "
+                f"the guided model takes labels of {num_classes}"
+            )
+        return on_device(classifier, device)
+
+    return load
+
+
+def _facts_of(record: dict[str, Any], facts: Facts, checkpoint: str) -> Facts:
+    """The facts of a second checkpoint's data; ConfigError if they are of another shape than the guided model's."""
+    other = Facts.from_record(record["facts"])
+    if other.shape != facts.shape:
+        raise ConfigError(
+            f"checkpoint={checkpoint} is of data of shape {other.shape}, the guided model of {facts.shape}"
+        )
+    return other
+
+
+def on_device(network: Model, device: torch.device) -> Model:
     """The network on a device, in the layout that is faster there."""
     return network.to(device=device).to(memory_format=memory_format(device))  # type: ignore[call-overload, no-any-return]

@@ -13,9 +13,9 @@ from diffusion_fw.checkpoints.read import MODEL_GROUPS, read
 from diffusion_fw.checkpoints.size_limit import limit_model_size
 from diffusion_fw.checkpoints.weights import Choice, check_weights, choose
 from diffusion_fw.composition.facts import Facts
-from diffusion_fw.composition.parts import build_denoiser, build_network
+from diffusion_fw.composition.parts import build_model, build_network
 from diffusion_fw.composition.size_limit import without_memory
-from diffusion_fw.denoiser import NetworkDenoiser
+from diffusion_fw.denoiser import NetworkClassifier, NetworkDenoiser
 from diffusion_fw.registry import ConfigError, discovery
 from diffusion_fw.training.module import RECORD_KEY
 
@@ -38,6 +38,17 @@ def load(
     return load_chosen(checkpoint, raw_weights=raw_weights, rate=ema_rate, std=ema_std)[0]
 
 
+def load_classifier(
+    checkpoint: str | os.PathLike[str],
+    *,
+    raw_weights: bool = False,
+    ema_rate: float | None = None,
+    ema_std: float | None = None,
+) -> NetworkClassifier:
+    """The classifier of a checkpoint of objective=classifier; as ``load`` in everything else."""
+    return load_chosen_classifier(checkpoint, raw_weights=raw_weights, rate=ema_rate, std=ema_std)[0]
+
+
 def load_chosen(
     checkpoint: str | os.PathLike[str],
     *,
@@ -46,21 +57,50 @@ def load_chosen(
     std: float | None = None,
 ) -> tuple[NetworkDenoiser, dict[str, Any], Choice]:
     """(the denoiser of a checkpoint with the chosen weights, the checkpoint's record, which weights they are)."""
+    model, record, choice = _load(checkpoint, raw_weights=raw_weights, rate=rate, std=std)
+    if not isinstance(model, NetworkDenoiser):
+        raise ConfigError(
+            f"checkpoint={checkpoint} holds a classifier, which draws no samples; give the checkpoint of a model, and "
+            "this one as guidance.classifier.checkpoint with guidance=[clip,classifier]"
+        )
+    return model, record, choice
+
+
+def load_chosen_classifier(
+    checkpoint: str | os.PathLike[str],
+    *,
+    raw_weights: bool = False,
+    rate: float | None = None,
+    std: float | None = None,
+) -> tuple[NetworkClassifier, dict[str, Any], Choice]:
+    """The same of a checkpoint that holds a classifier."""
+    model, record, choice = _load(checkpoint, raw_weights=raw_weights, rate=rate, std=std)
+    if not isinstance(model, NetworkClassifier):
+        raise ConfigError(
+            f"checkpoint={checkpoint} holds no classifier, but network={record['config']['network']['name']}; "
+            "give one that was trained with objective=classifier"
+        )
+    return model, record, choice
+
+
+def _load(
+    checkpoint: str | os.PathLike[str], *, raw_weights: bool, rate: float | None, std: float | None
+) -> tuple[NetworkDenoiser | NetworkClassifier, dict[str, Any], Choice]:
     content = read(checkpoint)
     record = content[RECORD_KEY]
     _check_registered(record, checkpoint)
     choice = choose(content, Path(checkpoint), raw_weights=raw_weights, rate=rate, std=std)
-    denoiser = _build(record, choice.weights, f"checkpoint={checkpoint}")
-    check_weights(choice.weights, denoiser.state_dict(), f"checkpoint={checkpoint}")
+    model = _build(record, choice.weights, f"checkpoint={checkpoint}")
+    check_weights(choice.weights, model.state_dict(), f"checkpoint={checkpoint}")
     try:
-        denoiser.load_state_dict(choice.weights)
+        model.load_state_dict(choice.weights)
     except RuntimeError as error:
         lines = str(error).splitlines()
         raise ConfigError(
             f"checkpoint={checkpoint} holds the weights of another architecture than its config describes: "
             f"{' '.join(line.strip() for line in lines[1:4])}"
         ) from None
-    return denoiser.requires_grad_(False).eval(), record, choice
+    return model.requires_grad_(False).eval(), record, choice
 
 
 def _check_registered(record: dict[str, Any], path: str | os.PathLike[str]) -> None:
@@ -76,7 +116,7 @@ def _check_registered(record: dict[str, Any], path: str | os.PathLike[str]) -> N
             ) from None
 
 
-def _build(record: dict[str, Any], weights: dict[str, Tensor], source: str) -> NetworkDenoiser:
+def _build(record: dict[str, Any], weights: dict[str, Tensor], source: str) -> NetworkDenoiser | NetworkClassifier:
     """The untrained model; it is first built without memory, so that one too large for its file takes none."""
     config = record["config"]
     # Tensors may share a storage: the file holds the values of each storage once.
@@ -87,7 +127,7 @@ def _build(record: dict[str, Any], weights: dict[str, Tensor], source: str) -> N
         with limit_model_size(len(weights), values):
             with without_memory():
                 build_network(config, facts)
-            return build_denoiser(config, facts)
+            return build_model(config, facts)
     except ConfigError as error:
         raise ConfigError(f"{source}: {error}") from None
     except (MemoryError, OverflowError, RuntimeError) as error:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from diffusion_fw import registry
-from diffusion_fw.composition.facts import Config
+from diffusion_fw.composition.facts import Config, Facts
 from diffusion_fw.data.dataset import Data
 from diffusion_fw.denoiser import NetworkDenoiser
 from diffusion_fw.metrics.metric import TrackedMetric
@@ -62,15 +62,59 @@ def check_labels(denoiser: NetworkDenoiser) -> None:
         )
 
 
-def check_label_dropout(config: Config, label_dropout: float) -> None:
+def check_label_dropout(config: Config, label_dropout: float, conditional: bool) -> None:
     """Whether a guidance that evaluates the model without a label has a model that was trained without labels too."""
+    if not conditional:
+        return
     for name, section in config["guidance"].items():
         factory = registry.entry("guidance", section["name"]).factory
-        if label_dropout == 0 and getattr(factory, "asks_without_label", False):
+        # Where this parameter is true, the model gets the label.
+        asks = getattr(factory, "asks_without_label", False) and not section.get("conditional", False)
+        if label_dropout == 0 and asks:
+            remedy = f"set guidance.{name}.conditional=true" if "conditional" in section else "remove it from guidance"
             raise ConfigError(
                 f"guidance={name} evaluates the model without a label, but training always had one "
-                "(label_dropout=0); train with label_dropout=0.1 or so, or remove it from guidance"
+                f"(label_dropout=0); train with label_dropout=0.1 or so, or {remedy}"
             )
+
+
+def check_classifier(config: Config, classifier: bool, facts: Facts) -> None:
+    """Whether a classifier is trained by an objective for it, on labels, with nothing that needs samples."""
+    network, objective = config["network"]["name"], config["objective"]["name"]
+    trains = getattr(registry.entry("objective", objective).factory, "trains_classifier", False)
+    if trains and not classifier:
+        raise ConfigError(
+            f"objective={objective} trains a classifier, and network={network} is none; choose network=adm_classifier, "
+            "or objective=simple"
+        )
+    callbacks = {name: registry.entry("callbacks", item["name"]) for name, item in config["callbacks"].items()}
+    if not classifier:
+        for name, entry in callbacks.items():
+            if "classifier" in entry.runtime:
+                raise ConfigError(
+                    f"callbacks={name} measures a classifier, and network={network} is none; choose "
+                    "callbacks=[health,evaluation,checkpoints,progress], or network=adm_classifier with "
+                    "objective=classifier and metric=none"
+                )
+        return
+    if not trains:
+        raise ConfigError(
+            f"network={network} is a classifier, which objective={objective} does not train; choose "
+            f"objective=classifier, with metric=none and {FOR_CLASSIFIERS}"
+        )
+    if facts.num_classes == 0:
+        raise ConfigError(f"objective={objective} needs labels, but data={config['data']['name']} has none")
+    metric = config["metric"]["name"]
+    drawing = [f"metric={metric}"] if getattr(registry.entry("metric", metric).factory, "measures", True) else []
+    drawing += [f"callbacks={name}" for name, entry in callbacks.items() if {"sampler", "wrap"} & entry.runtime.keys()]
+    if drawing:
+        raise ConfigError(
+            f"{' and '.join(drawing)} need samples, and network={network} is a classifier, which draws none; choose "
+            f"metric=none and {FOR_CLASSIFIERS}"
+        )
+
+
+FOR_CLASSIFIERS = "callbacks=[health,accuracy,checkpoints,progress]"
 
 
 def check_objective(config: Config, objective: Objective, variance: Variance) -> None:

@@ -11,7 +11,6 @@ from diffusion_fw.composition.checks import check_processes
 from diffusion_fw.composition.facts import Config, Facts
 from diffusion_fw.composition.parts import assemble, compose_parts, memory_format
 from diffusion_fw.data.dataset import Data
-from diffusion_fw.denoiser import NetworkDenoiser
 from diffusion_fw.metrics.metric import TrackedMetric
 from diffusion_fw.registry import ConfigError, discovery
 from diffusion_fw.samplers.sampler import Sampler
@@ -22,7 +21,8 @@ class Experiment:
     """Everything that a training run consists of."""
 
     data: Data
-    denoiser: NetworkDenoiser
+    denoiser: Any
+    """A NetworkDenoiser, or the NetworkClassifier that is trained."""
     sampler: Sampler
     metric: TrackedMetric
     history: Any
@@ -48,6 +48,7 @@ def build_experiment(config: Config, folder: Path) -> Experiment:
         "sampler": parts.sampler,
         "wrap": parts.wrap,
         "metric": parts.metric,
+        "classifier": parts.classifier,
         "folder": folder,
         "seed": config["seed"],
     }
@@ -72,7 +73,8 @@ def build_experiment(config: Config, folder: Path) -> Experiment:
         batch_size=config["batch_size"],
         seed=config["seed"],
         conditional=parts.conditional,
-        label_dropout=config["label_dropout"],
+        # A classifier is told every label; dropping some trains a model for classifier-free guidance.
+        label_dropout=0.0 if parts.classifier else config["label_dropout"],
         num_classes=parts.data.num_classes,
         num_workers=config["num_workers"],
         record={

@@ -15,6 +15,7 @@ from diffusion_fw import registry
 from diffusion_fw.composition.checks import (
     check_averages,
     check_batch,
+    check_classifier,
     check_fit,
     check_label_dropout,
     check_objective,
@@ -24,9 +25,9 @@ from diffusion_fw.composition.facts import Config, Facts
 from diffusion_fw.composition.size_limit import within_machine, without_memory
 from diffusion_fw.data.dataset import Data
 from diffusion_fw.data.dataset import places as places_of
-from diffusion_fw.denoiser import Denoiser, NetworkDenoiser
+from diffusion_fw.denoiser import Denoiser, NetworkClassifier, NetworkDenoiser
 from diffusion_fw.metrics.metric import Metric, TrackedMetric
-from diffusion_fw.networks.network import is_class_conditional
+from diffusion_fw.networks.network import is_class_conditional, is_classifier
 from diffusion_fw.objectives.objective import Objective
 from diffusion_fw.objectives.time_sampler import TimeSampler
 from diffusion_fw.process.variance import Variance
@@ -86,13 +87,23 @@ def build_network(config: Config, facts: Facts) -> torch.nn.Module:
     return network
 
 
-def build_denoiser(config: Config, facts: Facts) -> NetworkDenoiser:
+def build_model(config: Config, facts: Facts) -> NetworkDenoiser | NetworkClassifier:
     """The untrained model of a config, the same for training and for loading a checkpoint."""
     known = asdict(facts)
     schedule = assemble("schedule", config["schedule"], **known)
     parameterization = assemble("parameterization", config["parameterization"], schedule=schedule, **known)
     network: Any = build_network(config, facts).to(memory_format=memory_format(torch.device("cpu")))
+    if is_classifier(network):
+        return NetworkClassifier(network, schedule, parameterization, facts.num_classes)
     return NetworkDenoiser(network, schedule, parameterization, facts.data_range)
+
+
+def build_denoiser(config: Config, facts: Facts) -> NetworkDenoiser:
+    """``build_model`` of a network that is no classifier."""
+    model = build_model(config, facts)
+    if not isinstance(model, NetworkDenoiser):
+        raise ConfigError(f"network={config['network']['name']} is a classifier, which denoises nothing")
+    return model
 
 
 def memory_format(device: torch.device, *, compiled: bool = False) -> torch.memory_format:
@@ -111,19 +122,29 @@ def build_sampler(config: Config) -> Sampler:
     return sampler
 
 
-def is_conditional(denoiser: NetworkDenoiser) -> bool:
+def is_conditional(denoiser: NetworkDenoiser | NetworkClassifier) -> bool:
     """Whether the network takes labels as cond."""
     return is_class_conditional(denoiser.network)
 
 
 def build_wrappers(
-    config: Config, facts: Facts, conditional: bool, load: Callable[..., Denoiser] | None = None
+    config: Config,
+    facts: Facts,
+    conditional: bool,
+    load: Callable[..., Denoiser] | None = None,
+    load_classifier: Callable[..., NetworkClassifier] | None = None,
 ) -> Callable[[Denoiser], Denoiser]:
     """The function that wraps a denoiser in every guidance of the config, the first of them innermost.
 
-    ``load(checkpoint, **weights)`` gives a guidance a second model, where there may be one.
+    ``load(checkpoint, **weights)`` gives a guidance a second model, where there may be one, and ``load_classifier`` a
+    classifier.
     """
-    known = {**asdict(facts), "num_classes": facts.num_classes if conditional else 0, "load": load}
+    known = {
+        **asdict(facts),
+        "num_classes": facts.num_classes if conditional else 0,
+        "load": load,
+        "load_classifier": load_classifier,
+    }
 
     def wrap(denoiser: Denoiser) -> Denoiser:
         for section in config["guidance"].values():
@@ -197,7 +218,8 @@ class Parts:
 
     data: Data
     facts: Facts
-    denoiser: NetworkDenoiser
+    denoiser: Any
+    """A NetworkDenoiser, or the NetworkClassifier that is trained."""
     sampler: Sampler
     wrap: Callable[[Denoiser], Denoiser]
     """Wraps a denoiser in every guidance."""
@@ -211,8 +233,13 @@ class Parts:
 
     @property
     def conditional(self) -> bool:
-        """Whether the model takes labels."""
-        return is_conditional(self.denoiser)
+        """Whether the training takes labels."""
+        return self.classifier is not None or is_conditional(self.denoiser)
+
+    @property
+    def classifier(self) -> NetworkClassifier | None:
+        """The classifier that is trained; None if the network is none."""
+        return self.denoiser if is_classifier(self.denoiser.network) else None
 
 
 @contextlib.contextmanager
@@ -247,12 +274,15 @@ def compose_parts(config: Config) -> Parts:
         with without_memory():
             build_network(config, facts)
         torch.manual_seed(config["seed"])
-        denoiser = build_denoiser(config, facts)
+        denoiser: Any = build_model(config, facts)
+    classifier = is_classifier(denoiser.network)
+    check_classifier(config, classifier, facts)
     schedule = denoiser.schedule
     sampler, variance = build_sampler(config), build_variance(config)
     wrap = build_wrappers(config, facts, is_conditional(denoiser))
-    check_fit(denoiser, wrap(denoiser).schedule, sampler, variance)
-    check_label_dropout(config, config["label_dropout"])
+    if not classifier:
+        check_fit(denoiser, wrap(denoiser).schedule, sampler, variance)
+        check_label_dropout(config, config["label_dropout"], is_conditional(denoiser))
     time_sampler = assemble("time_sampler", config["time_sampler"], schedule=schedule)
     time_sampler(2, schedule)
     weighting = assemble("weighting", config["weighting"], schedule=schedule, **asdict(facts))

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from diffusion_fw.denoiser import Denoiser
-from diffusion_fw.guidance.guidance import Guidance, extrapolate
+from diffusion_fw.guidance.guidance import Guidance, extrapolate, same_path
 from diffusion_fw.process.level import NoiseLevel
 from diffusion_fw.process.parameterization import Prediction
 from diffusion_fw.registry import ConfigError, NonNegative, Runtime, register
@@ -38,9 +38,7 @@ class Autoguidance(Guidance):
     scale: NonNegative = 2.0
 
     def __post_init__(self) -> None:
-        times = self.schedule.fraction(torch.linspace(0, 1, 9, dtype=torch.float64))
-        own, other = self.schedule(times), self.second.schedule(times)
-        if not (torch.allclose(own.alpha, other.alpha) and torch.allclose(own.sigma, other.sigma)):
+        if not same_path(self.schedule, self.second.schedule):
             raise ConfigError(
                 f"the weak model is on {self.second.schedule}, the guided one on {self.schedule}; train both on one "
                 "schedule, or in Python wrap the weak one in guidance=rescheduled with the other's as target"

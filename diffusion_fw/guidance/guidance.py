@@ -36,9 +36,21 @@ class Guidance(ABC):
         """The smallest and largest value of the data, if the wrapped denoiser knows them."""
         return getattr(self.denoiser, "bounds", None)
 
+    @property
+    def classes(self) -> int:
+        """The number of classes of the labels that a guidance takes and the wrapped model does not; 0 for none."""
+        return getattr(self.denoiser, "classes", 0)
+
     @abstractmethod
     def __call__(self, x: Tensor, level: NoiseLevel, cond: Any = None) -> Prediction:
         """x (B, ...), level = schedule(t) with t scalar or (B,), and cond for the wrapped denoiser."""
+
+
+def same_path(first: Schedule, second: Schedule) -> bool:
+    """Whether two schedules have the same alpha and sigma at all times."""
+    times = first.fraction(torch.linspace(0, 1, 9, dtype=torch.float64))
+    own, other = first(times), second(times)
+    return torch.allclose(own.alpha, other.alpha) and torch.allclose(own.sigma, other.sigma)
 
 
 def with_gradient(prediction: Prediction, level: NoiseLevel, gradient: Tensor) -> Prediction:

@@ -18,9 +18,9 @@ from diffusion_fw.checkpoints.size_limit import limit_model_size
 from diffusion_fw.checkpoints.weights import check_weights
 from diffusion_fw.composition.experiment import checkpoint_record
 from diffusion_fw.composition.facts import Facts
-from diffusion_fw.composition.parts import build_data, build_denoiser, build_network
+from diffusion_fw.composition.parts import build_data, build_model, build_network
 from diffusion_fw.composition.size_limit import without_memory
-from diffusion_fw.denoiser import NetworkDenoiser
+from diffusion_fw.denoiser import NetworkClassifier, NetworkDenoiser
 from diffusion_fw.interop.formats import formats
 from diffusion_fw.interop.formats.format import Format, Published
 from diffusion_fw.interop.pairs import to_ours
@@ -44,7 +44,7 @@ class Imported:
     published: Published
     config: dict[str, Any]
     facts: Facts
-    denoiser: NetworkDenoiser
+    denoiser: NetworkDenoiser | NetworkClassifier
 
     @property
     def content(self) -> dict[str, Any]:
@@ -106,7 +106,7 @@ def import_published(source: Source, given: Mapping[str, Any], *, name: str | No
     with limit_model_size(len(weights), sum(value.numel() for value in weights.values())):
         with without_memory():
             build_network(config, facts)
-        denoiser = build_denoiser(config, facts)
+        denoiser = build_model(config, facts)
     constants = found.constants(published_of(config, facts), denoiser.network)
     useful = {key: value for key, value in weights.items() if key not in constants}
     own = to_ours(found.pairs(denoiser.network), useful, denoiser.network, f"{source.name} ({found.name})")
@@ -211,7 +211,7 @@ class Fingerprint:
 
 
 @torch.no_grad()
-def fingerprint(denoiser: NetworkDenoiser, shape: Sequence[int], label: float) -> Fingerprint:
+def fingerprint(denoiser: NetworkDenoiser | NetworkClassifier, shape: Sequence[int], label: float) -> Fingerprint:
     """The fingerprint of a denoiser's network at a time label."""
     x = torch.randn(1, *shape, generator=torch.Generator().manual_seed(0))
     cond = torch.zeros(1, dtype=torch.int64) if is_class_conditional(denoiser.network) else None
@@ -222,7 +222,7 @@ def fingerprint(denoiser: NetworkDenoiser, shape: Sequence[int], label: float) -
     )
 
 
-def middle_label(denoiser: NetworkDenoiser) -> float:
+def middle_label(denoiser: NetworkDenoiser | NetworkClassifier) -> float:
     """The label at the middle of time, a whole number where the labels of its rows are."""
     level = denoiser.schedule(denoiser.schedule.snap(torch.tensor([0.5], dtype=torch.float64)))
     return float(denoiser.parameterization.input(level)[1])

@@ -20,6 +20,8 @@ class Objective(ABC):
 
     trains_variance: ClassVar[bool] = False
     """Whether it trains a learned variance."""
+    trains_classifier: ClassVar[bool] = False
+    """Whether it trains a NetworkClassifier, which it is then called with, instead of a NetworkDenoiser."""
 
     @abstractmethod
     def __call__(

@@ -64,6 +64,7 @@ GROUPS: dict[str, Group] = {
             "denoiser": "the denoiser to wrap",
             "num_classes": "the number of classes that the model takes as labels; 0 for a model without labels",
             "load": "load(checkpoint, **weights) -> another denoiser, or None in training",
+            "load_classifier": "load_classifier(checkpoint, **weights) -> a classifier, or None in training",
         },
         python={
             "weak": "a weaker denoiser of the same data",
@@ -99,6 +100,7 @@ GROUPS: dict[str, Group] = {
             "sampler": "the sampler",
             "wrap": "wrap(denoiser) -> the denoiser in every guidance of the config",
             "metric": "the metric that is tracked",
+            "classifier": "the classifier that is trained; None if the network is none",
             "seed": "the seed of the run",
         },
         several=True,

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from diffusion_fw.data.dataset import Batch, Examples, resident, to_model
-from diffusion_fw.denoiser import NetworkDenoiser
+from diffusion_fw.denoiser import NetworkClassifier, NetworkDenoiser
 from diffusion_fw.noise import batch_noise, generator
 from diffusion_fw.objectives.objective import Objective
 from diffusion_fw.objectives.time_sampler import TimeSampler
@@ -38,7 +38,7 @@ class DiffusionModule(lightning.LightningModule):
 
     def __init__(
         self,
-        denoiser: NetworkDenoiser,
+        denoiser: NetworkDenoiser | NetworkClassifier,
         objective: Objective,
         time_sampler: TimeSampler,
         averages: Averages,
@@ -55,7 +55,7 @@ class DiffusionModule(lightning.LightningModule):
         record: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
-        self.denoiser = denoiser
+        self.denoiser: Any = denoiser
         copies = [copy.deepcopy(denoiser).requires_grad_(False).eval() for _ in averages.tracks]
         if copies:
             self.averaged = copies[0]

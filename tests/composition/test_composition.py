@@ -15,6 +15,7 @@ import torch
 from registry_copy import copied_registry
 
 from diffusion_fw import registry
+from diffusion_fw.checking.built_ins import SETTINGS
 from diffusion_fw.composition import experiment, parts
 from diffusion_fw.composition.experiment import build_experiment
 from diffusion_fw.config.groups import STACKED
@@ -37,7 +38,13 @@ NEEDS_MORE = {
     ("guidance", "replacement"),
     ("guidance", "rescheduled"),
     ("metric", "nll"),  # of a finished run
+    # A classifier draws no samples.
+    ("callbacks", "accuracy"),
+    ("network", "adm_classifier"),
+    ("objective", "classifier"),
 }
+LARGE = {name: SETTINGS["network", name][0] for name in ("adm_unet", "ddpm_unet")}
+"""Networks whose defaults are too large, with parameters that are not."""
 EXTRAS = {("features", "efficientnet_lite0"), ("features", "inception")}
 
 POINTS = {
@@ -129,6 +136,8 @@ def attempt(tiny, tmp_path_factory):
         # The parameters of a component do not fit another that takes its place.
         fitting = {key: value for key, value in setting.items() if key.partition(".")[0] not in {*chosen} & {"network"}}
         changes = {**fitting, **chosen}
+        for name in {name for group, name in choices if group == "network"} & LARGE.keys():
+            changes |= {f"network.{key}": value for key, value in LARGE[name].items()}
         if ("grid", "explicit") in choices:
             steps = changes["sampler.steps"]
             changes["grid.times"] = [1 - index / steps for index in range(steps)]

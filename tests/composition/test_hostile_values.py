@@ -18,6 +18,7 @@ import pytest
 from PIL import Image
 
 from diffusion_fw import registry
+from diffusion_fw.checking.built_ins import SETTINGS
 from diffusion_fw.composition.experiment import build_experiment
 from diffusion_fw.config.compose import check_command_line
 from diffusion_fw.config.groups import STACKED
@@ -42,6 +43,7 @@ OTHERS: list[Any] = [
 ]
 SECONDS = 5.0
 
+CLASSIFIER = {f"network.{key}": value for key, value in SETTINGS["network", "adm_classifier"][0].items()}
 COMPANIONS: tuple[dict[str, Any], ...] = (
     {},
     {"schedule": "vp"},
@@ -52,6 +54,9 @@ COMPANIONS: tuple[dict[str, Any], ...] = (
     {"variance": "learned_range", "objective": "hybrid"},
     {"data": "moons", "network": "mlp", "network.width": 8, "features": "identity"},
     {"network.class_conditional": True},
+    {"objective": "classifier", "metric": "none", "callbacks": ["accuracy"]},
+    {"network": "adm_classifier", **CLASSIFIER, "metric": "none", "callbacks": ["accuracy"]},
+    {"network": "adm_classifier", **CLASSIFIER, "objective": "classifier", "metric": "none"},
 )
 """What a component may need beside it."""
 NEVER_BUILT = {"resume", "init_from", "explain", "compile"}
@@ -95,6 +100,9 @@ def path_of(group: str, name: str, key: str) -> str:
 @pytest.mark.parametrize(("group", "name"), keys(), ids=str)
 def test_a_hostile_value_is_built_or_refused_by_its_name(attempt, group, name):
     chosen = {} if group == "settings" else {group: [name] if group in STACKED else name}
+    if group == "network" and name != "unet":
+        small = SETTINGS.get(("network", name), [{}])[0]
+        chosen |= {f"network.{key}": value for key, value in small.items()}
     base = next((both for item in COMPANIONS if attempt(both := {**item, **chosen}) is None), chosen)
     for key, parameter in registry.entry(group, name).parameters.items():
         if group == "settings" and key in NEVER_BUILT:

@@ -147,7 +147,7 @@ def test_wrappers_nest_and_the_last_is_outermost(tools):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("classifier", "guidance=classifier needs classifier"),
+        ("classifier", r"it needs a classifier, which sample\.py and evaluate\.py load"),
         ("posterior", r"it needs a measurement; give guidance\.posterior\.file=FILE\.npz"),
         ("replacement", r"it needs a measurement; give guidance\.replacement\.file=FILE\.npz"),
     ],
@@ -155,7 +155,3 @@ def test_wrappers_nest_and_the_last_is_outermost(tools):
 def test_what_is_missing_is_named(name, message, tools):
     with pytest.raises(dfw.ConfigError, match=message):
         dfw.build("guidance", name, denoiser=tools.Mixture())
-
-
-def test_help_says_that_a_classifier_is_for_python_only():
-    assert registry.entry("guidance", "classifier").summary.startswith("For Python only")

@@ -31,7 +31,7 @@ MakeResample = Callable[[int], nn.Module]
 
 
 class Stage(nn.Module):
-    """A residual block and the attention after it, if any; recomputed in the backward pass when checkpointing."""
+    """A residual block and the attention after it, if any; recomputed in training's backward pass if checkpointing."""
 
     def __init__(self, block: nn.Module, attention: nn.Module | None, checkpointing: bool) -> None:
         super().__init__()
@@ -44,7 +44,7 @@ class Stage(nn.Module):
         return result
 
     def forward(self, h: Tensor, embedding: Tensor) -> Tensor:
-        if self.checkpointing and torch.is_grad_enabled():
+        if self.checkpointing and self.training and torch.is_grad_enabled():
             return cast(Tensor, checkpoint(self._run, h, embedding, use_reentrant=False))
         return self._run(h, embedding)
 

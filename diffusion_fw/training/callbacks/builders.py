@@ -59,6 +59,33 @@ def evaluation(
     )
 
 
+@register("callbacks", "accuracy")
+def accuracy(
+    history: Runtime[Any],
+    data: Runtime[Any],
+    metric: Runtime[Any],
+    classifier: Runtime[Any],
+    seed: Runtime[int],
+    every: PositiveInt = 500,
+    batch_size: PositiveInt = 256,
+) -> Any:
+    """Log the held-out loss and accuracy of a classifier by log-SNR, in place of the evaluation, which draws samples.
+
+    Where there are more than 5 classes, also how often the class is among the 5 most probable.
+    """
+    from diffusion_fw.training.callbacks.accuracy import Accuracy
+
+    return Accuracy(
+        history=history,
+        data=data,
+        metric=metric,
+        classes=classifier.num_classes,
+        every=every,
+        batch_size=batch_size,
+        seed=seed,
+    )
+
+
 @register("callbacks", "health")
 def health(
     folder: Runtime[Path],

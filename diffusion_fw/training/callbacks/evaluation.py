@@ -12,24 +12,20 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from diffusion_fw.data.dataset import Data, from_model, to_model
+from diffusion_fw.data.dataset import Data, from_model
 from diffusion_fw.denoiser import Denoiser
 from diffusion_fw.metrics.metric import TrackedMetric
-from diffusion_fw.noise import batch_noise, generator
 from diffusion_fw.pictures.view import view_for
 from diffusion_fw.process.level import NoiseLevel
 from diffusion_fw.samplers.sampler import Sampler
 from diffusion_fw.sampling.chunk import chunk_size, measure_chunk
 from diffusion_fw.sampling.draw import draw, frames
+from diffusion_fw.training.callbacks.heldout import Heldout, IntervalCallback
 from diffusion_fw.training.callbacks.history import History, log
-from diffusion_fw.training.callbacks.step_callback import StepCallback
 from diffusion_fw.training.os_errors import log_os_errors
 
-BINS = 20
-HELDOUT_STREAM = 7
 
-
-class Evaluation(StepCallback):
+class Evaluation(IntervalCallback):
     """Every ``every`` steps and at the end: draws samples, measures their distance and the held-out loss by log-SNR.
 
     With a metric that measures nothing, the held-out loss takes the place of the distance.
@@ -64,24 +60,13 @@ class Evaluation(StepCallback):
         self.irreducible: list[float] | None = None
         self.curve: tuple[list[float], list[float]] = ([], [])
 
-    def after_step(self, trainer: lightning.Trainer, module: Any, step: int) -> None:
-        if step % self.every == 0 or step == trainer.max_steps:
-            training = module.averaged.training
-            with self.history.paused():
-                module.averaged.eval()
-                self.evaluate(trainer, module, step)
-                module.averaged.train(training)
-
     def evaluate(self, trainer: lightning.Trainer, module: Any, step: int) -> None:
         """One evaluation: its results go to the history and the loggers, its pictures into the folder."""
         first = self._samples(trainer, module)
         heldout = self._heldout(module)
         distance = float(self.metric.compute()) if self.metric.measures else heldout
         name = self.metric.name(module.weights_name)
-        self.history.distances.append([step, distance])
-        module.log(name, distance, logger=False)
-        module.log("best_distance", self.history.best, logger=False)
-        self.history.heldout.append([step, heldout])
+        self.follow(module, name, distance, heldout, step)
         metrics = {name: distance, "heldout/loss": heldout}
         if self.irreducible is not None:
             metrics["heldout/irreducible"] = sum(self.irreducible) / len(self.irreducible)
@@ -129,30 +114,17 @@ class Evaluation(StepCallback):
 
     @torch.no_grad()
     def _heldout(self, module: Any) -> float:
-        """The loss of the averaged weights on up to 1,000 held-out examples, always with the same times and noise."""
-        denoiser, schedule = module.averaged, module.denoiser.schedule
-        count = min(1000, len(self.data.test))
-        values, labels = self.data.test.__getitems__(range(count))
-        t = schedule.fraction((torch.randperm(count, generator=generator(self.seed, HELDOUT_STREAM)) + 0.5) / count)
-        level = schedule(t.double())
-        x0 = to_model(values)
-        eps = batch_noise(x0, (self.seed, HELDOUT_STREAM))
+        """The mean loss of the averaged weights on held-out examples, and its curve over log-SNR."""
+        examples = Heldout.of(self.data, module.denoiser.schedule, self.seed)
         losses = []
-        for first in range(0, count, self.batch_size):
-            part = slice(first, first + self.batch_size)
-            keep = torch.ones(len(x0[part]), dtype=torch.bool)
-            cond = module.labels(None if labels is None else labels[part].to(module.device), keep)
-            clean, noise = x0[part].to(module.device), eps[part].to(module.device)
-            losses.append(module.objective(denoiser, clean, level[part], noise, cond))
+        for x0, level, eps, labels in examples.parts(self.batch_size, module.device):
+            cond = module.labels(labels, torch.ones(len(x0), dtype=torch.bool))
+            losses.append(module.objective(module.averaged, x0, level, eps, cond))
         loss = torch.cat(losses).double().cpu()
-        # The extremes of log-SNR are infinite for zero terminal SNR; bins of equal count are always finite.
-        order = level.log_snr.argsort()
-        bins = [part for part in order.tensor_split(min(BINS, count)) if len(part)]
-        finite = level.log_snr.clamp(-30, 30)
-        self.curve = ([float(finite[part].mean()) for part in bins], [float(loss[part].mean()) for part in bins])
-        least = self._irreducible(module, x0, level, eps)
+        self.curve = examples.curve(loss)
+        least = self._irreducible(module, examples.x0, examples.level, examples.eps)
         if least is not None:
-            self.irreducible = [float(least[part].mean()) for part in bins]
+            self.irreducible = examples.curve(least)[1]
         return float(loss.mean())
 
     def _irreducible(self, module: Any, x0: Tensor, level: NoiseLevel, eps: Tensor) -> Tensor | None:
