@@ -137,13 +137,23 @@ def _irreducible_edm(stds: Sequence[float], count: int = 1 << 17) -> list[float]
     return [(weight * error).mean().item() for error in errors]
 
 
-def _parameters(network: Component, shape: Sequence[int], outputs: int, without: str | None = None) -> list[int]:
-    """The number of parameters, less one row of the embedding ``without``."""
-    classes = 1000 if network.get("class_conditional") else 0
+def _parameters(
+    network: Component,
+    shape: Sequence[int],
+    outputs: int = 1,
+    classes: int = 0,
+    without: str | None = None,
+    objective: Component | None = None,
+) -> list[int]:
+    """The number of trained parameters, less one row of the embedding ``without``, and with those of an objective."""
+    facts = {"shape": tuple(shape), "outputs": outputs, "num_classes": classes}
+    wanted = registry.entry("network", network["name"]).runtime
     with torch.device("meta"):
-        built = _build("network", network, shape=tuple(shape), outputs=outputs, num_classes=classes)
-    row = 0 if without is None else built.get_parameter(without).shape[1]
-    return [sum(parameter.numel() for parameter in built.parameters()) - row]
+        built = [_build("network", network, **{key: value for key, value in facts.items() if key in wanted})]
+        if objective is not None:
+            built.append(_build("objective", objective, weighting=registry.build("weighting", "native")))
+    row = 0 if without is None else built[0].get_parameter(without).shape[1]
+    return [sum(parameter.numel() for item in built for parameter in item.parameters()) - row]
 
 
 def _langevin_steps(sigma_max: float, sigma_min: float, levels: int) -> list[float]:
@@ -209,16 +219,20 @@ def agrees(published: str, ours: Any, tolerance: float | None = None) -> bool:
     return abs(float(ours) - float(printed)) <= allowed
 
 
+def compare(entry: dict[str, Any]) -> Comparison:
+    """A published figure beside ours."""
+    ours = MEASURES[entry["measure"]](**entry["arguments"])
+    ours = ours.tolist() if isinstance(ours, Tensor) else list(ours)
+    published = entry["published"]
+    tolerance = entry.get("tolerance")
+    passed = len(ours) == len(published) and all(
+        agrees(theirs, mine, tolerance) for theirs, mine in zip(published, ours, strict=False)
+    )
+    shown = [f"{value:.10g}" if isinstance(value, float) else str(value) for value in ours]
+    printed = ", ".join(published)
+    return Comparison(entry["section"], entry["what"], printed, ", ".join(shown), entry["source"], passed)
+
+
 def comparisons() -> Iterator[Comparison]:
     """Every published figure beside ours."""
-    for entry in entries():
-        ours = MEASURES[entry["measure"]](**entry["arguments"])
-        ours = ours.tolist() if isinstance(ours, Tensor) else list(ours)
-        published = entry["published"]
-        tolerance = entry.get("tolerance")
-        passed = len(ours) == len(published) and all(
-            agrees(theirs, mine, tolerance) for theirs, mine in zip(published, ours, strict=False)
-        )
-        shown = [f"{value:.10g}" if isinstance(value, float) else str(value) for value in ours]
-        printed = ", ".join(published)
-        yield Comparison(entry["section"], entry["what"], printed, ", ".join(shown), entry["source"], passed)
+    return map(compare, entries())

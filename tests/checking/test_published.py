@@ -6,11 +6,10 @@ import pytest
 
 from diffusion_fw.checking import published
 
-COMPARISONS = list(published.comparisons())
 
-
-@pytest.mark.parametrize("item", COMPARISONS, ids=lambda item: item.what)
-def test_ours_is_the_published_figure(item):
+@pytest.mark.parametrize("entry", published.entries(), ids=lambda entry: entry["what"])
+def test_ours_is_the_published_figure(entry):
+    item = published.compare(entry)
     assert item.passed, f"{item.ours}, published {item.published} ({item.source})"
 
 

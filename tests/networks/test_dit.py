@@ -29,29 +29,10 @@ def inputs(batch, shape=(3, 8, 8)):
     return torch.randn(batch, *shape, generator=generator), 999 * torch.rand(batch, generator=generator)
 
 
-# Peebles & Xie 2023: 33M, 130M, 458M, 675M. The exact numbers are those of the original code's parameters that
-# are trained, for latents (4, 32, 32), 1000 classes and a learned variance. SiT has the same.
-SIZES = {"S": (12, 384, 6), "B": (12, 768, 12), "L": (24, 1024, 16), "XL": (28, 1152, 16)}
-COUNTS = {
-    **{("S", 2): 32_865_056, ("B", 2): 130_315_808, ("L", 2): 457_840_672, ("XL", 2): 674_834_720},
-    **{("S", 4): 32_920_448, ("B", 4): 130_426_496, ("L", 4): 457_988_224, ("XL", 4): 675_000_704},
-    **{("S", 8): 33_142_016, ("B", 8): 130_869_248, ("L", 8): 458_578_432, ("XL", 8): 675_664_640},
-}
-
-
-@pytest.mark.parametrize(("size", "patch"), COUNTS, ids=lambda value: str(value))
-def test_has_as_many_parameters_as_the_original(size, patch):
-    depth, width, num_heads = SIZES[size]
-    facts = {"shape": (4, 32, 32), "num_classes": 1000, "outputs": 2}
-    with torch.device("meta"):
-        network = dfw.build("network", "dit", **facts, depth=depth, width=width, num_heads=num_heads, patch=patch)
-    assert sum(parameter.numel() for parameter in network.parameters()) == COUNTS[size, patch]
-
-
 def test_the_default_is_the_smallest_published_size():
     with torch.device("meta"):
         network = dfw.build("network", "dit", shape=(4, 32, 32), num_classes=1000, outputs=2)
-    assert sum(parameter.numel() for parameter in network.parameters()) == COUNTS["S", 2]
+    assert sum(parameter.numel() for parameter in network.parameters()) == 32_865_056
 
 
 @pytest.mark.parametrize("options", [{}, OPTIONS], ids=["defaults", "options"])
