@@ -81,7 +81,7 @@ SETTINGS: dict[tuple[str, str], list[Parameters]] = {
         {**NARROW, "attention_resolutions": []},
         {**ATTENDED, "resblock_updown": True, "num_head_channels": 8},
     ],
-    ("network", "ddpm_unet"): [ATTENDED],
+    ("network", "ddpm_unet"): [{**NARROW, "attention_resolutions": attention} for attention in ([], [8])],
     ("parameterization", "edm"): [{}, {"sigma_data": 1.0}, {"sigma_data": "auto"}],
     ("parameterization", "score"): [{}, {"scale_by_sigma": True}, {"scale_input": True}],
     ("schedule", "cosine_continuous"): [{}, {"shift": 3.0}],
