@@ -42,9 +42,10 @@ class Gaps:
 
     def __init__(self) -> None:
         self.families = {
-            json.dumps(record["output"]): path.stem
+            json.dumps(output): path.stem
             for path in sorted(PUBLISHED.glob("*.json"))
             for record in json.loads(path.read_text())["records"]
+            for output in ([record["output"]] if "shape" in record["output"] else record["output"].values())
         }
         self.found: dict[str, list[float]] = defaultdict(list)
         measure = seeded.gap
@@ -71,7 +72,7 @@ def rows(gaps: Gaps) -> list[str]:
             continue
         content = json.loads((PUBLISHED / f"{family}.json").read_text())
         samples = gaps.found.get(f"{family}_samples", [])
-        drawn = f"{max(samples):.1e} ({len(samples)} loops)" if samples else "not recorded"
+        drawn = f"{max(samples):.1e} ({len(samples)} loop{'s' * (len(samples) > 1)})" if samples else "not recorded"
         lines.append(
             f"| {source} | `{content['commit'][:12]}` | {len(content['records'])} | {max(gaps.found[family]):.1e} "
             f"| {drawn} |"
