@@ -58,6 +58,8 @@ class ADMUNet(nn.Module):
         super().__init__()
         sizes = level_sizes("adm_unet", shape, channel_mult, attention_resolutions, dims=(1, 2, 3))
         widths, dims, features = level_widths(channels, channel_mult), len(shape) - 1, 4 * channels
+        self.sizes = sizes
+        self.scale_shift_norm, self.resblock_updown = scale_shift_norm, resblock_updown
 
         layers = Layers(
             dims=dims,

@@ -37,8 +37,8 @@ def inputs(batch, shape, seed=1):
     return torch.randn(batch, *shape, generator=generator), 999 * torch.rand(batch, generator=generator)
 
 
-# Instantiated from the authors' code, openai/improved-diffusion and openai/guided-diffusion, with the flags of their
-# READMEs.
+# Instantiated from the authors' code: openai/improved-diffusion and openai/guided-diffusion with the flags of their
+# READMEs, and NVlabs/edm.
 @pytest.mark.parametrize(
     ("size", "classes", "settings", "parameters"),
     [
@@ -60,6 +60,7 @@ def inputs(batch, shape, seed=1):
             113_676_678,
         ),
         (64, 1000, {"channels": 192, "channel_mult": [1, 2, 3, 4], **ADM}, 295_904_454),
+        (64, 1000, {"channels": 192, "channel_mult": [1, 2, 3, 4], **ADM, "outputs": 1}, 295_899_267),
         (
             128,
             1000,
