@@ -9,6 +9,7 @@ import torch
 
 import diffusion_fw as dfw
 from diffusion_fw.composition.experiment import build_experiment
+from diffusion_fw.config.compose import check_command_line, store_components
 from diffusion_fw.registry import ConfigError
 
 
@@ -57,3 +58,17 @@ def test_the_optimizer_follows_it(tiny, tmp_path):
         optimizer.step()
         scheduler.step()
     assert torch.tensor(rates) * 1e3 == pytest.approx(torch.tensor([1.0, 1.0, 2, 3, 4]) ** -0.5)
+
+
+def test_the_experiment_of_edm2_is_built_with_the_paper_s_choices(tmp_path):
+    store_components()
+    words = ["experiment=edm2", f"metric.cache_dir={tmp_path}", "network.channels=8", "network.num_head_channels=8"]
+    (config,) = check_command_line("train", words)
+    chosen = {key: config[key]["name"] for key in ("network", "objective", "parameterization", "ema", "lr_schedule")}
+    assert list(chosen.values()) == ["edm2_unet", "uncertainty", "edm", "post_hoc", "inverse_sqrt"]
+    experiment = build_experiment(config, tmp_path)
+    optimizer = experiment.module.configure_optimizers()["optimizer"]
+    assert (optimizer.defaults["betas"], optimizer.defaults["weight_decay"]) == ((0.9, 0.99), 0.0)
+    assert experiment.trainer.gradient_clip_val in (None, 0.0)
+    batch = torch.rand(4, 1, 8, 8), torch.arange(4)
+    assert experiment.module.denoiser.network(batch[0], torch.zeros(4), batch[1]).shape == (4, 1, 8, 8)
