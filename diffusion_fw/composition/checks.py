@@ -12,7 +12,7 @@ from diffusion_fw.composition.facts import Config, Facts
 from diffusion_fw.data.dataset import Data
 from diffusion_fw.denoiser import NetworkDenoiser
 from diffusion_fw.metrics.metric import TrackedMetric
-from diffusion_fw.networks.network import known_labels
+from diffusion_fw.networks.network import known_labels, writes_weights
 from diffusion_fw.objectives.objective import Objective
 from diffusion_fw.process.compatibility import check_parameterization
 from diffusion_fw.process.schedule import Schedule
@@ -123,6 +123,20 @@ def check_objective(config: Config, objective: Objective, variance: Variance) ->
         raise ConfigError(
             f"objective={config['objective']['name']} does not train variance={config['variance']['name']}; "
             "choose objective=hybrid or objective=vlb, or variance=small or variance=large"
+        )
+
+
+def check_sharding(config: Config, network: torch.nn.Module) -> None:
+    """Whether a network that changes its weights in place holds them under the trainer's strategy.
+
+    A strategy that shards the weights lends them to a forward pass, and what is written into them is lost.
+    """
+    strategy = config["trainer"].get("strategy", "auto")
+    if writes_weights(network) and strategy.startswith(SHARDING):
+        raise ConfigError(
+            f"network={config['network']['name']} changes its weights in place in each training step, which "
+            f"trainer.strategy={strategy} would lose; choose trainer.strategy=ddp, under which each process holds all "
+            "weights, or another network=..."
         )
 
 

@@ -19,6 +19,7 @@ from diffusion_fw.composition.checks import (
     check_fit,
     check_label_dropout,
     check_objective,
+    check_sharding,
     check_trainer,
 )
 from diffusion_fw.composition.facts import Config, Facts
@@ -277,6 +278,7 @@ def compose_parts(config: Config) -> Parts:
         denoiser: Any = build_model(config, facts)
     classifier = is_classifier(denoiser.network)
     check_classifier(config, classifier, facts)
+    check_sharding(config, denoiser.network)
     schedule = denoiser.schedule
     sampler, variance = build_sampler(config), build_variance(config)
     wrap = build_wrappers(config, facts, is_conditional(denoiser))

@@ -6,11 +6,11 @@ from typing import Annotated, Literal
 
 from torch import Tensor, nn
 
-from diffusion_fw.networks.blocks.ddpm_layers import convolution, group_norm
+from diffusion_fw.networks.blocks.ddpm_layers import Attention, SpaceTimeAttention, convolution, group_norm
 from diffusion_fw.networks.blocks.ddpm_levels import Decoder, Encoder, Layers, heads, level_sizes, level_widths
 from diffusion_fw.networks.blocks.embeddings import ClassVectors, Sinusoids, TimeEmbedding, class_embedding
 from diffusion_fw.networks.blocks.zeroed import zeroed
-from diffusion_fw.registry import OpenFraction, PositiveInt, Range, Runtime, Size, register
+from diffusion_fw.registry import ConfigError, OpenFraction, PositiveInt, Range, Runtime, Size, register
 
 EPS = 1e-5
 """Of the group norms."""
@@ -29,12 +29,16 @@ class ADMUNet(nn.Module):
     change the size between levels, instead of convolutions. use_new_attention_order: query, key and value of all heads
     are in turn, instead of those of one head; the function is the same, but weights are arranged for one of the two.
 
+    Attention is over all positions. factorized_attention, for videos: over H and W in each frame, then over T at each
+    place (Ho et al. 2022, section 3). The order of frames is known from the convolutions, which are over T too.
+
     network(x, label, cond): x (B, C, L), (B, C, H, W) or (B, C, T, H, W), where levels keep T, label (B,), cond (B,)
     classes or None -> (B, outputs C, ...), which is 0 before training. class_conditional "auto" is true for data with
     classes; "no class" adds the zero vector. The defaults are improved DDPM's for CIFAR-10, L_hybrid.
 
     Raises ConfigError for data of other shapes, sides that the levels do not divide, an attention resolution that no
-    level has, heads that do not divide the channels, and class_conditional on data without classes.
+    level has, heads that do not divide the channels, factorized_attention on data that are not videos, and
+    class_conditional on data without classes.
     """
 
     def __init__(
@@ -52,12 +56,20 @@ class ADMUNet(nn.Module):
         scale_shift_norm: bool = True,
         resblock_updown: bool = False,
         use_new_attention_order: bool = False,
+        factorized_attention: bool = False,
         class_conditional: bool | Literal["auto"] = "auto",
         checkpointing: bool = False,
     ) -> None:
         super().__init__()
         sizes = level_sizes("adm_unet", shape, channel_mult, attention_resolutions, dims=(1, 2, 3))
         widths, dims, features = level_widths(channels, channel_mult), len(shape) - 1, 4 * channels
+        if factorized_attention and dims != 3:
+            raise ConfigError(
+                "network.factorized_attention=true needs videos (C, T, H, W), but an example of data=... has the shape "
+                f"{tuple(shape)}; set network.factorized_attention=false or choose other data"
+            )
+        self.sizes = sizes
+        self.scale_shift_norm, self.resblock_updown = scale_shift_norm, resblock_updown
 
         layers = Layers(
             dims=dims,
@@ -65,6 +77,7 @@ class ADMUNet(nn.Module):
             eps=EPS,
             attended=[size in attention_resolutions for size in sizes],
             num_heads=lambda width: heads(width, num_heads, num_head_channels),
+            attention_layer=SpaceTimeAttention if factorized_attention else Attention,
             heads_first=not use_new_attention_order,
             dropout=dropout,
             scale_shift_norm=scale_shift_norm,

@@ -95,8 +95,11 @@ class EDM2UNet(nn.Module):
     class_conditional "auto" is true for data with classes.
 
     Raises ConfigError for data other than images, sides that the levels do not halve, an attention resolution that no
-    level has, heads that do not divide the channels, and class_conditional on data without classes.
+    level has, heads that do not divide the channels, and class_conditional on data without classes. A run whose
+    strategy shards the weights is refused.
     """
+
+    writes_weights = True
 
     def __init__(
         self,

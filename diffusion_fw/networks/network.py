@@ -22,6 +22,9 @@ class Network(Protocol):
     known_labels: tuple[float, float]
     """The smallest and the largest time label that it was built for. One without the attribute takes any."""
 
+    writes_weights: bool
+    """Whether forward changes weights in place in training. One without the attribute leaves that to the optimizer."""
+
     def __call__(self, x: Tensor, label: Tensor, cond: Tensor | None = None, /) -> Tensor:
         """F (B, *shape), or (B, 2 shape[0], *shape[1:]) of a network with ``outputs`` = 2, like x.
 
@@ -64,3 +67,8 @@ def known_labels(network: Network | nn.Module) -> tuple[float, float] | None:
     """The smallest and the largest time label of the network: its ``known_labels``, None if it has none."""
     found: tuple[float, float] | None = getattr(network, "known_labels", None)
     return found
+
+
+def writes_weights(network: Network | nn.Module) -> bool:
+    """Whether the network changes its weights in place in training: its ``writes_weights``, False if it has none."""
+    return bool(getattr(network, "writes_weights", False))

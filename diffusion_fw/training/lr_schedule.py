@@ -1,7 +1,8 @@
 """Learning-rate schedules: a factor on the rate of the optimizer at step n.
 
-constant  min(1, (n + 1) / W) with a warm-up of W steps
-cosine    after the warm-up, f + (1 - f) (1 + cos(pi n / N)) / 2 down to the final factor f
+constant      min(1, (n + 1) / W) with a warm-up of W steps
+cosine        after the warm-up, f + (1 - f) (1 + cos(pi n / N)) / 2 down to the final factor f
+inverse_sqrt  min(1, (n + 1) / W) / sqrt(max(1, n / R)), which falls from step R on
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from diffusion_fw.registry import Fraction, NonNegativeInt, Runtime, register
+from diffusion_fw.registry import Fraction, NonNegativeInt, PositiveInt, Runtime, register
 
 
 @register("lr_schedule", "constant")
@@ -41,3 +42,19 @@ class CosineDecay:
             return (step + 1) / self.warmup_steps
         progress = min(1.0, (step - self.warmup_steps) / max(1, self.max_steps - self.warmup_steps))
         return self.final + (1 - self.final) * (1 + math.cos(math.pi * progress)) / 2
+
+
+@register("lr_schedule", "inverse_sqrt")
+@dataclass(frozen=True)
+class InverseSqrt:
+    """factor(n) = min(1, (n + 1) / warmup_steps) / sqrt(max(1, n / reference_steps)), whatever the length of the run.
+
+    Karras et al. 2024b, equation 67 (after Kingma & Ba 2015), with their linear warm-up.
+    """
+
+    warmup_steps: NonNegativeInt = 100
+    reference_steps: PositiveInt = 70_000
+
+    def __call__(self, step: int) -> float:
+        warmup = min(1.0, (step + 1) / max(1, self.warmup_steps))
+        return warmup / math.sqrt(max(1.0, step / self.reference_steps))

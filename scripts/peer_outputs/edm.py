@@ -1,4 +1,4 @@
-"""NVlabs/edm: its SongUNet under each preconditioning, by the denoised images."""
+"""NVlabs/edm: its SongUNet under each preconditioning, and its ADM, by the denoised images."""
 
 from __future__ import annotations
 
@@ -30,6 +30,14 @@ FOURIER = {
     "encoder_type": "residual",
     "resample_filter": [1, 3, 3, 1],
 }
+ADM = {
+    "img_resolution": 8,
+    "model_type": "DhariwalUNet",
+    "model_channels": 128,
+    "channel_mult": [1, 2],
+    "num_blocks": 1,
+    "attn_resolutions": [4],
+}
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "DDPM++, EDM": ("EDMPrecond", {"augment_dim": 9}),
     "DDPM++ with classes, VP": ("VPPrecond", {**TINY, "label_dim": 4, "augment_dim": 9}),
@@ -37,6 +45,8 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "NCSN++, VE": ("VEPrecond", FOURIER),
     "NCSN++ with skips, EDM": ("EDMPrecond", {**FOURIER, "encoder_type": "skip", "decoder_type": "skip"}),
     "DDPM++ in two blocks, EDM": ("EDMPrecond", {"num_blocks": 2, "channel_mult": [2, 2]}),
+    "ADM with classes, EDM": ("EDMPrecond", {**ADM, "label_dim": 4}),
+    "ADM in two blocks, VP": ("VPPrecond", {**ADM, "num_blocks": 2, "channel_mult": [1, 1], "attn_resolutions": [8]}),
 }
 
 
@@ -45,7 +55,7 @@ def records() -> Iterator[dict[str, Any]]:
     networks = importlib.import_module("training.networks")
 
     for case, (kind, changes) in CASES.items():
-        settings = {**SMALL, **changes}
+        settings = changes if "model_type" in changes else {**SMALL, **changes}
         model = getattr(networks, kind)(img_channels=3, **settings).eval()
         keys = fill(model)
         with contextlib.suppress(AttributeError), torch.no_grad():

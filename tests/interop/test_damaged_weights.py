@@ -9,11 +9,12 @@ import torch
 from recorded import imported, records, seeded_weights
 
 from diffusion_fw.interop.formats.edm import EDM
+from diffusion_fw.interop.formats.edm_adm import EDMADM
 from diffusion_fw.interop.formats.ncsn import NCSN
 from diffusion_fw.interop.formats.score_sde import ScoreSDE
 from diffusion_fw.registry import ConfigError
 
-FORMS = {"score_sde": ScoreSDE(), "edm": EDM(), "ncsn": NCSN(), "ncsnv2": NCSN()}
+FORMS = {"score_sde": ScoreSDE(), "edm": EDM(), "edm-adm": EDMADM(), "ncsn": NCSN(), "ncsnv2": NCSN()}
 DAMAGES = {
     "missing": lambda value: None,
     "one axis": lambda value: value.reshape(-1),
@@ -22,8 +23,12 @@ DAMAGES = {
 }
 
 
+RECORDS = {family: records(family)[0] for family in FORMS if family != "edm-adm"}
+RECORDS["edm-adm"] = next(record for record in records("edm") if record["case"].startswith("ADM"))
+
+
 def weights_of(family):
-    whole = seeded_weights(records(family)[0]["keys"])
+    whole = seeded_weights(RECORDS[family]["keys"])
     if "sigmas" in whole:
         whole["sigmas"] = torch.linspace(5.0, 0.01, len(whole["sigmas"]))
     return whole
@@ -35,7 +40,7 @@ def test_a_damaged_entry_is_named(family, damage):
     form = FORMS[family]
     whole = weights_of(family)
     # Without it, or with it as a row more, these are the weights of another network.
-    left = ("sigmas", "model.map_augment.weight")
+    left = ("sigmas", "model.map_augment.weight", "model.map_label.weight")
     keys = [key for key in whole if key not in left and not key.endswith("resample_filter")]
     for key in random.Random(0).sample(keys, 12) + keys[:6]:
         value = DAMAGES[damage](whole[key])
@@ -71,7 +76,7 @@ def test_other_weights_are_not_recognised(family):
     assert not FORMS[family].recognises({"weight": torch.zeros(3, 3)}, {})
     for other, form in FORMS.items():
         if FORMS[family].name != form.name:
-            assert not FORMS[family].recognises(seeded_weights(records(other)[0]["keys"]), {})
+            assert not FORMS[family].recognises(seeded_weights(RECORDS[other]["keys"]), {})
 
 
 @pytest.mark.parametrize("family", ["score_sde", "ncsnv2"])

@@ -1,4 +1,4 @@
-"""The SongUNet of EDM gives here what it gave there, with the same weights."""
+"""The SongUNet and the ADM of EDM give here what they gave there, with the same weights."""
 
 from __future__ import annotations
 
@@ -6,13 +6,17 @@ import pytest
 import torch
 from recorded import case, imported, records, seeded, seeded_weights
 
+import diffusion_fw as dfw
+from diffusion_fw.interop.formats import formats
 from diffusion_fw.interop.formats.edm import EDM
+from diffusion_fw.interop.formats.edm_adm import EDMADM
 from diffusion_fw.interop.pairs import to_theirs
 from diffusion_fw.registry import ConfigError
 from scripts.peer_outputs.edm import FREQUENCY_SCALE
 from scripts.peer_outputs.seeded import gap
 
 FORM = EDM()
+FORMS = {"SongUNet": FORM, "DhariwalUNet": EDMADM()}
 RECORDS = records("edm")
 
 
@@ -35,7 +39,8 @@ def settings_of(record):
 
 @pytest.mark.parametrize("record", RECORDS, ids=case)
 def test_the_images_are_denoised_as_by_the_original(record):
-    model, denoiser = imported(FORM, weights_of(record), {}, settings_of(record))
+    form = FORMS[record["settings"]["model_type"]]
+    model, denoiser = imported(form, weights_of(record), {}, settings_of(record))
     sigma = torch.tensor(record["sigma"], dtype=torch.float64)
     level = denoiser.schedule(denoiser.schedule.time(-2 * sigma.log()))
     x = level.alpha.float()[:, None, None, None] * (
@@ -51,11 +56,11 @@ def test_the_images_are_denoised_as_by_the_original(record):
 
 @pytest.mark.parametrize("record", RECORDS, ids=case)
 def test_weights_come_back_as_they_were(record):
-    weights = weights_of(record)
-    assert FORM.recognises(weights, {})
-    model, denoiser = imported(FORM, weights, {})
-    back = to_theirs(FORM.pairs(denoiser.network), denoiser.network.state_dict())
-    back |= FORM.constants(model, denoiser.network)
+    form, weights = FORMS[record["settings"]["model_type"]], weights_of(record)
+    assert [key for key, item in formats().items() if item.recognises(weights, {})] == [form.name]
+    model, denoiser = imported(form, weights, {})
+    back = to_theirs(form.pairs(denoiser.network), denoiser.network.state_dict())
+    back |= form.constants(model, denoiser.network)
     assert back.keys() == weights.keys()
     assert all(torch.equal(back[key], weights[key]) for key in back)
 
@@ -81,3 +86,40 @@ def test_keys_that_do_not_fit_are_named():
         r"model.dec.32x32_aux_conv.bias \(5,\) instead of \(3,\)",
     ):
         assert error.match(part)
+
+
+def adm(**changes):
+    """ADM as EDM's code has it, and changes of it, without memory."""
+    settings = {"channels": 128, "channel_mult": [1, 1], "num_res_blocks": 1, "attention_resolutions": [4]}
+    own = {"num_head_channels": 64, "resblock_updown": True}
+    with torch.device("meta"):
+        return dfw.build("network", "adm_unet", **{"shape": (3, 8, 8), **settings, **own, **changes})
+
+
+def test_the_two_orders_of_attention_are_written_as_one_function():
+    written = []
+    for new in (False, True):
+        network = adm(use_new_attention_order=new)
+        weights = {key: torch.zeros(value.shape) for key, value in network.state_dict().items()}
+        rows = torch.arange(384.0)  # q of both heads, k of both heads, v of both heads
+        rows = rows if new else rows.reshape(3, 2, 64).transpose(0, 1).flatten()
+        weights["middle.0.attention.qkv.bias"] = rows
+        written.append(to_theirs(FORMS["DhariwalUNet"].pairs(network), weights)["model.dec.4x4_in0.qkv.bias"])
+    assert torch.equal(written[0], written[1])
+    assert written[0][:3].tolist() == [0, 128, 256]
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"shape": (3, 2, 8, 8)}, "data other than images"),
+        ({"outputs": 2}, "a learned variance"),
+        ({"scale_shift_norm": False}, "network.scale_shift_norm=false"),
+        ({"resblock_updown": False}, "network.resblock_updown=false"),
+        ({"num_head_channels": 32}, "heads of other than 64 channels"),
+        ({"channels": 64}, "fewer than 128 channels"),
+    ],
+)
+def test_another_adm_is_not_written(changes, says):
+    with pytest.raises(ConfigError, match=f"edm-adm cannot hold.*{says}"):
+        list(FORMS["DhariwalUNet"].pairs(adm(**changes)))

@@ -8,6 +8,7 @@ import pytest
 import torch
 from originals import cases, difference, imported
 
+import diffusion_fw as dfw
 from diffusion_fw.interop.formats.format import Format
 from diffusion_fw.interop.formats.openai import OpenAI, OpenAIClassifier
 from diffusion_fw.interop.pairs import to_ours, to_theirs
@@ -214,3 +215,10 @@ def test_heads_that_were_given_are_taken():
     published = OpenAI().describe(weights, {}, {"network.num_heads": 3})
     assert "num_head_channels" not in published.network
     assert "network.num_heads" not in published.guessed
+
+
+def test_factorized_attention_is_not_written():
+    settings = {"channels": 8, "channel_mult": [1], "attention_resolutions": [], "num_res_blocks": 1}
+    network = dfw.build("network", "adm_unet", shape=(1, 2, 4, 4), factorized_attention=True, **settings)
+    with pytest.raises(ConfigError, match=r"openai cannot hold.*network\.factorized_attention=true"):
+        list(OpenAI().pairs(network))

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 import diffusion_fw as dfw
-from diffusion_fw.networks.blocks.ddpm_layers import group_norm
+from diffusion_fw.networks.blocks.ddpm_layers import Attention, SpaceTimeAttention, group_norm
 from diffusion_fw.registry import ConfigError
 
 SMALL: dict[str, Any] = {
@@ -119,12 +119,85 @@ def test_heads_of_a_width_are_heads_of_a_number():
     assert torch.equal(by_number(x, label), by_width(x, label))
 
 
-@pytest.mark.parametrize("resblock_updown", [False, True])
-def test_checkpointing_gives_the_same_gradients(resblock_updown):
-    x, label = inputs(2, (1, 8, 8))
+VIDEO = (1, 3, 4, 4)
+FACTORIZED: dict[str, Any] = {"factorized_attention": True, "attention_resolutions": [2]}
+
+
+def dependence(layer):
+    """[t, y, x] of a video: whether the output of a layer in frame 1 at (0, 2) depends on the input there."""
+    h = torch.randn(1, 8, 3, 2, 4, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    (gradient,) = torch.autograd.grad(layer(h)[0, :, 1, 0, 2].sin().sum(), h)
+    return gradient[0].abs().amax(0) > 0
+
+
+def space_time(zero=None):
+    """Attention in space and time, without one of the two."""
+    torch.manual_seed(0)
+    layer = SpaceTimeAttention(8, 2, eps=1e-5)
+    for out in (layer.out, layer.time.out):
+        nn.init.normal_(out.weight)
+    if zero is not None:
+        nn.init.zeros_(layer.get_submodule(zero).weight)
+    return layer
+
+
+def test_space_attention_keeps_to_its_frame_and_time_attention_to_its_place():
+    frame, place = torch.zeros(3, 2, 4, dtype=torch.bool), torch.zeros(3, 2, 4, dtype=torch.bool)
+    frame[1], place[:, 0, 2] = True, True
+    assert torch.equal(dependence(space_time(zero="time.out")), frame)
+    assert torch.equal(dependence(space_time(zero="out")), place)
+    assert dependence(space_time()).all()
+
+
+def test_the_two_attentions_are_those_of_images_and_of_sequences():
+    h = torch.randn(2, 8, 3, 2, 4, generator=torch.Generator().manual_seed(0))
+    layer = space_time()
+    images = Attention(8, 2, eps=1e-5)
+    images.load_state_dict({k: v for k, v in layer.state_dict().items() if not k.startswith("time.")})
+    h_space = torch.stack([images(frame) for frame in h.unbind(2)], dim=2)
+    wanted = torch.stack([layer.time(place) for place in h_space.flatten(3).unbind(3)], dim=3)
+    torch.testing.assert_close(layer(h), wanted.unflatten(3, (2, 4)))
+
+
+def test_factorized_attention_costs_less(monkeypatch):
+    costs: list[int] = []
+
+    def counting(query, key, value, exact=nn.functional.scaled_dot_product_attention):
+        costs.append(query.shape[0] * query.shape[2] * key.shape[2])
+        return exact(query, key, value)
+
+    monkeypatch.setattr(nn.functional, "scaled_dot_product_attention", counting)
+    h = torch.zeros(1, 8, 3, 2, 4)
+    for layer in (Attention(8, 2, eps=1e-5), space_time()):
+        layer(h)
+    assert costs == [(3 * 2 * 4) ** 2, 3 * (2 * 4) ** 2, 2 * 4 * 3**2]
+
+
+def test_factorized_attention_adds_weights_and_changes_no_name():
+    joint, factorized = adm_unet(VIDEO, attention_resolutions=[2]), adm_unet(VIDEO, **FACTORIZED)
+    added = factorized.state_dict().keys() - joint.state_dict().keys()
+    assert joint.state_dict().keys() < factorized.state_dict().keys()
+    assert added
+    assert all(".attention.time." in key for key in added)
+
+
+def test_a_network_with_factorized_attention_is_zero_before_training_and_trains_everywhere():
+    untrained = dfw.build("network", "adm_unet", shape=VIDEO, **{**SMALL, **FACTORIZED})
+    assert not untrained(*inputs(2, VIDEO)).any()
+    network = adm_unet(VIDEO, **FACTORIZED)
+    network(*inputs(2, VIDEO)).square().sum().backward()
+    assert all(parameter.grad.any() for parameter in network.parameters())
+
+
+@pytest.mark.parametrize(
+    ("shape", "kwargs"),
+    [((1, 8, 8), {}), ((1, 8, 8), {"resblock_updown": True}), (VIDEO, FACTORIZED)],
+)
+def test_checkpointing_gives_the_same_gradients(shape, kwargs):
+    x, label = inputs(2, shape)
     gradients = []
     for checkpointing in (False, True):
-        network = adm_unet(checkpointing=checkpointing, dropout=0.2, resblock_updown=resblock_updown).train()
+        network = adm_unet(shape, checkpointing=checkpointing, dropout=0.2, **kwargs).train()
         torch.manual_seed(3)
         network(x, label).square().mean().backward()
         gradients.append([parameter.grad for parameter in network.parameters()])
@@ -166,6 +239,8 @@ def test_labels_stay_apart_under_autocast():
         ({"channel_mult": [0.1, 1]}, ["network.channel_mult", "no channel", "network.channels=8"]),
         ({"num_heads": 3}, ["network.num_heads=3", "16 channels"]),
         ({"num_head_channels": 5}, ["network.num_head_channels=5", "16 channels"]),
+        ({"factorized_attention": True}, ["network.factorized_attention", "videos", r"\(1, 8, 8\)"]),
+        ({"shape": (2, 8), "factorized_attention": True}, ["network.factorized_attention", r"\(2, 8\)"]),
         ({"class_conditional": True}, ["network.class_conditional", "data"]),
         ({"dropout": 1.0}, ["network.dropout"]),
         ({"channels": 0}, ["network.channels"]),

@@ -130,6 +130,17 @@ def test_what_fsdp_cannot_do_is_refused(tiny, tmp_path, monkeypatch, key, value,
         build_experiment(tiny({**fsdp, key: value}), tmp_path)
 
 
+EDM2 = {"network": "edm2_unet", "network.channel_mult": [1], "network.attention_resolutions": [], "ema": "none"}
+
+
+@pytest.mark.parametrize("strategy", ["fsdp", "fsdp_cpu_offload", "deepspeed_stage_2"])
+def test_weights_in_parts_are_refused_for_a_network_that_writes_them(tiny, tmp_path, strategy):
+    config = tiny({**EDM2, "trainer.strategy": strategy})
+    with pytest.raises(ConfigError, match=rf"network=edm2_unet .*trainer\.strategy={strategy} .*trainer\.strategy=ddp"):
+        build_experiment(config, tmp_path)
+    assert build_experiment(tiny(EDM2), tmp_path).module.denoiser.network.writes_weights
+
+
 def test_a_compiled_run_is_that_of_the_plain_network_and_its_checkpoint_loads_as_any(tiny, tmp_path, monkeypatch):
     """The eager backend: the network is traced as for any other, and no compiler is needed."""
     compiled = []

@@ -60,15 +60,17 @@ MAPPING = {
     "embedding.first": "map_layer0",
     "embedding.second": "map_layer1",
 }
+BLOCK = {
+    "norm1": "norm0",
+    "conv1": "conv0",
+    "embedding": "affine",
+    "norm2": "norm1",
+    "conv2": "conv1",
+    "skip": "skip",
+}
+"""The layers of a residual block, ours and theirs."""
 PARTS: dict[type[nn.Module], dict[str, str]] = {
-    ResidualBlock: {
-        "norm1": "norm0",
-        "conv1": "conv0",
-        "embedding": "affine",
-        "norm2": "norm1",
-        "conv2": "conv1",
-        "skip": "skip",
-    },
+    ResidualBlock: BLOCK,
     DownsampleConv: {"conv": ""},
     nn.Conv2d: {"": ""},
     nn.GroupNorm: {"": ""},
@@ -112,7 +114,7 @@ class EDM(Format):
                 side for side in sides if f"model.enc.{side}x{side}_block0.qkv.weight" in weights
             ],
             "dropout": given.get("network.dropout", 0.13),
-            "augment_dim": _inputs(weights, "model.map_augment.weight"),
+            "augment_dim": inputs_of(weights, "model.map_augment.weight"),
             "class_conditional": "model.map_label.weight" in weights,
         }
         if fourier or fir or skips or progressive_input != "none":
@@ -123,11 +125,11 @@ class EDM(Format):
                 "progressive_input": progressive_input,
                 "progressive_output": "output_skip" if skips else "none",
             }
-        schedule, parameterization = PRECONDITIONINGS[_preconditioning(settings, given)]
+        schedule, parameterization = PRECONDITIONINGS[preconditioning(settings, given)]
         return Published(
             network,
             (colors, sides[0], sides[0]),
-            _inputs(weights, "model.map_label.weight"),
+            inputs_of(weights, "model.map_label.weight"),
             schedule,
             parameterization,
             guessed=("network.dropout", "parameterization"),
@@ -151,28 +153,32 @@ class EDM(Format):
         names = {module: name for name, module in network.named_modules()}
         for ours, theirs in MAPPING.items():
             if ours in names.values():
-                yield from _layer(network.get_submodule(ours), ours, f"model.{theirs}")
+                yield from layer_pairs(network.get_submodule(ours), ours, f"model.{theirs}")
         if isinstance(network.embedding.waves, FourierFeatures):
             yield same("embedding.waves.frequencies", "model.map_noise.freqs")
         for theirs, module in _named(network):
             for own, other in PARTS.get(type(module), {}).items():
                 layer = module.get_submodule(own)
-                yield from _layer(layer, names[layer], f"{theirs}.{other}".removesuffix("."))
+                yield from layer_pairs(layer, names[layer], f"{theirs}.{other}".removesuffix("."))
             if isinstance(module, ResidualBlock) and isinstance(module.attention, Attention):
-                yield from _layer(module.attention.norm, f"{names[module]}.attention.norm", f"{theirs}.norm2")
-                yield from _attention(f"{names[module]}.attention", theirs, module.attention.out.in_features)
+                yield from attention_pairs(f"{names[module]}.attention", theirs, module.attention.out.in_features)
 
 
-def _layer(module: nn.Module, ours: str, theirs: str) -> Iterator[Pair]:
+def layer_pairs(module: nn.Module, ours: str, theirs: str) -> Iterator[Pair]:
     """The parameters of a layer, which have the same names in both."""
     for key, _ in module.named_parameters(recurse=False):
         yield same(f"{ours}.{key}", f"{theirs}.{key}")
 
 
-def _attention(ours: str, theirs: str, channels: int) -> Iterator[Pair]:
-    """The matrices of an attention, which are convolutions of size 1 there."""
-    yield _in_turn(f"{ours}.qkv.weight", f"{theirs}.qkv.weight", (channels,), (channels, 1, 1))
-    yield _in_turn(f"{ours}.qkv.bias", f"{theirs}.qkv.bias", (), ())
+def attention_pairs(ours: str, theirs: str, channels: int, parts: int = 1) -> Iterator[Pair]:
+    """The norm and the matrices of an attention, which are convolutions of size 1 there.
+
+    ``parts`` is 1 for rows of all queries, keys and values here, and the number of heads for those of each head.
+    """
+    yield same(f"{ours}.norm.weight", f"{theirs}.norm2.weight")
+    yield same(f"{ours}.norm.bias", f"{theirs}.norm2.bias")
+    yield _in_turn(f"{ours}.qkv.weight", f"{theirs}.qkv.weight", (channels,), (channels, 1, 1), parts)
+    yield _in_turn(f"{ours}.qkv.bias", f"{theirs}.qkv.bias", (), (), parts)
     shape = (channels, channels, 1, 1)
     yield Pair(
         f"{ours}.out.weight",
@@ -183,16 +189,20 @@ def _attention(ours: str, theirs: str, channels: int) -> Iterator[Pair]:
     yield same(f"{ours}.out.bias", f"{theirs}.proj.bias")
 
 
-def _in_turn(ours: str, theirs: str, own: tuple[int, ...], other: tuple[int, ...]) -> Pair:
-    """Rows of query, key and value: one after the other here, by turns there; ``own`` and ``other`` shape a row."""
+def _in_turn(ours: str, theirs: str, own: tuple[int, ...], other: tuple[int, ...], parts: int) -> Pair:
+    """Rows of query, key and value: one after the other in each part here, by turns there.
+
+    ``own`` and ``other`` shape a row.
+    """
 
     def read(tensors: Sequence[Tensor]) -> Tensor:
         rows = _of_shape(tensors[0], (len(tensors[0]), *other))
-        return rows.reshape(-1, 3, *own).transpose(0, 1).reshape(-1, *own)
+        return rows.reshape(parts, -1, 3, *own).transpose(1, 2).reshape(-1, *own)
 
-    return Pair(
-        ours, (theirs,), read, lambda tensor: (tensor.reshape(3, -1, *own).transpose(0, 1).reshape(-1, *other),)
-    )
+    def write(tensor: Tensor) -> Sequence[Tensor]:
+        return (tensor.reshape(parts, 3, -1, *own).transpose(1, 2).reshape(-1, *other),)
+
+    return Pair(ours, (theirs,), read, write)
 
 
 def _of_shape(tensor: Tensor, shape: tuple[int, ...]) -> Tensor:
@@ -244,12 +254,12 @@ def _output(level: str, module: Output) -> Iterator[tuple[str, nn.Module]]:
     yield f"{level}_aux_conv", module[2]
 
 
-def _inputs(weights: Mapping[str, Tensor], key: str) -> int:
+def inputs_of(weights: Mapping[str, Tensor], key: str) -> int:
     """The inputs of a linear layer, 0 if there is none."""
     return shape_of(weights, key, 2)[1] if key in weights else 0
 
 
-def _preconditioning(settings: Mapping[str, Any], given: Mapping[str, Any]) -> str:
+def preconditioning(settings: Mapping[str, Any], given: Mapping[str, Any]) -> str:
     """The name of the parameterization: as given, of the class in a training_options.json, or edm."""
     stated = settings.get("network_kwargs", {}).get("class_name", "").rpartition(".")[2]
     name = str(given.get("parameterization", CLASSES.get(stated, "edm")))

@@ -147,3 +147,23 @@ class Attention(nn.Module):
         mixed = attend(self.qkv(tokens), self.num_heads, heads_first=self.heads_first)
         result: Tensor = h + self.out(mixed).transpose(1, 2).unflatten(2, h.shape[2:])
         return result
+
+
+class SpaceTimeAttention(Attention):
+    """Attention over H and W in each frame, then over T at each place: factorized, instead of over all positions.
+
+    Ho et al. 2022, section 3. Each has its own norm, of the positions that it attends over. The one over T is the layer
+    ``time``, and the other has the names of Attention, so that weights of images fit; W_o of ``time`` starts at 0.
+    The cost is T (H W)^2 + H W T^2 instead of (T H W)^2. h (B, C, T, H, W) keeps its shape.
+    """
+
+    def __init__(self, channels: int, num_heads: int, *, eps: float, heads_first: bool = False) -> None:
+        super().__init__(channels, num_heads, eps=eps, heads_first=heads_first)
+        self.time = Attention(channels, num_heads, eps=eps, heads_first=heads_first)
+
+    def forward(self, h: Tensor) -> Tensor:
+        length, height, width = h.shape[2:]
+        frames = super().forward(h.transpose(1, 2).flatten(0, 1)).unflatten(0, (-1, length))
+        places = self.time(frames.permute(0, 3, 4, 2, 1).flatten(0, 2))
+        result: Tensor = places.unflatten(0, (-1, height, width)).permute(0, 3, 4, 1, 2)
+        return result

@@ -62,6 +62,7 @@ class Layers:
     """Whether the stages of each level have attention."""
     num_heads: Callable[[int], int]
     """num_heads(channels) of an attention layer."""
+    attention_layer: type[Attention] = Attention
     heads_first: bool = False
     dropout: float = 0.0
     scale_shift_norm: bool = False
@@ -84,7 +85,7 @@ class Layers:
 
     def attention(self, channels: int) -> Attention:
         """An attention layer."""
-        return Attention(channels, self.num_heads(channels), eps=self.eps, heads_first=self.heads_first)
+        return self.attention_layer(channels, self.num_heads(channels), eps=self.eps, heads_first=self.heads_first)
 
     def stage(self, level: int, channels: int, out_channels: int) -> Stage:
         """A stage of a level."""
