@@ -19,6 +19,7 @@ import diffusion_fw as dfw
 from diffusion_fw.checkpoints.load import load_chosen
 from diffusion_fw.interop.diffusers_folder import write_pipeline
 from diffusion_fw.interop.exporting import export
+from diffusion_fw.interop.formats.diffusers_unet import UNet2D
 from diffusion_fw.interop.published import fingerprint, import_published
 from diffusion_fw.interop.source import read_source
 from diffusion_fw.registry import ConfigError
@@ -208,3 +209,13 @@ def test_a_transformer_of_a_pipeline_is_read_with_its_schedule(tmp_path):
     assert not imported.facts.pixels
     with pytest.raises(ConfigError, match="UNet2DModel"):
         write_pipeline(tmp_path / "out", imported.denoiser, imported.config, imported.facts.shape)
+
+
+@pytest.mark.parametrize(("shape", "factorized"), [((1, 8), False), ((1, 2, 8, 8), False), ((1, 2, 8, 8), True)])
+def test_data_other_than_images_are_not_written(shape, factorized):
+    section = {"channels": 32, "channel_mult": [1], "num_res_blocks": 1, "attention_resolutions": []}
+    network = dfw.build("network", "adm_unet", shape=shape, factorized_attention=factorized, **section)
+    with pytest.raises(ConfigError, match=r"UNet2DModel cannot hold.*data other than images"):
+        UNet2D().pairs(network)
+    with pytest.raises(ConfigError, match=r"UNet2DModel cannot hold.*data other than images"):
+        UNet2D().settings(network, {"network": {"name": "adm_unet", **section}}, shape)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from diffusion_fw.interop.diffusion_settings import read_settings
 from diffusion_fw.interop.formats.format import Format, Published
-from diffusion_fw.interop.pairs import Pair, same, stacked
+from diffusion_fw.interop.pairs import Pair, check_expressible, same, stacked
 from diffusion_fw.registry import ConfigError
 
 DEFAULTS: dict[str, Any] = {
@@ -125,6 +125,7 @@ class UNet2D(Format):
         return Published(network, shape, classes, schedule, parameterization, variance, guessed=guessed)
 
     def pairs(self, network: nn.Module) -> Iterable[Pair]:
+        _check_images(network)
         return _pairs(network)
 
     def settings(self, network: nn.Module, config: Mapping[str, Any], shape: tuple[int, ...]) -> dict[str, Any]:
@@ -132,6 +133,7 @@ class UNet2D(Format):
         section = config["network"]
         if section["name"] not in self.networks:
             raise ConfigError(f"network={section['name']} is no UNet2DModel; those are {' and '.join(self.networks)}")
+        _check_images(network)
         plain = section["name"] == "ddpm_unet"
         widths = [int(section["channels"] * mult) for mult in section["channel_mult"]]
         attended = [max(shape[1:]) >> level in section["attention_resolutions"] for level in range(len(widths))]
@@ -185,6 +187,11 @@ def _check_groups(groups: int, widths: list[int]) -> None:
                 f"config.json: norm_num_groups={groups} with {width} channels; these networks have 32 groups, which "
                 "must divide the channels"
             )
+
+
+def _check_images(network: nn.Module) -> None:
+    other = not isinstance(network.get_submodule("enter"), nn.Conv2d)
+    check_expressible("UNet2DModel", {"data other than images": other})
 
 
 def _groups(network: nn.Module) -> int:
