@@ -87,7 +87,7 @@ def main() -> None:
     except (ConfigError, RegistrationError) as error:
         sys.exit(f"{type(error).__name__}: {error}")
     except OSError as error:
-        sys.exit(f"ConfigError: --out {given.out} cannot be written: {error.strerror or error}")
+        sys.exit(f"ConfigError: --out {given.out} cannot be written: {error.filename}: {error.strerror or error}")
 
 
 if __name__ == "__main__":

@@ -189,6 +189,8 @@ def check_values(weights: Mapping[str, Tensor], source: str) -> None:
         if value.layout != torch.strided or value.is_quantized or value.is_meta:
             kind = "a quantized" if value.is_quantized else "no" if value.is_meta else f"a {value.layout}"
             raise ConfigError(f"{source}: {key} has {kind} array of values; save dense tensors of numbers")
+        if value.numel() * value.element_size() > value.untyped_storage().nbytes():
+            raise ConfigError(f"{source}: {key} of shape {tuple(value.shape)} claims more values than the file holds")
         if not value.is_floating_point():
             raise ConfigError(
                 f"{source}: {key} is of type {str(value.dtype).removeprefix('torch.')}; weights are floating-point "
@@ -217,15 +219,17 @@ def _facts(published: Published, config: dict[str, Any], given: Mapping[str, Any
     """Those of the data that the user names, whose section is added to ``config``, or what the weights say."""
     if "data" not in given:
         names = tuple(str(index) for index in range(published.num_classes))
-        return Facts.from_record(
-            {
-                "shape": list(published.shape),
-                "num_classes": published.num_classes,
-                "class_names": list(names),
-                "data_range": list(published.data_range),
-                "pixels": published.pixels,
-            }
-        )
+        record = {
+            "shape": list(published.shape),
+            "num_classes": published.num_classes,
+            "class_names": list(names),
+            "data_range": list(published.data_range),
+            "pixels": published.pixels,
+        }
+        try:
+            return Facts.from_record(record)
+        except ConfigError as error:
+            raise ConfigError(f"shape={list(published.shape)}: {error}") from None
     config["data"] = _section("data", {}, given)
     config["features"] = {"name": "auto"}
     data = build_data(config)

@@ -109,16 +109,13 @@ def _weights(path: Path) -> Any:
             return load_file(path)
         except SafetensorError as error:
             raise ConfigError(f"{path} is damaged or no file of safetensors: {error}") from None
+    _check_archive(path)
     try:
-        with open_regular(path) as file:
-            if zipfile.is_zipfile(file):
-                with zipfile.ZipFile(file) as archive:
-                    check_records(archive, os.fstat(file.fileno()).st_size)
         # DiT's training script keeps its command line beside the weights.
         with torch.serialization.safe_globals([argparse.Namespace]):
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        said = next((line.strip() for line in str(error).splitlines() if "GLOBAL" in line), str(error))
+        said = next((line.strip() for line in str(error).splitlines() if "GLOBAL" in line), "it is damaged")
         raise ConfigError(
             f"{path} was not loaded: published weights may hold tensors and plain values only ({_first(said)}). "
             "If you trust the file, save its state dict alone: torch.save(model.state_dict(), ...)"
@@ -128,6 +125,18 @@ def _weights(path: Path) -> Any:
     except Exception as error:  # a damaged file can raise any error
         said = "it is empty" if path.stat().st_size == 0 else f"{type(error).__name__}: {_first(str(error))}"
         raise ConfigError(f"{path} is damaged or not written by torch.save: {said}") from None
+
+
+def _check_archive(path: Path) -> None:
+    """Raise ConfigError for an archive that unpacks to more than it holds."""
+    with open_regular(path) as file:
+        if not zipfile.is_zipfile(file):
+            return
+        try:
+            with zipfile.ZipFile(file) as archive:
+                check_records(archive, os.fstat(file.fileno()).st_size)
+        except (pickle.UnpicklingError, zipfile.BadZipFile) as error:
+            raise ConfigError(f"{path} was not loaded: {error}") from None
 
 
 def _first(text: str) -> str:

@@ -190,7 +190,8 @@ def _patches(ours: str, theirs: str, network: DiT, sign: int, halves: int) -> Pa
 
     def read(tensors: Sequence[Tensor]) -> Tensor:
         (tensor,) = tensors
-        own: Tensor = tensor.unflatten(0, (places, -1))[:, :channels]
+        own: Tensor = tensor.unflatten(0, (places, -1))
+        own = own[:, :channels] if own.shape[1] == halves * channels else own
         return sign * own.transpose(0, 1).flatten(0, 1)
 
     def write(tensor: Tensor) -> Sequence[Tensor]:
