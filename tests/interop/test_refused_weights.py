@@ -6,6 +6,7 @@ import json
 import os
 import sys
 import zipfile
+from typing import Any
 
 import pytest
 import torch
@@ -145,21 +146,21 @@ CONFIG = {
 }
 
 
-@pytest.mark.parametrize(
-    ("key", "value"),
-    [
-        *(("block_out_channels", value) for value in ([], 32, "32", [32, "32"], [32, 48], [0, 0])),
-        *(("sample_size", value) for value in ("8", [8], 10**9, -8, 8.5, None, {})),
-        *(("layers_per_block", value) for value in ([1], 0, "2", None, 10**9)),
-        *(("in_channels", value) for value in ([], "3", 0)),
-        *(("num_class_embeds", value) for value in ("10", [], -1)),
-        *(("dropout", value) for value in ("0", [], 2)),
-        *(("down_block_types", value) for value in (None, "DownBlock2D", [3, 4], ["CrossAttnDownBlock2D"] * 2)),
-        *(("attention_head_dim", value) for value in ([8, 8], "8", 0)),
-        *(("norm_num_groups", value) for value in ([], "32", 7)),
-        *(("_class_name", value) for value in ("UNet2DConditionModel", 3, [])),
-    ],
-)
+SETTINGS: dict[str, list[Any]] = {
+    "block_out_channels": [[], 32, "32", [32, "32"], [32, 48], [0, 0]],
+    "sample_size": ["8", [8], 10**9, -8, 8.5, None, {}],
+    "layers_per_block": [[1], 0, "2", None, 10**9],
+    "in_channels": [[], "3", 0],
+    "num_class_embeds": ["10", [], -1],
+    "dropout": ["0", [], 2],
+    "down_block_types": [None, "DownBlock2D", [3, 4], ["CrossAttnDownBlock2D"] * 2],
+    "attention_head_dim": [[8, 8], "8", 0],
+    "norm_num_groups": [[], "32", 7],
+    "_class_name": ["UNet2DConditionModel", 3, []],
+}
+
+
+@pytest.mark.parametrize(("key", "value"), [(key, value) for key, values in SETTINGS.items() for value in values])
 def test_a_setting_of_diffusers(refuse, tmp_path, key, value):
     folder = tmp_path / "unet"
     folder.mkdir()
@@ -169,17 +170,17 @@ def test_a_setting_of_diffusers(refuse, tmp_path, key, value):
     assert "Error:" not in message.removeprefix("ConfigError:")
 
 
-@pytest.mark.parametrize(
-    "settings",
-    [
-        *({"num_train_timesteps": value} for value in ("1000", 0, [], 10**9)),
-        *({"beta_start": value} for value in ("0.1", -1, [])),
-        *({"beta_schedule": value} for value in ([], "sigmoid", 3)),
-        *({"prediction_type": value} for value in ({}, "flow_prediction")),
-        {"rescale_betas_zero_snr": "yes"},
-        {"trained_betas": [0.1]},
-    ],
-)
+OF_SCHEDULER: dict[str, list[Any]] = {
+    "num_train_timesteps": ["1000", 0, [], 10**9],
+    "beta_start": ["0.1", -1, []],
+    "beta_schedule": [[], "sigmoid", 3],
+    "prediction_type": [{}, "flow_prediction"],
+    "rescale_betas_zero_snr": ["yes"],
+    "trained_betas": [[0.1]],
+}
+
+
+@pytest.mark.parametrize("settings", [{key: value} for key, values in OF_SCHEDULER.items() for value in values])
 def test_a_setting_of_a_scheduler(refuse, tmp_path, settings):
     for part, content in (("unet", CONFIG), ("scheduler", settings)):
         (tmp_path / "pipeline" / part).mkdir(parents=True)
@@ -198,8 +199,12 @@ def test_a_setting_of_a_scheduler(refuse, tmp_path, settings):
         "{",
         "[]",
         "[" * 100_000,
-        *(json.dumps({"weight_map": places}) for places in ([], {"a": 3}, {"a": "../w.safetensors"}, {"a": ".."})),
-        *(json.dumps({"weight_map": {"a": name}}) for name in ("/etc/passwd", "w.pt", "absent.safetensors", "")),
+        json.dumps({"weight_map": []}),
+        json.dumps({"weight_map": {"a": 3}}),
+        *(
+            json.dumps({"weight_map": {"a": name}})
+            for name in ("../w.safetensors", "..", "/etc/passwd", "w.pt", "absent.safetensors", "")
+        ),
     ],
 )
 def test_an_index_of_parts(refuse, tmp_path, index):
