@@ -11,6 +11,8 @@ from originals import cases, difference, imported
 from diffusion_fw.interop.formats.format import Format
 from diffusion_fw.interop.formats.openai import OpenAI, OpenAIClassifier
 from diffusion_fw.interop.pairs import to_ours, to_theirs
+from diffusion_fw.interop.published import import_published
+from diffusion_fw.interop.source import Source
 from diffusion_fw.registry import ConfigError
 from scripts.peer_outputs.seeded import seeded_weights
 
@@ -214,3 +216,11 @@ def test_heads_that_were_given_are_taken():
     published = OpenAI().describe(weights, {}, {"network.num_heads": 3})
     assert "num_head_channels" not in published.network
     assert "network.num_heads" not in published.guessed
+
+
+@pytest.mark.parametrize("case", ["videos", "videos, convolutions between levels"])
+def test_weights_of_five_axes_are_imported(case):
+    record = cases("guided_diffusion")[case]
+    given = {"shape": record["input"]["shape"][1:], "network.num_heads": record["settings"].get("num_heads", 1)}
+    imported = import_published(Source("weights.pt", seeded_weights(record["keys"]), {}), given)
+    assert not imported.facts.pixels
