@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from diffusion_fw.app.device import choose
-from diffusion_fw.composition.parts import Parts, assemble, memory_format
+from diffusion_fw.composition.parts import Parts, assemble, lay_out
 from diffusion_fw.data.dataset import to_model
 from diffusion_fw.noise import batch_noise, generator
 from diffusion_fw.registry import ConfigError
@@ -42,7 +42,8 @@ def measure(config: Mapping[str, Any], parts: Parts, local_batch: int) -> Speed:
     # An objective may have parameters too.
     model: Any = torch.nn.Module()
     model.denoiser, model.objective = denoiser, objective = copy.deepcopy((parts.denoiser, parts.objective))
-    model.to(device).to(memory_format=memory_format(device))
+    model.to(device)
+    lay_out(model, device)
     averages = [(track, Weights.of(copy.deepcopy(denoiser))) for track in parts.averages.tracks]
     trained = [item for item in model.parameters() if item.requires_grad]
     weights = Weights.of(denoiser)

@@ -22,7 +22,7 @@ from diffusion_fw.composition.parts import (
     build_variance,
     build_wrappers,
     is_conditional,
-    memory_format,
+    lay_out,
     with_training,
     within_memory,
 )
@@ -180,4 +180,6 @@ def _facts_of(record: dict[str, Any], facts: Facts, checkpoint: str) -> Facts:
 
 def on_device(network: Model, device: torch.device) -> Model:
     """The network on a device, in the layout that is faster there."""
-    return network.to(device=device).to(memory_format=memory_format(device))  # type: ignore[call-overload, no-any-return]
+    network.to(device=device)
+    lay_out(network, device)
+    return network

@@ -57,7 +57,7 @@ def load_chosen(
     std: float | None = None,
 ) -> tuple[NetworkDenoiser, dict[str, Any], Choice]:
     """(the denoiser of a checkpoint with the chosen weights, the checkpoint's record, which weights they are)."""
-    model, record, choice = _load(checkpoint, raw_weights=raw_weights, rate=rate, std=std)
+    model, record, choice = load_model(checkpoint, raw_weights=raw_weights, rate=rate, std=std)
     if not isinstance(model, NetworkDenoiser):
         raise ConfigError(
             f"checkpoint={checkpoint} holds a classifier, which draws no samples; give the checkpoint of a model, and "
@@ -74,7 +74,7 @@ def load_chosen_classifier(
     std: float | None = None,
 ) -> tuple[NetworkClassifier, dict[str, Any], Choice]:
     """The same of a checkpoint that holds a classifier."""
-    model, record, choice = _load(checkpoint, raw_weights=raw_weights, rate=rate, std=std)
+    model, record, choice = load_model(checkpoint, raw_weights=raw_weights, rate=rate, std=std)
     if not isinstance(model, NetworkClassifier):
         raise ConfigError(
             f"checkpoint={checkpoint} holds no classifier, but network={record['config']['network']['name']}; "
@@ -83,9 +83,10 @@ def load_chosen_classifier(
     return model, record, choice
 
 
-def _load(
-    checkpoint: str | os.PathLike[str], *, raw_weights: bool, rate: float | None, std: float | None
+def load_model(
+    checkpoint: str | os.PathLike[str], *, raw_weights: bool, rate: float | None = None, std: float | None = None
 ) -> tuple[NetworkDenoiser | NetworkClassifier, dict[str, Any], Choice]:
+    """The same of a checkpoint that may hold either."""
     content = read(checkpoint)
     record = content[RECORD_KEY]
     _check_registered(record, checkpoint)
@@ -119,12 +120,9 @@ def _check_registered(record: dict[str, Any], path: str | os.PathLike[str]) -> N
 def _build(record: dict[str, Any], weights: dict[str, Tensor], source: str) -> NetworkDenoiser | NetworkClassifier:
     """The untrained model; it is first built without memory, so that one too large for its file takes none."""
     config = record["config"]
-    # Tensors may share a storage: the file holds the values of each storage once.
-    storages = {value.untyped_storage().data_ptr(): value for value in weights.values()}
-    values = sum(value.untyped_storage().nbytes() // value.element_size() for value in storages.values())
     try:
         facts = Facts.from_record(record["facts"])
-        with limit_model_size(len(weights), values):
+        with limit_model_size(weights.values()):
             with without_memory():
                 build_network(config, facts)
             return build_model(config, facts)

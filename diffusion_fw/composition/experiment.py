@@ -9,7 +9,7 @@ from typing import Any
 
 from diffusion_fw.composition.checks import check_processes
 from diffusion_fw.composition.facts import Config, Facts
-from diffusion_fw.composition.parts import assemble, compose_parts, memory_format
+from diffusion_fw.composition.parts import assemble, compose_parts, lay_out
 from diffusion_fw.data.dataset import Data
 from diffusion_fw.metrics.metric import TrackedMetric
 from diffusion_fw.registry import ConfigError, discovery
@@ -83,7 +83,7 @@ def build_experiment(config: Config, folder: Path) -> Experiment:
         },
     )
     compiled = bool(config.get("compile"))
-    module.to(memory_format=memory_format(trainer.strategy.root_device, compiled=compiled))  # type: ignore[call-overload]
+    lay_out(module, trainer.strategy.root_device, compiled=compiled)
     if compiled:
         # In place, so that the names of the weights stay. The first average draws the samples of an evaluation.
         for denoiser in {parts.denoiser, module.averaged}:

@@ -93,7 +93,8 @@ def build_model(config: Config, facts: Facts) -> NetworkDenoiser | NetworkClassi
     known = asdict(facts)
     schedule = assemble("schedule", config["schedule"], **known)
     parameterization = assemble("parameterization", config["parameterization"], schedule=schedule, **known)
-    network: Any = build_network(config, facts).to(memory_format=memory_format(torch.device("cpu")))
+    network: Any = build_network(config, facts)
+    lay_out(network, torch.device("cpu"))
     if is_classifier(network):
         return NetworkClassifier(network, schedule, parameterization, facts.num_classes)
     return NetworkDenoiser(network, schedule, parameterization, facts.data_range)
@@ -107,13 +108,17 @@ def build_denoiser(config: Config, facts: Facts) -> NetworkDenoiser:
     return model
 
 
-def memory_format(device: torch.device, *, compiled: bool = False) -> torch.memory_format:
-    """The layout of convolutions that is faster on a device; weights of other layers have one layout only.
+def lay_out(module: torch.nn.Module, device: torch.device, *, compiled: bool = False) -> None:
+    """Bring the weights of 2-d convolutions into the layout that is faster on a device, in place.
 
     Channels last, but for a GPU that runs the network as it is: its GroupNorm has no kernel for channels last, so each
     would copy its input and its output to another layout. torch.compile makes a kernel that needs no copy.
     """
-    return torch.contiguous_format if device.type == "cuda" and not compiled else torch.channels_last
+    layout = torch.contiguous_format if device.type == "cuda" and not compiled else torch.channels_last
+    for tensor in (*module.parameters(), *module.buffers()):
+        # Other tensors have one layout: channels_last is one of four axes.
+        if tensor.ndim == 4:
+            tensor.data = tensor.data.to(memory_format=layout)
 
 
 def build_sampler(config: Config) -> Sampler:
@@ -157,6 +162,8 @@ def build_wrappers(
 
 def build_data(config: Config) -> Data:
     """The data set of a config; its files are read when a split is first used."""
+    if "data" not in config:
+        raise ConfigError("the model names no data set, as it was imported without one; import it with data=NAME")
     data: Data = assemble("data", config["data"])
     return data
 

@@ -84,8 +84,10 @@ def main() -> None:
             print(export(given.checkpoint, given.to, given.out, raw_weights=given.raw_weights))
         else:
             _table("", {name: inspect.getdoc(type(item)) or "" for name, item in formats().items()})
-    except (ConfigError, RegistrationError, OSError) as error:
-        sys.exit(f"{type(error).__name__ if not isinstance(error, OSError) else 'ConfigError'}: {error}")
+    except (ConfigError, RegistrationError) as error:
+        sys.exit(f"{type(error).__name__}: {error}")
+    except OSError as error:
+        sys.exit(f"ConfigError: --out {given.out} cannot be written: {error.filename}: {error.strerror or error}")
 
 
 if __name__ == "__main__":

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from diffusion_fw.registry import ConfigError
+from diffusion_fw import registry
+from diffusion_fw.registry import ConfigError, Positive, PositiveInt
 
 Section = dict[str, Any]
 
@@ -19,6 +20,28 @@ VARIANCES = {
     "learned_range": "learned_range",
 }
 BETAS = {"linear": (1e-4, 0.02), "scaled_linear": (0.00085, 0.012)}
+TYPES: dict[str, Any] = {
+    "num_train_timesteps": PositiveInt,
+    "beta_start": Positive,
+    "beta_end": Positive,
+    "rescale_betas_zero_snr": bool,
+}
+DEFAULTS = {"num_train_timesteps": 1000, "beta_start": 1e-4, "beta_end": 0.02, "rescale_betas_zero_snr": False}
+"""Of DDPMScheduler, for what a scheduler_config.json leaves out."""
+
+
+def read_keys(
+    settings: Mapping[str, Any], types: Mapping[str, Any], defaults: Mapping[str, Any], file: str = "config.json"
+) -> Section:
+    """The values of the keys of ``types``, by default ``defaults``; ConfigError for one of another type."""
+    found: Section = {}
+    for key, annotation in types.items():
+        value = settings.get(key, defaults.get(key))
+        try:
+            found[key] = registry.convert(annotation, value)
+        except ValueError:
+            raise ConfigError(f"{file}: {key}={value!r:.100} must be {registry.describe(annotation)}") from None
+    return found
 
 
 def read_settings(settings: Mapping[str, Any]) -> tuple[Section, Section, Section]:
@@ -26,18 +49,16 @@ def read_settings(settings: Mapping[str, Any]) -> tuple[Section, Section, Sectio
 
     The label is the row's index. Raises ConfigError for a schedule that is not one of ours.
     """
-    steps = settings.get("num_train_timesteps", 1000)
+    own = read_keys(settings, TYPES, DEFAULTS, "scheduler_config.json")
+    steps = own["num_train_timesteps"]
     kind = _one_of(settings, "beta_schedule", SCHEDULES, "linear")
     if settings.get("trained_betas") is not None:
         raise ConfigError("scheduler_config.json: trained_betas are a table of their own; state schedule=... instead")
     schedule: Section = {"name": SCHEDULES[kind], "num_steps": steps}
     if kind in BETAS:
         # Ours are for 1000 rows, and scaled for other numbers.
-        start, end = (
-            settings.get(key, value) for key, value in zip(("beta_start", "beta_end"), (1e-4, 0.02), strict=True)
-        )
-        schedule |= {"beta_start": start * steps / 1000, "beta_end": end * steps / 1000}
-    schedule["zero_terminal_snr"] = bool(settings.get("rescale_betas_zero_snr", False))
+        schedule |= {key: own[key] * steps / 1000 for key in ("beta_start", "beta_end")}
+    schedule["zero_terminal_snr"] = own["rescale_betas_zero_snr"]
     prediction = _one_of(settings, "prediction_type", PREDICTIONS, "epsilon")
     parameterization: Section = {"name": PREDICTIONS[prediction], "label_scale": float(steps)}
     variance = _one_of(settings, "variance_type", VARIANCES, "fixed_small")
@@ -89,7 +110,9 @@ def write_settings(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def _one_of(settings: Mapping[str, Any], key: str, allowed: Mapping[str, str], default: str) -> str:
     value = settings.get(key, default)
-    if value not in allowed:
-        raise ConfigError(f"scheduler_config.json: {key}={value!r} is none of ours, which are {', '.join(allowed)}")
+    if not isinstance(value, str) or value not in allowed:
+        raise ConfigError(
+            f"scheduler_config.json: {key}={value!r:.100} is none of ours, which are {', '.join(allowed)}"
+        )
     result: str = value
     return result

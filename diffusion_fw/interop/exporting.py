@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from diffusion_fw.checkpoints.folder import write_model
-from diffusion_fw.checkpoints.load import load_chosen
+from diffusion_fw.checkpoints.load import load_model
 from diffusion_fw.composition.facts import Facts
 from diffusion_fw.denoiser import NetworkDenoiser
 from diffusion_fw.files import atomic_write
@@ -62,10 +62,12 @@ def export_program(denoiser: NetworkDenoiser, shape: tuple[int, ...], path: Path
         torch.export.save(program, file)
 
 
-def export_state_dict(denoiser: NetworkDenoiser, format: Format, model: Published, path: Path) -> dict[str, Tensor]:
+def export_state_dict(network: nn.Module, format: Format, model: Published, path: Path) -> dict[str, Tensor]:
     """Write the state dict of another code base, by torch.save or as safetensors by the path's ending."""
-    weights = to_theirs(format.pairs(denoiser.network), denoiser.network.state_dict())
-    weights |= format.constants(model, denoiser.network)
+    weights = to_theirs(format.pairs(network), network.state_dict())
+    weights |= format.constants(model, network)
+    # Two names may have one tensor here, which safetensors refuses.
+    weights = {key: value.clone() for key, value in weights.items()}
     with atomic_write(path) as file:
         if path.suffix == ".safetensors":
             from safetensors.torch import save
@@ -90,24 +92,31 @@ def export(checkpoint: str, to: str, out: Path, *, raw_weights: bool = False) ->
         raise ConfigError(f"--to {to}: allowed are {', '.join((*FOLDERS, 'program', *known))}")
     if out.exists() and not (to in FOLDERS and out.is_dir() and not any(out.iterdir())):
         raise ConfigError(f"--out {out} exists; give another place")
-    denoiser, record, choice = load_chosen(checkpoint, raw_weights=raw_weights)
+    denoiser, record, choice = load_model(checkpoint, raw_weights=raw_weights)
     shape = tuple(record["facts"]["shape"])
     text = f"{choice.name} weights of {checkpoint}, written to {out}"
-    if to == "diffusers":
-        write_pipeline(out, denoiser, record["config"], shape)
-        return f"{text}: diffusers.DDPMPipeline.from_pretrained({str(out)!r})"
     if to == "safetensors":
         write_model(out, denoiser.state_dict(), record)
-        return f"{text}: diffusion_fw.load({str(out)!r})"
-    if to == "program":
+        call = "load" if isinstance(denoiser, NetworkDenoiser) else "load_classifier"
+        return f"{text}: diffusion_fw.{call}({str(out)!r})"
+    name = record["config"]["network"]["name"]
+    fitting = [key for key, item in known.items() if name in item.networks]
+    if to not in known:
+        if not isinstance(denoiser, NetworkDenoiser):
+            raise ConfigError(
+                f"--to {to} holds a denoiser, but {checkpoint} is a classifier; allowed are "
+                f"{', '.join(('safetensors', *fitting))}"
+            )
+        if to == "diffusers":
+            write_pipeline(out, denoiser, record["config"], shape)
+            return f"{text}: diffusers.DDPMPipeline.from_pretrained({str(out)!r})"
         export_program(denoiser, shape, out)
         return f"{text}: torch.export.load({str(out)!r}).module()(x, t, alpha, sigma)"
-    if (name := record["config"]["network"]["name"]) not in known[to].networks:
-        fitting = [key for key, item in known.items() if name in item.networks]
+    if to not in fitting:
         raise ConfigError(
             f"--to {to} holds network={'|'.join(known[to].networks)}, not network={name}; "
             f"allowed are {', '.join(('safetensors', 'program', *fitting))}"
         )
     model = published_of(record["config"], Facts.from_record(record["facts"]))
-    weights = export_state_dict(denoiser, known[to], model, out)
+    weights = export_state_dict(denoiser.network, known[to], model, out)
     return f"{text}: {len(weights)} tensors as {to} names them"

@@ -93,6 +93,8 @@ def to_ours(
         except (RuntimeError, IndexError):
             misshapen.append(shapes)
             continue
+        except ConfigError as error:
+            raise ConfigError(f"{source}: {error}") from None
         if value.shape != own[pair.ours].shape:
             misshapen.append(f"{shapes} instead of {tuple(own[pair.ours].shape)}")
             continue

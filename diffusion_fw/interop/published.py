@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from omegaconf import OmegaConf
@@ -14,8 +14,8 @@ from omegaconf.errors import OmegaConfBaseException
 from torch import Tensor
 
 from diffusion_fw import registry
+from diffusion_fw.checkpoints.read import MAX_NAME
 from diffusion_fw.checkpoints.size_limit import limit_model_size
-from diffusion_fw.checkpoints.weights import check_weights
 from diffusion_fw.composition.experiment import checkpoint_record
 from diffusion_fw.composition.facts import Facts
 from diffusion_fw.composition.parts import build_data, build_model, build_network
@@ -23,16 +23,24 @@ from diffusion_fw.composition.size_limit import without_memory
 from diffusion_fw.denoiser import NetworkClassifier, NetworkDenoiser
 from diffusion_fw.interop.formats import formats
 from diffusion_fw.interop.formats.format import Format, Published
+from diffusion_fw.interop.latents import are_images
 from diffusion_fw.interop.pairs import to_ours
 from diffusion_fw.interop.source import Source
 from diffusion_fw.networks.network import is_class_conditional
-from diffusion_fw.registry import ConfigError
+from diffusion_fw.registry import ConfigError, Fraction, PositiveInt, Range
 from diffusion_fw.training.durable import DurableIO
 from diffusion_fw.training.module import RECORD_KEY
 
+MOST_CLASSES = 1_000_000
 GROUPS = ("network", "schedule", "parameterization", "variance")
-FACTS = ("shape", "num_classes", "data_range", "pixels", "label_dropout")
-"""What a user may state of the data beside the groups."""
+FACTS: dict[str, Any] = {
+    "shape": tuple[PositiveInt, ...],
+    "num_classes": Annotated[int, Range(0, MOST_CLASSES)],
+    "data_range": tuple[float, float],
+    "pixels": bool,
+    "label_dropout": Fraction,
+}
+"""What a user may state of the data beside the groups, and its type."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +94,13 @@ def import_published(source: Source, given: Mapping[str, Any], *, name: str | No
     Raises ConfigError where no format, or more than one, knows the weights, where keys are missing, left over or of
     another shape, and for a component or a parameter that does not exist.
     """
+    facts_given = _facts_given(given)
+    if any(isinstance(part, Mapping) and RECORD_KEY in part for part in (source.content, source.settings)):
+        raise ConfigError(
+            f"{source.name} is a model of diffusion_fw already; give it to the programs as checkpoint={source.name}"
+        )
     found, weights = _recognise(source, name)
+    check_values(weights, source.name)
     try:
         published = found.describe(weights, source.settings, given)
     except ConfigError as error:
@@ -97,13 +111,19 @@ def import_published(source: Source, given: Mapping[str, Any], *, name: str | No
             f"{source.name} ({found.name}): its weights or settings do not describe a network: "
             f"{type(error).__name__}: {str(error)[:200]}"
         ) from None
-    published = replace(published, **{key: _fact(key, given[key]) for key in FACTS if key in given})
+    published = replace(published, **facts_given)
+    if not are_images(published.shape):
+        if facts_given.get("pixels"):
+            raise ConfigError(
+                f"pixels=true: examples of shape {published.shape} are no images; those are (1, H, W) or (3, H, W)"
+            )
+        published = replace(published, pixels=False)
     sections = {group: _section(group, getattr(published, group), given) for group in GROUPS}
-    if "class_conditional" in sections["network"]:
+    if "class_conditional" in sections["network"] and "network.class_conditional" not in given:
         sections["network"]["class_conditional"] = published.num_classes > 0
     config: dict[str, Any] = {**sections, "label_dropout": published.label_dropout, "seed": 0}
     facts = _facts(published, config, given)
-    with limit_model_size(len(weights), sum(value.numel() for value in weights.values())):
+    with limit_model_size(weights.values()):
         with without_memory():
             build_network(config, facts)
         denoiser = build_model(config, facts)
@@ -111,7 +131,6 @@ def import_published(source: Source, given: Mapping[str, Any], *, name: str | No
     useful = {key: value for key, value in weights.items() if key not in constants}
     own = to_ours(found.pairs(denoiser.network), useful, denoiser.network, f"{source.name} ({found.name})")
     own = {f"network.{key}": value for key, value in own.items()}
-    check_weights(own, denoiser.state_dict(), source.name)
     denoiser.load_state_dict(own)
     return Imported(source.name, found, published, config, facts, denoiser.requires_grad_(False).eval())
 
@@ -145,8 +164,40 @@ def _recognise(source: Source, name: str | None) -> tuple[Format, Mapping[str, T
     return known[fitting[0]], weights[fitting[0]]
 
 
-def _fact(key: str, value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
+def _facts_given(given: Mapping[str, Any]) -> dict[str, Any]:
+    """The facts that the user stated, in their types; ConfigError for those of another type or range."""
+    found: dict[str, Any] = {}
+    for key in FACTS.keys() & given.keys():
+        try:
+            found[key] = registry.convert(FACTS[key], given[key])
+        except ValueError:
+            raise ConfigError(f"{key}={given[key]!r}: must be {registry.describe(FACTS[key])}") from None
+    if "data_range" in found and not found["data_range"][0] < found["data_range"][1]:
+        raise ConfigError(f"data_range={given['data_range']}: the first number must be less than the second")
+    if "shape" in found and not found["shape"]:
+        raise ConfigError("shape=[]: must have at least one number, such as shape=[3,32,32]")
+    if "data" not in given and (keys := [key for key in given if key.startswith("data.")]):
+        raise ConfigError(f"{keys[0]} belongs to a data set; name it too, as data=NAME")
+    return found
+
+
+def check_values(weights: Mapping[str, Tensor], source: str) -> None:
+    """Raise ConfigError for entries that are not plain, finite floating-point numbers, or whose names are not text."""
+    for key, value in weights.items():
+        if not (key.isprintable() and len(key) <= MAX_NAME):
+            raise ConfigError(f"{source}: the name of a weight is not printable, or longer than {MAX_NAME} characters")
+        if value.layout != torch.strided or value.is_quantized or value.is_meta:
+            kind = "a quantized" if value.is_quantized else "no" if value.is_meta else f"a {value.layout}"
+            raise ConfigError(f"{source}: {key} has {kind} array of values; save dense tensors of numbers")
+        if value.numel() * value.element_size() > value.untyped_storage().nbytes():
+            raise ConfigError(f"{source}: {key} of shape {tuple(value.shape)} claims more values than the file holds")
+        if not value.is_floating_point():
+            raise ConfigError(
+                f"{source}: {key} is of type {str(value.dtype).removeprefix('torch.')}; weights are floating-point "
+                "numbers: float16, bfloat16, float32 or float64"
+            )
+        if not bool(value.float().isfinite().all()):
+            raise ConfigError(f"{source}: {key} holds values that are not finite in float32")
 
 
 def _section(group: str, recognised: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
@@ -168,15 +219,17 @@ def _facts(published: Published, config: dict[str, Any], given: Mapping[str, Any
     """Those of the data that the user names, whose section is added to ``config``, or what the weights say."""
     if "data" not in given:
         names = tuple(str(index) for index in range(published.num_classes))
-        return Facts.from_record(
-            {
-                "shape": list(published.shape),
-                "num_classes": published.num_classes,
-                "class_names": list(names),
-                "data_range": list(published.data_range),
-                "pixels": published.pixels,
-            }
-        )
+        record = {
+            "shape": list(published.shape),
+            "num_classes": published.num_classes,
+            "class_names": list(names),
+            "data_range": list(published.data_range),
+            "pixels": published.pixels,
+        }
+        try:
+            return Facts.from_record(record)
+        except ConfigError as error:
+            raise ConfigError(f"shape={list(published.shape)}: {error}") from None
     config["data"] = _section("data", {}, given)
     config["features"] = {"name": "auto"}
     data = build_data(config)

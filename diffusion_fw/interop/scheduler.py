@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -46,6 +47,8 @@ class Asking:
         self.schedule = schedule
         self.questions: queue.SimpleQueue[Question | Tensor | BaseException] = queue.SimpleQueue()
         self.answers: queue.SimpleQueue[Prediction | None] = queue.SimpleQueue()
+        self.generator: torch.Generator | list[torch.Generator] | None = None
+        """Of the pipeline's present step."""
 
     def __call__(self, x: Tensor, level: NoiseLevel, cond: Any = None) -> Prediction:
         self.questions.put(Question(x, level))
@@ -54,12 +57,19 @@ class Asking:
             raise StoppedError
         return answer
 
-    def start(self, sampler: Sampler, wrap: Wrap, x: Tensor, noise: Callable[[Tensor], Tensor]) -> None:
+    def noise(self, x: Tensor) -> Tensor:
+        """Standard normal values of the shape of x."""
+        from diffusers.utils.torch_utils import randn_tensor
+
+        made: Tensor = randn_tensor(x.shape, generator=self.generator, device=x.device, dtype=x.dtype)
+        return made
+
+    def start(self, sampler: Sampler, wrap: Wrap, x: Tensor) -> None:
         """Begin to sample from x; what follows are questions and at last the sample."""
 
         def run() -> None:
             try:
-                self.questions.put(sampler(wrap(self), x, noise=noise))
+                self.questions.put(sampler(wrap(self), x, noise=self.noise))
             except StoppedError:
                 pass
             except BaseException as error:  # raised in the thread of the pipeline
@@ -84,7 +94,7 @@ class Rehearsal:
 
     def __call__(self, x: Tensor, level: NoiseLevel, cond: Any = None) -> Prediction:
         self.levels.append(level)
-        return Prediction(torch.zeros_like(x), torch.zeros_like(x))
+        return Prediction(torch.zeros_like(x), torch.zeros_like(x), torch.zeros_like(x))
 
 
 class SamplerScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
@@ -105,6 +115,7 @@ class SamplerScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
         self.init_noise_sigma = float(schedule(torch.ones((), dtype=torch.float64)).sigma)
         self.timesteps = torch.empty(0)
         self.asking: Asking | None = None
+        self.position = 0
 
     def set_timesteps(self, num_inference_steps: int, device: Any = None, **unused: Any) -> None:
         """Plan a sampling of so many steps; ``timesteps`` are then the labels of all evaluations, in order."""
@@ -138,21 +149,19 @@ class SamplerScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
 
         Raises ConfigError where the pipeline has changed x_t in between: a multistep sampler remembers its own.
         """
-        from diffusers.utils.torch_utils import randn_tensor
-
         if unused := {key: value for key, value in unused.items() if value not in (None, 0, 0.0, 1.0, False)}:
             raise ConfigError(f"step: {', '.join(unused)} belongs to another scheduler; build the sampler with it")
+        self._check_step(timestep, model_output, sample)
         if self.asking is None:
             self.asking = Asking(self.schedule)
-
-            def noise(x: Tensor) -> Tensor:
-                made: Tensor = randn_tensor(x.shape, generator=self.generator, device=x.device, dtype=x.dtype)
-                return made
-
-            self.generator = generator
-            self.asking.start(self.sampler, self.wrap, sample, noise)
-            self.question = self.asking.next()
-        self.generator = generator
+            # The thread of a scheduler that is dropped ends too.
+            self.finish = weakref.finalize(self, self.asking.answers.put, None)
+            self.asking.generator = generator
+            # The sampler's own state is not rounded to half precision.
+            x = sample.to(torch.promote_types(sample.dtype, torch.float32))
+            self.asking.start(self.sampler, self.wrap, x)
+            self.question = self._next()
+        self.asking.generator = generator
         question = self.question
         assert isinstance(question, Question)
         if not torch.equal(question.x.to(sample.dtype), sample):
@@ -166,12 +175,12 @@ class SamplerScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
         p, q, r, s = values
         prediction = Prediction(p * question.x + q * mean, r * question.x + s * mean, variance)
         self.asking.answers.put(prediction)
-        self.question = self.asking.next()
+        self.question = self._next()
         self.position += 1
         done = not isinstance(self.question, Question)
         following = self.question if isinstance(self.question, Tensor) else self.question.x
         if done:
-            self.asking = None
+            self._finish()
         following = following.to(sample.dtype)
         return SchedulerOutput(prev_sample=following) if return_dict else (following,)
 
@@ -183,10 +192,36 @@ class SamplerScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
         )
         return expand(alpha, original_samples) * original_samples + expand(sigma, noise) * noise
 
+    def _check_step(self, timestep: Any, output: Tensor, sample: Tensor) -> None:
+        """ConfigError for a step out of turn, and for an output of another shape than the network's."""
+        if self.position >= len(self.timesteps):
+            raise ConfigError("step: no timestep is left; call set_timesteps(N) before the first step of a sampling")
+        wanted = self.timesteps[self.position].item()
+        if timestep is not None and (given := torch.as_tensor(timestep).flatten()[0].item()) != wanted:
+            raise ConfigError(
+                f"step: the timestep {given:g} was given, but the next one is {wanted:g}; a sampling takes all "
+                "timesteps in order, from the first"
+            )
+        shapes = [(len(sample), count * sample.shape[1], *sample.shape[2:]) for count in (1, 2)]
+        if tuple(output.shape) not in shapes:
+            raise ConfigError(
+                f"step: the network's output has the shape {tuple(output.shape)}; for these samples it must be "
+                f"{shapes[0]}, or {shapes[1]} with a learned variance"
+            )
+
+    def _next(self) -> Question | Tensor:
+        """What the sampler asks next; its error ends the sampling."""
+        assert self.asking is not None
+        try:
+            return self.asking.next()
+        except BaseException:
+            self._finish()
+            raise
+
     def _finish(self) -> None:
         """End the thread of a sampling that was not completed."""
         if self.asking is not None:
-            self.asking.answers.put(None)
+            self.finish()
             self.asking = None
 
     def __len__(self) -> int:

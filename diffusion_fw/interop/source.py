@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import pickle
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +17,9 @@ from torch import Tensor
 
 from diffusion_fw.checkpoints.folder import HUB, from_hub
 from diffusion_fw.files import open_regular
+from diffusion_fw.interop.formats import formats
 from diffusion_fw.registry import ConfigError
+from diffusion_fw.training.archive import check_records
 
 WEIGHTS = ("diffusion_pytorch_model", "model", "pytorch_model")
 """Names of the files of weights in a folder, without their endings."""
@@ -67,6 +71,11 @@ def _folder(name: str, path: Path) -> Source:
     if not (path / "config.json").is_file():
         raise ConfigError(f"{name}: a folder of diffusers has a config.json or a model_index.json, but {path} has not")
     settings = {**_json(path / "config.json"), **settings}
+    supported = [kind for item in formats().values() for kind in item.classes]
+    if (kind := settings.get("_class_name")) is not None and kind not in supported:
+        raise ConfigError(
+            f"{name}: its network is a {kind!s:.100} of diffusers, which is not supported; {', '.join(supported)} are"
+        )
     return Source(name, _weights_of_folder(path), settings)
 
 
@@ -77,9 +86,14 @@ def _weights_of_folder(path: Path) -> dict[str, Tensor]:
         content: dict[str, Tensor] = _weights(found[0])
         return content
     for index in sorted(path.glob("*.safetensors.index.json")):
-        files = sorted(set(_json(index).get("weight_map", {}).values()))
-        if not all(isinstance(file, str) and Path(file).name == file for file in files):
-            raise ConfigError(f"{index}: its weight_map names files outside the folder")
+        places = _json(index).get("weight_map")
+        if not isinstance(places, dict) or not all(isinstance(file, str) for file in places.values()):
+            raise ConfigError(f"{index}: its weight_map must give the name of a file for each weight")
+        files = sorted(set(places.values()))
+        if outside := [file for file in files if Path(file).name != file or not file.endswith(".safetensors")]:
+            raise ConfigError(
+                f"{index}: its weight_map names {outside[0]!r}, which is no safetensors file of this folder"
+            )
         return {key: value for file in files for key, value in _weights(path / file).items()}
     names = ", ".join(f"{stem}.safetensors" for stem in WEIGHTS)
     raise ConfigError(f"{path}: no weights; a folder of diffusers has one of {names}")
@@ -95,7 +109,7 @@ def _weights(path: Path) -> Any:
             return load_file(path)
         except SafetensorError as error:
             raise ConfigError(f"{path} is damaged or no file of safetensors: {error}") from None
-    open_regular(path).close()
+    _check_archive(path)
     try:
         # DiT's training script keeps its command line beside the weights.
         with torch.serialization.safe_globals([argparse.Namespace]):
@@ -103,11 +117,31 @@ def _weights(path: Path) -> Any:
     except pickle.UnpicklingError as error:
         said = next((line.strip() for line in str(error).splitlines() if "GLOBAL" in line), "it is damaged")
         raise ConfigError(
-            f"{path} was not loaded: published weights may hold tensors and plain values only ({said:.200}). "
+            f"{path} was not loaded: published weights may hold tensors and plain values only ({_first(said)}). "
             "If you trust the file, save its state dict alone: torch.save(model.state_dict(), ...)"
         ) from None
-    except (RuntimeError, EOFError, ValueError, KeyError, AttributeError, TypeError) as error:
-        raise ConfigError(f"{path} is damaged or not written by torch.save: {str(error)[:200]!r}") from None
+    except OSError:
+        raise
+    except Exception as error:  # a damaged file can raise any error
+        said = "it is empty" if path.stat().st_size == 0 else f"{type(error).__name__}: {_first(str(error))}"
+        raise ConfigError(f"{path} is damaged or not written by torch.save: {said}") from None
+
+
+def _check_archive(path: Path) -> None:
+    """Raise ConfigError for an archive that unpacks to more than it holds."""
+    with open_regular(path) as file:
+        if not zipfile.is_zipfile(file):
+            return
+        try:
+            with zipfile.ZipFile(file) as archive:
+                check_records(archive, os.fstat(file.fileno()).st_size)
+        except (pickle.UnpicklingError, zipfile.BadZipFile) as error:
+            raise ConfigError(f"{path} was not loaded: {error}") from None
+
+
+def _first(text: str) -> str:
+    """The first sentence of a library's message."""
+    return " ".join(text.split()).partition(". ")[0][:200]
 
 
 def _json(path: Path) -> dict[str, Any]:
@@ -115,7 +149,7 @@ def _json(path: Path) -> dict[str, Any]:
         text = file.read(LARGEST_JSON)
     try:
         content = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigError(f"{path} is not JSON: {error}") from None
     if not isinstance(content, dict):
         raise ConfigError(f"{path} holds no settings")

@@ -58,7 +58,7 @@ def read_archive(path: str | os.PathLike[str]) -> Any:
     """
     try:
         with open_regular(path) as file, zipfile.ZipFile(file) as archive:
-            _check_records(archive, os.fstat(file.fileno()).st_size)
+            check_records(archive, os.fstat(file.fileno()).st_size)
             return _Unpickler(archive).load()
     except pickle.UnpicklingError as error:
         raise ConfigError(f"checkpoint={path} was not loaded: {error}") from None
@@ -68,8 +68,11 @@ def read_archive(path: str | os.PathLike[str]) -> Any:
         raise ConfigError(f"checkpoint={path} is damaged or not a checkpoint: {str(error)[:LONGEST_NAME]!r}") from None
 
 
-def _check_records(archive: zipfile.ZipFile, size: int) -> None:
-    """torch.save stores each record once. Compressed or overlapping records could unpack to any size."""
+def check_records(archive: zipfile.ZipFile, size: int) -> None:
+    """Raise pickle.UnpicklingError for records that unpack to more than the file's ``size``, or are compressed.
+
+    torch.save stores each record once. Compressed or overlapping records could unpack to any size.
+    """
     records = archive.infolist()
     unpacked = sum(record.file_size for record in records)
     if unpacked > size or any(record.compress_type != zipfile.ZIP_STORED for record in records):

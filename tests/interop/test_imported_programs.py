@@ -84,6 +84,13 @@ def test_training_is_not_resumed_from_an_imported_checkpoint(imported):
         resumed(check_command_line("train", [f"resume={imported}"])[0], [f"resume={imported}"])
 
 
+def test_evaluation_needs_the_data_that_were_named_at_import(pipeline, tmp_path, monkeypatch):
+    interop(monkeypatch, "import", pipeline, "--out", tmp_path / "model.ckpt")
+    (config,) = check_command_line("evaluate", [f"checkpoint={tmp_path / 'model.ckpt'}", "device=cpu"])
+    with pytest.raises(ConfigError, match="import it with data=NAME"):
+        evaluate(config, tmp_path / "measured")
+
+
 def test_a_dry_run_writes_nothing_and_shows_the_table(pipeline, tmp_path, monkeypatch, capsys):
     interop(monkeypatch, "import", pipeline, "--dry-run")
     text = " ".join(capsys.readouterr().out.split())

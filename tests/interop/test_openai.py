@@ -12,6 +12,8 @@ import diffusion_fw as dfw
 from diffusion_fw.interop.formats.format import Format
 from diffusion_fw.interop.formats.openai import OpenAI, OpenAIClassifier
 from diffusion_fw.interop.pairs import to_ours, to_theirs
+from diffusion_fw.interop.published import import_published
+from diffusion_fw.interop.source import Source
 from diffusion_fw.registry import ConfigError
 from scripts.peer_outputs.seeded import seeded_weights
 
@@ -222,3 +224,11 @@ def test_factorized_attention_is_not_written():
     network = dfw.build("network", "adm_unet", shape=(1, 2, 4, 4), factorized_attention=True, **settings)
     with pytest.raises(ConfigError, match=r"openai cannot hold.*network\.factorized_attention=true"):
         list(OpenAI().pairs(network))
+
+
+@pytest.mark.parametrize("case", ["videos", "videos, convolutions between levels"])
+def test_weights_of_five_axes_are_imported(case):
+    record = cases("guided_diffusion")[case]
+    given = {"shape": record["input"]["shape"][1:], "network.num_heads": record["settings"].get("num_heads", 1)}
+    imported = import_published(Source("weights.pt", seeded_weights(record["keys"]), {}), given)
+    assert not imported.facts.pixels

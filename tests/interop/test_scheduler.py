@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+import threading
+
 import pytest
 import torch
 from diffusers import DDIMPipeline, DDIMScheduler, DDPMPipeline, DDPMScheduler, UNet2DModel
@@ -108,3 +111,103 @@ def test_a_changed_sample_and_an_adaptive_sampler_are_refused():
     x = scheduler.step(torch.zeros_like(x), scheduler.timesteps[0], x).prev_sample
     with pytest.raises(ConfigError, match="sample is not the one"):
         scheduler.step(torch.zeros_like(x), scheduler.timesteps[1], x + 1)
+
+
+def steps_of(scheduler, x, model=lambda value: 0.1 * value, generator=None, steps=4):
+    scheduler.set_timesteps(steps)
+    for t in scheduler.timesteps:
+        x = scheduler.step(model(scheduler.scale_model_input(x, t)), t, x, generator=generator).prev_sample
+    return x
+
+
+def noise(*shape):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("sampler", ["ddim", "unipc", "heun"])
+def test_the_samplers_state_is_not_rounded_to_half_precision(sampler, dtype):
+    schedule, x = dfw.build("schedule", "linear"), noise(2, 3, 8, 8).to(dtype)
+    made = steps_of(as_scheduler(sampler, schedule), x, lambda value: torch.ones_like(value))
+    exact = steps_of(as_scheduler(sampler, schedule), x.float(), lambda value: torch.ones_like(value))
+    assert made.dtype == dtype
+    assert torch.equal(made, exact.to(dtype))
+
+
+def test_each_sample_of_a_batch_has_its_own_generator():
+    schedule, x = dfw.build("schedule", "linear"), noise(2, 3, 8, 8)
+    generators = [torch.Generator().manual_seed(seed) for seed in (1, 2)]
+    both = steps_of(as_scheduler("ddpm", schedule), x, generator=generators)
+    alone = steps_of(as_scheduler("ddpm", schedule), x[1:], generator=[torch.Generator().manual_seed(2)])
+    assert torch.equal(both[1:], alone)
+
+
+def test_a_learned_variance_is_used():
+    schedule, x = dfw.build("schedule", "linear"), noise(2, 3, 8, 8)
+
+    def drawn(logit):
+        scheduler = as_scheduler("ddpm", schedule, variance=dfw.build("variance", "learned_range"))
+        generator = torch.Generator().manual_seed(0)
+        return steps_of(scheduler, x, lambda value: torch.cat([0.1 * value, logit + 0 * value], 1), generator)
+
+    small = steps_of(as_scheduler("ddpm", schedule), x, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(drawn(-1.0), small, rtol=1e-4, atol=1e-4)
+    assert not torch.allclose(drawn(1.0), small, atol=1e-2)
+    with pytest.raises(ConfigError, match="learned variance"):
+        steps_of(as_scheduler("ddpm", schedule, variance=dfw.build("variance", "learned_range")), x)
+
+
+def test_guidance_by_a_doubled_batch_as_pipelines_do_it():
+    scheduler, one = as_scheduler("unipc", dfw.build("schedule", "linear")), noise(2, 3, 8, 8)
+    shift = torch.tensor([1.0, 1.0, 0.0, 0.0])[:, None, None, None]
+
+    def guided(value):
+        conditional, without = (0.1 * value + shift).chunk(2)
+        return (without + 3 * (conditional - without)).repeat(2, 1, 1, 1)
+
+    both = steps_of(scheduler, one.repeat(2, 1, 1, 1), guided)
+    alone = steps_of(scheduler, one, lambda value: 0.1 * value + 3)
+    torch.testing.assert_close(both[:2], alone, rtol=1e-5, atol=1e-4)
+
+
+def test_the_thread_of_a_dropped_scheduler_ends():
+    scheduler, x = as_scheduler("unipc", dfw.build("schedule", "linear")), noise(1, 3, 8, 8)
+    before = set(threading.enumerate())
+    scheduler.set_timesteps(3)
+    scheduler.step(x, scheduler.timesteps[0], x)
+    (thread,) = set(threading.enumerate()) - before
+    del scheduler
+    gc.collect()
+    thread.join(10)
+    assert not thread.is_alive()
+
+
+def test_a_step_out_of_turn_or_of_another_shape_is_refused():
+    scheduler, x = as_scheduler("ddim", dfw.build("schedule", "linear")), noise(1, 3, 8, 8)
+    with pytest.raises(ConfigError, match="set_timesteps"):
+        scheduler.step(x, 999, x)
+    scheduler.set_timesteps(3)
+    with pytest.raises(ConfigError, match="the next one is 999"):
+        scheduler.step(x, scheduler.timesteps[1], x)
+    with pytest.raises(ConfigError, match=r"must be \(1, 3, 8, 8\)"):
+        scheduler.step(x[:, :2], scheduler.timesteps[0], x)
+    x = steps_of(scheduler, x, steps=3)
+    with pytest.raises(ConfigError, match="no timestep is left"):
+        scheduler.step(x, scheduler.timesteps[-1], x)
+
+
+def test_an_error_within_the_sampler_ends_the_sampling():
+    def broken(denoiser):
+        def call(x, level, cond=None):
+            if x.ndim == 4:
+                raise ConfigError("broken")
+            return denoiser(x, level, cond)
+
+        call.schedule = denoiser.schedule
+        return call
+
+    scheduler, x = as_scheduler("ddim", dfw.build("schedule", "linear"), wrap=broken), noise(1, 3, 8, 8)
+    scheduler.set_timesteps(3)
+    for _ in range(2):
+        with pytest.raises(ConfigError, match="broken"):
+            scheduler.step(x, scheduler.timesteps[0], x)

@@ -371,10 +371,10 @@ def test_values_of_a_storage_that_many_tensors_share_count_once(forged, limited)
 
 def test_a_network_that_uses_a_weight_twice_is_as_large_as_its_file(monkeypatch):
     monkeypatch.setattr(size_limit, "SPARE_VALUES", 0)
-    with size_limit.limit_model_size(1, 100 * 100):
+    with size_limit.limit_model_size([torch.zeros(100, 100)]):
         first, second = torch.nn.Linear(100, 100, bias=False), torch.nn.Linear(0, 0, bias=False)
         second.weight = first.weight
-    with pytest.raises(ConfigError, match="has more than"), size_limit.limit_model_size(1, 100 * 100):
+    with pytest.raises(ConfigError, match="has more than"), size_limit.limit_model_size([torch.zeros(100, 100)]):
         _ = torch.nn.Linear(100, 100, bias=False), torch.nn.Linear(100, 100, bias=False)
 
 

@@ -13,7 +13,7 @@ from benchmarks.device.command import train
 from benchmarks.device.ddpm import SHAPE, network, overrides
 from benchmarks.device.options import Options
 from benchmarks.device.record import Record
-from diffusion_fw.composition.parts import memory_format
+from diffusion_fw.composition.parts import lay_out
 
 SAMPLERS = ("ddim", "dpm_solver_pp", "ddpm", "unipc")
 STEPS, COUNT = 10, 10_000
@@ -26,7 +26,8 @@ def run(record: Record, options: Options) -> None:
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
     torch.backends.cudnn.benchmark = True
     batch, within = (4, 0.1) if toy else (256, 1.5)
-    model = network(options).to(where).to(memory_format=memory_format(where)).eval()
+    model = network(options).to(where).eval()
+    lay_out(model, torch.device(where))
     denoiser = dfw.NetworkDenoiser(model, dfw.build("schedule", "linear"), dfw.build("parameterization", "epsilon"))
     x, label = torch.randn(batch, *SHAPE, device=where), torch.full((batch,), 500.0, device=where)
     alone: dict[str, float] = {}

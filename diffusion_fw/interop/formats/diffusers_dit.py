@@ -7,23 +7,32 @@ from typing import Any, ClassVar, cast
 
 from torch import Tensor, nn
 
-from diffusion_fw.interop.diffusion_settings import read_settings
+from diffusion_fw.interop.diffusion_settings import read_keys, read_settings
 from diffusion_fw.interop.formats.dit import LABEL_DROPOUT, diffusers_pairs
 from diffusion_fw.interop.formats.format import Format, Published
 from diffusion_fw.interop.latents import PIXEL_CHANNELS, value_range
 from diffusion_fw.interop.pairs import Pair
 from diffusion_fw.networks.dit import DiT
-from diffusion_fw.registry import ConfigError
+from diffusion_fw.registry import ConfigError, PositiveInt
 
-CLASSES = ("DiTTransformer2DModel", "Transformer2DModel")
 FIXED = {
     "activation_fn": "gelu-approximate",
     "attention_bias": True,
     "norm_elementwise_affine": False,
     "norm_type": "ada_norm_zero",
-    "num_embeds_ada_norm": 1000,
 }
 """What DiT has, and what diffusers takes for what a config.json leaves out."""
+DEFAULTS = {
+    "attention_head_dim": 72,
+    "in_channels": 4,
+    "num_attention_heads": 16,
+    "num_embeds_ada_norm": 1000,
+    "num_layers": 28,
+    "out_channels": None,
+    "patch_size": 2,
+    "sample_size": 32,
+}
+TYPES: dict[str, Any] = {**dict.fromkeys(DEFAULTS, PositiveInt), "out_channels": PositiveInt | None}
 MLP_RATIO = 4
 
 
@@ -32,32 +41,34 @@ class DiffusersDiT(Format):
 
     name: ClassVar[str] = "diffusers-dit"
     networks: ClassVar[tuple[str, ...]] = ("dit",)
+    classes: ClassVar[tuple[str, ...]] = ("DiTTransformer2DModel", "Transformer2DModel")
 
     def recognises(self, weights: Mapping[str, Tensor], settings: Mapping[str, Any]) -> bool:
-        return settings.get("_class_name") in CLASSES and "proj_out_2.weight" in weights
+        return settings.get("_class_name") in self.classes and "proj_out_2.weight" in weights
 
     def describe(
         self, weights: Mapping[str, Tensor], settings: Mapping[str, Any], given: Mapping[str, Any]
     ) -> Published:
         for key, value in FIXED.items():
-            if key != "num_embeds_ada_norm" and settings.get(key, value) != value:
+            if settings.get(key, value) != value:
                 raise ConfigError(f"config.json: {key}={settings[key]!r} is not DiT's, which is {value!r}")
-        channels, size = settings.get("in_channels", 4), settings.get("sample_size", 32)
+        own = read_keys(settings, TYPES, DEFAULTS)
+        channels, size = own["in_channels"], own["sample_size"]
         network = {
             "name": "dit",
-            "width": settings.get("num_attention_heads", 16) * settings.get("attention_head_dim", 72),
-            "depth": settings.get("num_layers", 28),
-            "num_heads": settings.get("num_attention_heads", 16),
-            "patch": settings.get("patch_size", 2),
+            "width": own["num_attention_heads"] * own["attention_head_dim"],
+            "depth": own["num_layers"],
+            "num_heads": own["num_attention_heads"],
+            "patch": own["patch_size"],
             "mlp_ratio": MLP_RATIO,
         }
         schedule, parameterization, variance = read_settings(settings.get("scheduler", {}))
-        if settings.get("out_channels") == 2 * channels:
+        if own["out_channels"] == 2 * channels:
             variance = {"name": "learned_range"}
         return Published(
             network,
             tuple(given.get("shape", (channels, size, size))),
-            settings.get("num_embeds_ada_norm", FIXED["num_embeds_ada_norm"]),
+            own["num_embeds_ada_norm"],
             schedule,
             parameterization,
             variance,

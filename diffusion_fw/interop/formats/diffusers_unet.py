@@ -7,10 +7,10 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from diffusion_fw.interop.diffusion_settings import read_settings
+from diffusion_fw.interop.diffusion_settings import read_keys, read_settings
 from diffusion_fw.interop.formats.format import Format, Published
 from diffusion_fw.interop.pairs import Pair, check_expressible, same, stacked
-from diffusion_fw.registry import ConfigError
+from diffusion_fw.registry import ConfigError, OpenFraction, PositiveInt
 
 DEFAULTS: dict[str, Any] = {
     "act_fn": "silu",
@@ -39,6 +39,20 @@ DEFAULTS: dict[str, Any] = {
     "upsample_type": "conv",
 }
 """Of UNet2DModel, for what a config.json leaves out."""
+
+TYPES: dict[str, Any] = {
+    "attention_head_dim": PositiveInt | None,
+    "block_out_channels": list[PositiveInt],
+    "down_block_types": list[str],
+    "dropout": OpenFraction,
+    "in_channels": PositiveInt,
+    "layers_per_block": PositiveInt,
+    "num_class_embeds": PositiveInt | None,
+    "out_channels": PositiveInt,
+    "sample_size": PositiveInt | tuple[PositiveInt, PositiveInt] | None,
+    "up_block_types": list[str],
+}
+"""Of what becomes a parameter."""
 
 FIXED = {
     "act_fn": ("silu", "swish"),
@@ -80,14 +94,17 @@ class UNet2D(Format):
 
     name: ClassVar[str] = "diffusers-unet"
     networks: ClassVar[tuple[str, ...]] = ("ddpm_unet", "adm_unet")
+    classes: ClassVar[tuple[str, ...]] = ("UNet2DModel",)
 
     def recognises(self, weights: Mapping[str, Tensor], settings: Mapping[str, Any]) -> bool:
-        return settings.get("_class_name") == "UNet2DModel"
+        return settings.get("_class_name") in self.classes
 
     def describe(
         self, weights: Mapping[str, Tensor], settings: Mapping[str, Any], given: Mapping[str, Any]
     ) -> Published:
-        own = {**DEFAULTS, **settings}
+        own = {**DEFAULTS, **settings, **read_keys(settings, TYPES, DEFAULTS)}
+        if not own["block_out_channels"]:
+            raise ConfigError("config.json: block_out_channels=[] must have a number for each level")
         for key, allowed in FIXED.items():
             if own[key] not in allowed:
                 raise ConfigError(f"config.json: {key}={own[key]!r} is not supported; it must be {allowed[0]!r}")
@@ -99,7 +116,7 @@ class UNet2D(Format):
         size = own["sample_size"]
         if "shape" not in given and size is None:
             raise ConfigError("config.json has no sample_size; state shape=[C,H,W]")
-        sides = tuple(size) if isinstance(size, list) else (size, size)
+        sides = size if isinstance(size, tuple) else (size, size)
         shape = tuple(given["shape"]) if "shape" in given else (own["in_channels"], *sides)
         widths = own["block_out_channels"]
         network: dict[str, Any] = {

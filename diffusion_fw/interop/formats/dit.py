@@ -29,6 +29,7 @@ HEADS = {384: 6, 768: 12, 1024: 16, 1152: 16}
 LABEL_DROPOUT = 0.1
 """Peebles & Xie 2023, section 4."""
 POSITIONS_TOLERANCE = 1e-5
+"""In float32; positions of half precision are rounded more."""
 LINEAR = {
     "attention.qkv": "attn.qkv",
     "attention.out": "attn.proj",
@@ -163,8 +164,8 @@ def _with_positions(network: DiT) -> Pair:
                 f"pos_embed {tuple(positions.shape)} is of {positions.shape[-2]} tokens, but {len(table)} patches of "
                 f"side {network.patch} make an example here; state shape=[C,H,W] of the training"
             )
-        apart = (positions[0].float() - table.to(positions.device)).abs().max().item()
-        if not apart <= POSITIONS_TOLERANCE:
+        apart = (positions[0].float() - table).abs().max().item()
+        if not apart <= max(POSITIONS_TOLERANCE, torch.finfo(positions.dtype).eps):
             raise ConfigError(
                 f"pos_embed differs from the fixed positions of this network by {apart:.2g}; "
                 "only weights that were trained with these can be read"
@@ -189,7 +190,8 @@ def _patches(ours: str, theirs: str, network: DiT, sign: int, halves: int) -> Pa
 
     def read(tensors: Sequence[Tensor]) -> Tensor:
         (tensor,) = tensors
-        own: Tensor = tensor.unflatten(0, (places, -1))[:, :channels]
+        own: Tensor = tensor.unflatten(0, (places, -1))
+        own = own[:, :channels] if own.shape[1] == halves * channels else own
         return sign * own.transpose(0, 1).flatten(0, 1)
 
     def write(tensor: Tensor) -> Sequence[Tensor]:

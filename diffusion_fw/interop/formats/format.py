@@ -45,6 +45,8 @@ class Format(ABC):
     """As the code base is called, such as guided-diffusion."""
     networks: ClassVar[tuple[str, ...]]
     """The names of the networks that its weights belong to."""
+    classes: ClassVar[tuple[str, ...]] = ()
+    """The classes of diffusers that it reads, as a config.json names them."""
 
     def weights(self, content: Any) -> Mapping[str, Tensor]:
         """The state dict in what a file holds, the averaged one if there are several; {} if there is none."""
@@ -85,16 +87,20 @@ def is_state_dict(content: Any) -> bool:
     )
 
 
-def state_dict(content: Any) -> Mapping[str, Tensor]:
+DEPTH = 3
+"""Of the containers around a state dict."""
+
+
+def state_dict(content: Any, depth: int = DEPTH) -> Mapping[str, Tensor]:
     """The state dict in the content of a file: the content itself, under one of the usual keys, or the last of a list.
 
     Scripts that save a list put the averages after the weights.
     """
     if is_state_dict(content):
         return without_prefix(content)
-    if isinstance(content, Mapping):
+    if isinstance(content, Mapping) and depth > 0:
         for key in AVERAGED:
-            found = state_dict(content[key]) if key in content else {}
+            found = state_dict(content[key], depth - 1) if key in content else {}
             if found:
                 return found
     if isinstance(content, (list, tuple)):
