@@ -220,7 +220,7 @@ REFUSED = {
     "metric=nll": "metric=nll cannot be tracked during training",
     "variance=learned_range": "objective=simple does not train variance=learned_range",
     "guidance=classifier_free label_dropout=0": "guidance=classifier_free evaluates the model without a label",
-    "guidance=classifier": "guidance=classifier needs classifier, which no config can give",
+    "guidance=classifier": "guidance=classifier: it needs a classifier, which sample.py and evaluate.py load",
     "sampler=euler_maruyama": "schedule",
     "trainer=ddp_cpu trainer.strategy=ddp_spawn": "cannot be sent to a spawned process",
     "trainer=ddp_cpu batch_size=9": "must be a multiple of 2",
