@@ -70,12 +70,19 @@ def scratch_registry() -> Iterator[dict[str, dict[str, Any]]]:
         yield entries
 
 
+@pytest.fixture(scope="session", autouse=True)
+def stored() -> None:
+    """The components are in Hydra's store, whichever test comes first."""
+    from diffusion_fw.config.compose import store_components
+
+    store_components()
+
+
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., dict[str, Any]]:
     """tiny(changes) -> the config of six steps of a network of some hundred weights on the digits."""
-    from diffusion_fw.config.compose import check_command_line, store_components
+    from diffusion_fw.config.compose import check_command_line
 
-    store_components()
     cache = {"metric.cache_dir": str(tmp_path_factory.mktemp("cache"))}
     base = vary(check_command_line("train", [])[0], {**TINY, **cache})
 
