@@ -48,6 +48,12 @@ SMALL = (
 )
 """An experiment with its own process, objective, time sampler, average and rates, in the fewest steps that show it."""
 
+OF_CLASSIFIERS = {
+    "network.num_heads=1": "network.num_head_channels=4",
+    "callbacks.evaluation.every=3": "callbacks.accuracy.every=3",
+}
+"""What a classifier has in place of some of these."""
+
 ROOT = Path(__file__).parents[2]
 FULL = Path("/dev/full")
 EXPERIMENTS = sorted(path.stem for path in (conf_dir() / "experiment").glob("*.yaml"))
@@ -55,7 +61,8 @@ EXPERIMENTS = sorted(path.stem for path in (conf_dir() / "experiment").glob("*.y
 
 def small(experiment, *more):
     store_components()
-    return check_command_line("train", [f"experiment={experiment}", *SMALL, *more])[0]
+    words = [OF_CLASSIFIERS.get(word, word) for word in SMALL] if experiment == "adm_classifier" else SMALL
+    return check_command_line("train", [f"experiment={experiment}", *words, *more])[0]
 
 
 class Stop(lightning.Callback):
