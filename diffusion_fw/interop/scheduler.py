@@ -108,13 +108,12 @@ class SamplerScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
     ) -> None:
         super().__init__()
         self.build, self.schedule, self.parameterization, self.wrap = build, schedule, parameterization, wrap
-        # Pipelines ask for these.
-        self.register_to_config(  # type: ignore[no-untyped-call]
-            num_train_timesteps=round(1 / schedule.t_min), prediction_type="epsilon"
-        )
+        # Pipelines ask for it.
+        self.register_to_config(num_train_timesteps=len(self))  # type: ignore[no-untyped-call]
         self.init_noise_sigma = float(schedule(torch.ones((), dtype=torch.float64)).sigma)
         self.timesteps = torch.empty(0)
         self.asking: Asking | None = None
+        self.returned: Tensor | None = None
         self.position = 0
 
     def set_timesteps(self, num_inference_steps: int, device: Any = None, **unused: Any) -> None:
@@ -164,7 +163,8 @@ class SamplerScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
         self.asking.generator = generator
         question = self.question
         assert isinstance(question, Question)
-        if not torch.equal(question.x.to(sample.dtype), sample):
+        # The values are compared, which waits for the device, only where the pipeline gives another tensor.
+        if sample is not self.returned and not torch.equal(question.x.to(sample.dtype), sample):
             raise ConfigError(
                 "step: the sample is not the one that the step before has returned; this scheduler keeps the state of "
                 "its sampler and cannot follow a pipeline that changes samples between steps"
@@ -181,7 +181,7 @@ class SamplerScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
         following = self.question if isinstance(self.question, Tensor) else self.question.x
         if done:
             self._finish()
-        following = following.to(sample.dtype)
+        self.returned = following = following.to(sample.dtype)
         return SchedulerOutput(prev_sample=following) if return_dict else (following,)
 
     def add_noise(self, original_samples: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:

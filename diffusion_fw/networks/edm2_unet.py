@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from diffusion_fw.networks.blocks import magnitude
-from diffusion_fw.networks.blocks.embeddings import in_float32
+from diffusion_fw.networks.blocks.ddpm_levels import level_sizes
+from diffusion_fw.networks.blocks.embeddings import class_embedding, in_float32
 from diffusion_fw.registry import ConfigError, OpenFraction, PositiveInt, Range, Runtime, Size, register
 
 RESIDUAL_SHARE = 0.3
@@ -116,17 +117,12 @@ class EDM2UNet(nn.Module):
         checkpointing: bool = False,
     ) -> None:
         super().__init__()
-        self.sizes = sizes = _sizes(shape, channel_mult, attention_resolutions)
+        self.sizes = sizes = level_sizes("edm2_unet", shape, channel_mult, attention_resolutions)
         widths = [channels * mult for mult in channel_mult]
         features = max(widths)
         attended = [size in attention_resolutions for size in sizes]
         self.checkpointing = checkpointing
         self.class_conditional = num_classes > 0 if class_conditional == "auto" else class_conditional
-        if self.class_conditional and num_classes == 0:
-            raise ConfigError(
-                "network.class_conditional=true needs classes, but this data has none; "
-                "set network.class_conditional=false or choose data=... with classes"
-            )
         self.num_classes = num_classes
 
         def block(width_in: int, width: int, *, encoder: bool, attention: bool = False) -> EDM2Block:
@@ -139,8 +135,7 @@ class EDM2UNet(nn.Module):
 
         self.waves = magnitude.Fourier(widths[0])
         self.time = magnitude.Linear(widths[0], features)
-        if self.class_conditional:
-            self.classes = magnitude.Linear(num_classes, features)
+        self.classes = class_embedding(self.class_conditional, num_classes, features, magnitude.Linear)
         self.enter = magnitude.Conv(shape[0] + 1, widths[0], 3)
         width = widths[0]
         skips = [width]
@@ -211,34 +206,6 @@ class EDM2UNet(nn.Module):
         if self.checkpointing and torch.is_grad_enabled():
             return cast(Tensor, checkpoint(block, h, embedding, use_reentrant=False))
         return cast(Tensor, block(h, embedding))
-
-
-def _sizes(shape: tuple[int, ...], channel_mult: tuple[int, ...], attention_resolutions: tuple[int, ...]) -> list[int]:
-    """The longer side of the image at every level."""
-    if len(shape) != 3:
-        raise ConfigError(
-            f"network=edm2_unet needs images (C, H, W), but an example of data=... has the shape {tuple(shape)}; "
-            "choose network=mlp or other data"
-        )
-    if not channel_mult:
-        raise ConfigError("network.channel_mult=(): must have at least one factor, one for each level")
-    smallest = 2 ** (len(channel_mult) - 1)
-    image = "x".join(map(str, shape[1:]))
-    if any(size % smallest for size in shape[1:]):
-        fitting = "x".join(str(-(-size // smallest) * smallest) for size in shape[1:])
-        raise ConfigError(
-            f"network.channel_mult={tuple(channel_mult)}: {len(channel_mult)} levels need sides that {smallest} "
-            f"divides, but an image is {image}; the next size that fits is {fitting}; give network.channel_mult fewer "
-            "factors or change the size of data=..."
-        )
-    sizes = [max(shape[1:]) // 2**level for level in range(len(channel_mult))]
-    absent = [str(size) for size in attention_resolutions if size not in sizes]
-    if absent:
-        raise ConfigError(
-            f"network.attention_resolutions={tuple(attention_resolutions)}: no level has size {', '.join(absent)}; an "
-            f"image of {image} and {len(channel_mult)} levels give sizes {', '.join(map(str, sizes))}"
-        )
-    return sizes
 
 
 def _heads(width: int, num_head_channels: int) -> int:

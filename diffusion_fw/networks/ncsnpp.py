@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from diffusion_fw.networks.blocks.ddpm_levels import level_sizes
 from diffusion_fw.networks.blocks.embeddings import Sinusoids, class_embedding, in_float32
 from diffusion_fw.networks.blocks.norms import group_norm
 from diffusion_fw.networks.blocks.resampling import BOX, FIR, Downsample, DownsampleConv, Upsample, UpsampleConv
-from diffusion_fw.networks.blocks.sizes import halved_sizes
-from diffusion_fw.registry import ConfigError, OpenFraction, Positive, PositiveInt, Range, Runtime, Size, register
+from diffusion_fw.registry import OpenFraction, Positive, PositiveInt, Range, Runtime, Size, register
 
 Layer = TypeVar("Layer", nn.Linear, nn.Conv2d)
 
@@ -276,11 +276,9 @@ class NCSNpp(nn.Module):
         checkpointing: bool = False,
     ) -> None:
         super().__init__()
-        if not channel_mult:
-            raise ConfigError("network.channel_mult=(): must have at least one factor, one for each level")
         levels = len(channel_mult)
-        self.sizes = halved_sizes(self.registered_name, shape, levels, levels - 1)
-        attended = _attended(self.sizes, attention_resolutions)
+        self.sizes = level_sizes(self.registered_name, shape, channel_mult, attention_resolutions)
+        attended = [size in attention_resolutions for size in self.sizes]
         widths = [channels * mult for mult in channel_mult]
         features = 4 * channels
         taps = FIR if fir else BOX
@@ -369,16 +367,3 @@ def _output(progressive: str, below: int | None, width: int, channels: int, taps
     if progressive == "residual":
         return OutputStart(width) if below is None else OutputResidual(below, width, taps)
     return NoPyramid()
-
-
-def _attended(sizes: list[tuple[int, int]], attention_resolutions: tuple[int, ...]) -> list[bool]:
-    """Whether a level has attention: whether its longer side is in ``attention_resolutions``."""
-    sides = [max(size) for size in sizes]
-    absent = [str(size) for size in attention_resolutions if size not in sides]
-    if absent:
-        raise ConfigError(
-            f"network.attention_resolutions={tuple(attention_resolutions)}: no level has size {', '.join(absent)}; "
-            f"an image of {sizes[0][0]}x{sizes[0][1]} and {len(sizes)} levels give sizes "
-            f"{', '.join(map(str, sides))}; change it or choose other data=..."
-        )
-    return [side in attention_resolutions for side in sides]

@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from diffusion_fw import registry
 from diffusion_fw.denoiser import NetworkDenoiser
 from diffusion_fw.interop.pairs import to_ours
-from scripts.peer_outputs.seeded import seeded, seeded_weights
+from scripts.peer_outputs.seeded import gap, seeded, seeded_weights
 
 FOLDER = Path(__file__).parent / "published"
 
@@ -26,6 +27,11 @@ def case(record: dict[str, Any]) -> str:
     return str(record["case"])
 
 
+def cases(family: str) -> dict[str, dict[str, Any]]:
+    """The records of a code base, by case."""
+    return {case(record): record for record in records(family)}
+
+
 def built(section: dict[str, Any], group: str, **passed: Any) -> Any:
     """A component from its section, with what its signature asks for of the values that are passed."""
     given = {key: item for key, item in section.items() if key != "name"}
@@ -34,10 +40,13 @@ def built(section: dict[str, Any], group: str, **passed: Any) -> Any:
     return registry.build(group, section["name"], **given, **wanted)
 
 
-def imported(form: Any, weights: dict[str, torch.Tensor], given: dict[str, Any], settings: Any = None) -> Any:
-    """(description, denoiser) of published weights."""
+def imported(form: Any, weights: dict[str, Tensor], given: dict[str, Any], settings: Any = None) -> Any:
+    """(description, denoiser) of published weights, with the parameters of the network that are ``given``."""
     model = form.describe(weights, settings or {}, given)
-    network = built(model.network, "network", shape=model.shape, num_classes=model.num_classes).eval()
+    chosen = {key.removeprefix("network."): value for key, value in given.items() if key.startswith("network.")}
+    facts = {"shape": model.shape, "num_classes": model.num_classes}
+    outputs = built(model.variance, "variance").outputs
+    network = built({**model.network, **chosen}, "network", **facts, outputs=outputs).eval()
     constants = form.constants(model, network)
     plain = {key: value for key, value in weights.items() if key not in constants}
     network.load_state_dict(to_ours(form.pairs(network), plain, network, "weights.pth"))
@@ -45,4 +54,29 @@ def imported(form: Any, weights: dict[str, torch.Tensor], given: dict[str, Any],
     return model, NetworkDenoiser(network, built(model.schedule, "schedule"), parameterization)
 
 
-__all__ = ["built", "case", "imported", "records", "seeded", "seeded_weights"]
+def imported_network(form: Any, weights: dict[str, Tensor], given: dict[str, Any]) -> torch.nn.Module:
+    """The network of published weights."""
+    network: torch.nn.Module = imported(form, weights, given)[1].network
+    return network
+
+
+def difference(form: Any, record: dict[str, Any], given: dict[str, Any]) -> float:
+    """How far the output of the imported network is from the recorded one."""
+    network = imported_network(form, seeded_weights(record["keys"]), given)
+    x = seeded(record["input"]["name"], record["input"]["shape"])
+    classes = None if record.get("classes") is None else torch.tensor(record["classes"])
+    with torch.no_grad():
+        return gap(network(x, torch.tensor(record["label"]), classes), record["output"])
+
+
+__all__ = [
+    "built",
+    "case",
+    "cases",
+    "difference",
+    "imported",
+    "imported_network",
+    "records",
+    "seeded",
+    "seeded_weights",
+]

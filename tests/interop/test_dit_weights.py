@@ -73,12 +73,13 @@ def test_the_description_is_that_of_the_settings(imported):
     assert description.network["depth"] == settings["depth"]
     learned = family == "dit" and settings["learn_sigma"]
     assert (description.variance["name"] == "learned_range") == learned
-    assert description.guessed == ()
+    # SiT is named by the user, and with it the schedule.
+    assert description.guessed == (("schedule", "parameterization") if family == "dit" else ())
 
 
 def test_the_heads_are_the_papers_unless_they_are_given():
     weights = published(FIRST["dit"])
-    assert DiTFormat().describe(weights, {}, {}).guessed == ("network.num_heads",)
+    assert DiTFormat().describe(weights, {}, {}).guessed == ("network.num_heads", "schedule", "parameterization")
 
 
 def test_sit_is_told_its_own_time_and_has_the_opposite_sign_of_ours():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from originals import cases, difference, imported
+from recorded import cases, difference, imported_network
 
 from diffusion_fw.interop.formats.ermongroup_ddim import ErmonGroupDDIM
 from diffusion_fw.interop.pairs import to_ours, to_theirs
@@ -24,7 +24,7 @@ def test_gives_the_output_of_the_original_code(case):
 @pytest.mark.parametrize("case", RECORDS)
 def test_there_and_back_changes_no_weight(case):
     weights = seeded_weights(RECORDS[case]["keys"])
-    network = imported(FORM, weights, GIVEN)
+    network = imported_network(FORM, weights, GIVEN)
     back = to_theirs(FORM.pairs(network), network.state_dict())
     assert back.keys() == weights.keys()
     assert all(torch.equal(back[key], weights[key]) for key in weights)
@@ -59,7 +59,7 @@ def test_a_published_model_is_described_without_a_word(size, mult, dropout, vari
 
 def test_keys_that_do_not_fit_are_named():
     weights = seeded_weights(RECORDS["two levels"]["keys"])
-    network = imported(FORM, weights, GIVEN)
+    network = imported_network(FORM, weights, GIVEN)
     broken = {**weights, "logvar": torch.zeros(1000), "norm_out.weight": torch.zeros(5)}
     del broken["mid.attn_1.k.bias"]
     with pytest.raises(ConfigError) as caught:

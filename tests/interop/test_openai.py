@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from originals import cases, difference, imported
+from recorded import cases, difference, imported_network
 
 import diffusion_fw as dfw
 from diffusion_fw.interop.formats.format import Format
@@ -50,7 +50,7 @@ def test_gives_the_output_of_the_original_code(case):
 @pytest.mark.parametrize("case", RECORDS)
 def test_there_and_back_changes_no_weight(case):
     weights, form = seeded_weights(RECORDS[case]["keys"]), form_of(case)
-    network = imported(form, weights, given_of(case))
+    network = imported_network(form, weights, given_of(case))
     back = to_theirs(form.pairs(network), network.state_dict())
     assert back.keys() == weights.keys()
     assert all(torch.equal(back[key], weights[key]) for key in weights)
@@ -180,7 +180,7 @@ def test_a_published_model_is_described_without_a_word(settings, network, schedu
 def test_keys_that_do_not_fit_are_named():
     case = "sum, one head"
     weights, given = seeded_weights(RECORDS[case]["keys"]), given_of(case)
-    network = imported(OpenAI(), weights, given)
+    network = imported_network(OpenAI(), weights, given)
     broken = {**weights, "extra.weight": torch.zeros(1)}
     del broken["middle_block.1.norm.bias"]
     broken["out.0.weight"] = torch.zeros(5)

@@ -148,9 +148,9 @@ def test_each_row_equals_the_same_row_alone_in_any_layout(layout):
         ({"shape": (2,)}, ["network=ncsnpp needs images", r"\(2,\)", "network=mlp"]),
         (
             {"shape": (1, 28, 28), "channel_mult": [1, 2, 2, 2]},
-            ["network.channel_mult", "28x28 can be halved 2 times", "3 factors or fewer", "32x32"],
+            ["network.channel_mult", "4 levels divide sides that are multiples of 8", "at most 3 factors", "32x32"],
         ),
-        ({"shape": (1, 7, 9)}, ["can be halved 0 times", "1 factors or fewer", "8x10"]),
+        ({"shape": (1, 7, 9)}, ["the next size that fits is 8x10", "at most 1 factor", "8x10"]),
         ({"channel_mult": []}, ["network.channel_mult", "at least one"]),
         ({"attention_resolutions": [16, 4]}, ["network.attention_resolutions", "no level has size 16", "sizes 8, 4"]),
         ({"class_conditional": True}, ["network.class_conditional", "data"]),

@@ -26,6 +26,8 @@ from diffusion_fw.registry import ConfigError
 
 HEADS = {384: 6, 768: 12, 1024: 16, 1152: 16}
 """Of the papers' widths."""
+UNTOLD = ("network.num_heads", "schedule", "parameterization")
+"""What the weights do not tell; SiT, which has the same keys, is on another schedule (--format SiT)."""
 LABEL_DROPOUT = 0.1
 """Peebles & Xie 2023, section 4."""
 POSITIONS_TOLERANCE = 1e-5
@@ -70,7 +72,7 @@ class DiTFormat(Format):
             data_range=value_range(channels),
             pixels=channels in PIXEL_CHANNELS,
             label_dropout=LABEL_DROPOUT,
-            guessed=() if "network.num_heads" in given else ("network.num_heads",),
+            guessed=tuple(key for key in UNTOLD if key not in given),
         )
 
     def pairs(self, network: nn.Module) -> Iterable[Pair]:
@@ -95,6 +97,7 @@ class SiTFormat(DiTFormat):
             schedule={"name": "flow"},
             parameterization={"name": "flow", **label},
             variance={"name": "small"},
+            guessed=tuple(key for key in UNTOLD[:1] if key not in given),
         )
 
     def pairs(self, network: nn.Module) -> Iterable[Pair]:

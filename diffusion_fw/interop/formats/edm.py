@@ -214,7 +214,7 @@ def _of_shape(tensor: Tensor, shape: tuple[int, ...]) -> Tensor:
 
 def _named(network: NCSNpp) -> Iterator[tuple[str, nn.Module]]:
     """The modules of the levels, by their names there, which hold the size of the level."""
-    sizes = [f"{height}x{height}" for height, _ in network.sizes]
+    sizes = [f"{size}x{size}" for size in network.sizes]
     for i, (size, level) in enumerate(zip(sizes, network.down, strict=True)):
         enc = f"model.enc.{size}"
         if i == 0:
