@@ -13,8 +13,7 @@ from diffusion_fw.checkpoints.read import MODEL_GROUPS, read
 from diffusion_fw.checkpoints.size_limit import limit_model_size
 from diffusion_fw.checkpoints.weights import Choice, check_weights, choose
 from diffusion_fw.composition.facts import Facts
-from diffusion_fw.composition.parts import build_model, build_network
-from diffusion_fw.composition.size_limit import without_memory
+from diffusion_fw.composition.parts import build_model, check_size
 from diffusion_fw.denoiser import NetworkClassifier, NetworkDenoiser
 from diffusion_fw.registry import ConfigError, discovery
 from diffusion_fw.training.module import RECORD_KEY
@@ -122,9 +121,8 @@ def _build(record: dict[str, Any], weights: dict[str, Tensor], source: str) -> N
     config = record["config"]
     try:
         facts = Facts.from_record(record["facts"])
+        check_size(config, facts, limit_model_size(weights.values()))
         with limit_model_size(weights.values()):
-            with without_memory():
-                build_network(config, facts)
             return build_model(config, facts)
     except ConfigError as error:
         raise ConfigError(f"{source}: {error}") from None

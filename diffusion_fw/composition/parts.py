@@ -6,6 +6,7 @@ import contextlib
 import logging
 import re
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -98,6 +99,12 @@ def build_model(config: Config, facts: Facts) -> NetworkDenoiser | NetworkClassi
     if is_classifier(network):
         return NetworkClassifier(network, schedule, parameterization, facts.num_classes)
     return NetworkDenoiser(network, schedule, parameterization, facts.data_range)
+
+
+def check_size(config: Config, facts: Facts, limit: AbstractContextManager[None]) -> None:
+    """Build the network without memory, within a limit on its size: one that is too large takes none."""
+    with limit, without_memory():
+        build_network(config, facts)
 
 
 def build_denoiser(config: Config, facts: Facts) -> NetworkDenoiser:
@@ -278,9 +285,8 @@ def compose_parts(config: Config) -> Parts:
     """
     data = build_data(config)
     facts = Facts.of(data, config)
+    check_size(config, facts, within_machine(config["network"]))
     with within_machine(config["network"]):
-        with without_memory():
-            build_network(config, facts)
         torch.manual_seed(config["seed"])
         denoiser: Any = build_model(config, facts)
     classifier = is_classifier(denoiser.network)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from diffusion_fw.registry import ConfigError
+
 if TYPE_CHECKING:
     from diffusion_fw.interop.exporting import export
     from diffusion_fw.interop.published import import_published
@@ -20,4 +22,9 @@ def __getattr__(name: str) -> Any:
     """Import what is asked for: a scheduler needs diffusers, imports do not."""
     if name not in _HOMES:
         raise AttributeError(f"module 'diffusion_fw.interop' has no attribute '{name}'")
-    return getattr(importlib.import_module(f"diffusion_fw.interop.{_HOMES[name]}"), name)
+    try:
+        return getattr(importlib.import_module(f"diffusion_fw.interop.{_HOMES[name]}"), name)
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] != "diffusers":
+            raise
+        raise ConfigError(f"interop.{name} needs the package diffusers: pip install diffusers") from None

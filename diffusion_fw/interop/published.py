@@ -18,8 +18,7 @@ from diffusion_fw.checkpoints.read import MAX_NAME
 from diffusion_fw.checkpoints.size_limit import limit_model_size
 from diffusion_fw.composition.experiment import checkpoint_record
 from diffusion_fw.composition.facts import Facts
-from diffusion_fw.composition.parts import build_data, build_model, build_network
-from diffusion_fw.composition.size_limit import without_memory
+from diffusion_fw.composition.parts import build_data, build_model, check_size
 from diffusion_fw.denoiser import NetworkClassifier, NetworkDenoiser
 from diffusion_fw.interop.formats import formats
 from diffusion_fw.interop.formats.format import Format, Published
@@ -123,9 +122,8 @@ def import_published(source: Source, given: Mapping[str, Any], *, name: str | No
         sections["network"]["class_conditional"] = published.num_classes > 0
     config: dict[str, Any] = {**sections, "label_dropout": published.label_dropout, "seed": 0}
     facts = _facts(published, config, given)
+    check_size(config, facts, limit_model_size(weights.values()))
     with limit_model_size(weights.values()):
-        with without_memory():
-            build_network(config, facts)
         denoiser = build_model(config, facts)
     constants = found.constants(published_of(config, facts), denoiser.network)
     useful = {key: value for key, value in weights.items() if key not in constants}

@@ -13,6 +13,7 @@ from examples import plain_state
 
 import diffusion_fw as dfw
 from diffusion_fw import registry
+from diffusion_fw.checkpoints import size_limit
 from diffusion_fw.checkpoints.read import read
 from diffusion_fw.composition.experiment import build_experiment
 from diffusion_fw.process.schedules.tables import Linear
@@ -50,6 +51,16 @@ def test_the_loaded_model_is_the_trained_one(trained):
     assert torch.equal(denoiser(x, level).x0, experiment.module.averaged(x, level).x0)
     assert not denoiser.training
     assert not any(item.requires_grad for item in denoiser.parameters())
+
+
+def test_a_model_may_have_all_the_values_of_its_file_and_few_more(trained, monkeypatch):
+    # As one far larger than the allowance: it is built twice, and each time counts by itself.
+    monkeypatch.setattr(size_limit, "SPARE_VALUES", 100)
+    monkeypatch.setattr(size_limit, "SPARE_TENSORS", 0)
+    assert isinstance(dfw.load(trained[1]), dfw.NetworkDenoiser)
+    monkeypatch.setattr(size_limit, "SPARE_VALUES", -100)
+    with pytest.raises(ConfigError, match="but the file holds"):
+        dfw.load(trained[1])
 
 
 def test_loading_leaves_the_public_names_as_they_are(trained):

@@ -13,6 +13,7 @@ import diffusion_fw as dfw
 from diffusion_fw.app.evaluate import evaluate
 from diffusion_fw.app.sample import sample
 from diffusion_fw.app.train import train
+from diffusion_fw.checkpoints import size_limit
 from diffusion_fw.checkpoints.read import read
 from diffusion_fw.config.compose import check_command_line
 from diffusion_fw.interop.__main__ import main
@@ -204,6 +205,20 @@ def test_export_to_the_format_it_came_from_gives_the_same_tensors(imported, pipe
     back, source = load_file(tmp_path / "weights.safetensors"), load_file(next(pipeline.glob("unet/*.safetensors")))
     assert back.keys() == source.keys()
     assert all(torch.equal(back[key], value) for key, value in source.items())
+
+
+def test_a_model_far_larger_than_the_allowance_is_imported(pipeline, tmp_path, monkeypatch):
+    monkeypatch.setattr(size_limit, "SPARE_VALUES", 100)
+    interop(monkeypatch, "import", pipeline, "--out", tmp_path / "model.ckpt")
+    assert isinstance(dfw.load(tmp_path / "model.ckpt"), dfw.NetworkDenoiser)
+
+
+def test_samplers_for_diffusers_need_diffusers(monkeypatch):
+    monkeypatch.setitem(sys.modules, "diffusers", None)
+    monkeypatch.setitem(sys.modules, "diffusers.configuration_utils", None)
+    monkeypatch.delitem(sys.modules, "diffusion_fw.interop.scheduler", raising=False)
+    with pytest.raises(ConfigError, match="pip install diffusers"):
+        _ = dfw.interop.as_scheduler
 
 
 def test_values_are_read_as_yaml():
