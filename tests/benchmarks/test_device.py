@@ -136,8 +136,10 @@ def test_a_run_is_timed_profiled_and_watched_over_separate_steps(tiny, tmp_path,
     found = json.loads((tmp_path / "device_watch.json").read_text())
     assert found["seconds_per_step"] > 0
     assert found["syncs_per_step"] == 1
-    (row,) = (row for row in found["host_profile"] if "run_backward" in row["function"])
-    assert row["calls"] == 1
+    # Python's caller and the engine's own method: which of the two are among the slowest depends on the machine.
+    backward = [row for row in found["host_profile"] if "run_backward" in row["function"]]
+    assert backward
+    assert {row["calls"] for row in backward} == {1}
 
 
 CHECK = """
