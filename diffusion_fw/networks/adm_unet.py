@@ -25,9 +25,10 @@ class ADMUNet(nn.Module):
 
     Level i has channels * channel_mult[i] channels, num_res_blocks residual blocks on the way down and one more on the
     way up. The levels whose longer side is in attention_resolutions have attention, as the middle always does, with
-    num_heads heads, or with heads of num_head_channels channels where that is given. resblock_updown: residual blocks
-    change the size between levels, instead of convolutions. use_new_attention_order: query, key and value of all heads
-    are in turn, instead of those of one head; the function is the same, but weights are arranged for one of the two.
+    num_heads heads, or with heads of num_head_channels channels where that is given. Between levels the size changes by
+    a convolution; with resblock_updown by a residual block; without conv_resample by the mean of neighbours and by
+    repetition alone. use_new_attention_order: query, key and value of all heads are in turn, instead of those of one
+    head; the function is the same, but weights are arranged for one of the two.
 
     Attention is over all positions. factorized_attention, for videos: over H and W in each frame, then over T at each
     place (Ho et al. 2022, section 3). The order of frames is known from the convolutions, which are over T too.
@@ -37,8 +38,8 @@ class ADMUNet(nn.Module):
     classes; "no class" adds the zero vector. The defaults are improved DDPM's for CIFAR-10, L_hybrid.
 
     Raises ConfigError for data of other shapes, sides that the levels do not divide, an attention resolution that no
-    level has, heads that do not divide the channels, factorized_attention on data that are not videos, and
-    class_conditional on data without classes.
+    level has, heads that do not divide the channels, factorized_attention on data that are not videos,
+    resblock_updown without conv_resample, and class_conditional on data without classes.
     """
 
     def __init__(
@@ -55,6 +56,7 @@ class ADMUNet(nn.Module):
         dropout: OpenFraction = 0.3,
         scale_shift_norm: bool = True,
         resblock_updown: bool = False,
+        conv_resample: bool = True,
         use_new_attention_order: bool = False,
         factorized_attention: bool = False,
         class_conditional: bool | Literal["auto"] = "auto",
@@ -67,6 +69,11 @@ class ADMUNet(nn.Module):
             raise ConfigError(
                 "network.factorized_attention=true needs videos (C, T, H, W), but an example of data=... has the shape "
                 f"{tuple(shape)}; set network.factorized_attention=false or choose other data"
+            )
+        if resblock_updown and not conv_resample:
+            raise ConfigError(
+                "network.resblock_updown=true takes the place of the convolutions between levels, so "
+                "network.conv_resample=false has no effect; set one of them otherwise"
             )
         self.sizes = sizes
         self.scale_shift_norm, self.resblock_updown = scale_shift_norm, resblock_updown
@@ -82,6 +89,7 @@ class ADMUNet(nn.Module):
             dropout=dropout,
             scale_shift_norm=scale_shift_norm,
             resblock_updown=resblock_updown,
+            conv_resample=conv_resample,
             checkpointing=checkpointing,
         )
         self.time = TimeEmbedding(channels, features, Sinusoids(channels, endpoint=False, cosine_first=True))

@@ -219,10 +219,11 @@ def test_heads_that_were_given_are_taken():
     assert "network.num_heads" not in published.guessed
 
 
-def test_factorized_attention_is_not_written():
-    settings = {"channels": 8, "channel_mult": [1], "attention_resolutions": [], "num_res_blocks": 1}
-    network = dfw.build("network", "adm_unet", shape=(1, 2, 4, 4), factorized_attention=True, **settings)
-    with pytest.raises(ConfigError, match=r"openai cannot hold.*network\.factorized_attention=true"):
+@pytest.mark.parametrize(("option", "value"), [("factorized_attention", True), ("conv_resample", False)])
+def test_what_the_format_has_no_name_for_is_not_written(option, value):
+    settings = {"channels": 8, "channel_mult": [1, 1], "attention_resolutions": [], "num_res_blocks": 1}
+    network = dfw.build("network", "adm_unet", shape=(1, 2, 4, 4), **{option: value}, **settings)
+    with pytest.raises(ConfigError, match=rf"openai cannot hold.*network\.{option}={str(value).lower()}"):
         list(OpenAI().pairs(network))
 
 

@@ -45,7 +45,10 @@ def test_the_norm_of_other_widths_keeps_four_channels_to_a_group(channels, group
     assert group_norm(channels, 1e-5).num_groups == groups
 
 
-@pytest.mark.parametrize("resblock_updown", [False, True])
+BETWEEN_LEVELS: list[dict[str, Any]] = [{}, {"resblock_updown": True}, {"conv_resample": False}]
+
+
+@pytest.mark.parametrize("resampling", BETWEEN_LEVELS)
 @pytest.mark.parametrize(
     ("shape", "mult", "attention"),
     [
@@ -57,14 +60,20 @@ def test_the_norm_of_other_widths_keeps_four_channels_to_a_group(channels, group
         ((1, 1, 4, 4), (0.5, 1), []),
     ],
 )
-def test_keeps_sequences_images_and_videos_of_any_size_that_the_levels_divide(shape, mult, attention, resblock_updown):
-    network = adm_unet(
-        shape, outputs=2, channel_mult=mult, attention_resolutions=attention, resblock_updown=resblock_updown
-    )
+def test_keeps_sequences_images_and_videos_of_any_size_that_the_levels_divide(shape, mult, attention, resampling):
+    network = adm_unet(shape, outputs=2, channel_mult=mult, attention_resolutions=attention, **resampling)
     x, label = inputs(2, shape)
     output = network(x, label)
     assert output.shape == (2, 2 * shape[0], *shape[1:])
     assert output.isfinite().all()
+
+
+def test_levels_without_convolutions_between_them_are_averaged_and_repeated():
+    network = adm_unet((1, 8, 8), conv_resample=False)
+    h, embedding = inputs(2, (3, 8, 8))
+    coarse = network.down.downsample[0](h, embedding)
+    torch.testing.assert_close(coarse, h.unflatten(3, (4, 2)).unflatten(2, (4, 2)).mean((3, 5)))
+    assert torch.equal(network.up.upsample[0](coarse, embedding)[..., 1::2, ::2], coarse)
 
 
 def test_a_video_is_halved_in_height_and_width_alone():
@@ -238,6 +247,7 @@ def test_labels_stay_apart_under_autocast():
         ({"channel_mult": []}, ["network.channel_mult", "at least one"]),
         ({"channel_mult": [0.1, 1]}, ["network.channel_mult", "no channel", "network.channels=8"]),
         ({"num_heads": 3}, ["network.num_heads=3", "16 channels"]),
+        ({"resblock_updown": True, "conv_resample": False}, ["network.resblock_updown=true", "conv_resample=false"]),
         ({"num_head_channels": 5}, ["network.num_head_channels=5", "16 channels"]),
         ({"factorized_attention": True}, ["network.factorized_attention", "videos", r"\(1, 8, 8\)"]),
         ({"shape": (2, 8), "factorized_attention": True}, ["network.factorized_attention", r"\(2, 8\)"]),

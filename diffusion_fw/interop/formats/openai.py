@@ -15,7 +15,7 @@ from diffusion_fw.interop.pairs import Pair, check_expressible, reshaped, same, 
 from diffusion_fw.interop.shapes import shape_of
 from diffusion_fw.networks.adm_classifier import ADMClassifier
 from diffusion_fw.networks.adm_unet import ADMUNet
-from diffusion_fw.networks.blocks.ddpm_layers import SpaceTimeAttention
+from diffusion_fw.networks.blocks.ddpm_layers import Resampled, SpaceTimeAttention
 from diffusion_fw.networks.blocks.ddpm_levels import Encoder
 from diffusion_fw.registry import ConfigError
 
@@ -253,7 +253,10 @@ class OpenAI(Format):
     def pairs(self, network: nn.Module) -> Iterable[Pair]:
         own = cast(ADMUNet, network)
         factorized = any(isinstance(layer, SpaceTimeAttention) for layer in own.modules())
-        check_expressible(self.name, {"network.factorized_attention=true": factorized})
+        plain = any(isinstance(layer, Resampled) for layer in own.modules())
+        check_expressible(
+            self.name, {"network.factorized_attention=true": factorized, "network.conv_resample=false": plain}
+        )
         yield from trunk_pairs(own)
         index = 0
         for i, level in enumerate(own.up.levels):

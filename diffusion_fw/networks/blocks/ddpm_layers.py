@@ -48,6 +48,18 @@ def halved(dims: int) -> nn.Module:
     return POOLS[dims](FACTORS[dims])
 
 
+class Resampled(nn.Module):
+    """h on the grid of ``layer``, whatever the embedding: halved or doubled without a convolution."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, h: Tensor, embedding: Tensor) -> Tensor:
+        result: Tensor = self.layer(h)
+        return result
+
+
 class Upsample(nn.Module):
     """conv(doubled(h)), whatever the embedding."""
 

@@ -20,6 +20,7 @@ from diffusion_fw.networks.blocks.ddpm_layers import (
     Attention,
     Doubled,
     Downsample,
+    Resampled,
     ResidualBlock,
     Upsample,
     halved,
@@ -68,6 +69,8 @@ class Layers:
     scale_shift_norm: bool = False
     resblock_updown: bool = False
     """Whether residual blocks change the size between levels, instead of convolutions."""
+    conv_resample: bool = True
+    """Without it, and without resblock_updown, levels are only averaged and repeated."""
     checkpointing: bool = False
 
     def block(self, channels: int, out_channels: int, resample: nn.Module | None = None) -> ResidualBlock:
@@ -102,13 +105,13 @@ class Layers:
         """The layer before a coarser level."""
         if self.resblock_updown:
             return Stage(self.block(channels, channels, halved(self.dims)), None, self.checkpointing)
-        return Downsample(channels, self.dims)
+        return Downsample(channels, self.dims) if self.conv_resample else Resampled(halved(self.dims))
 
     def upsample(self, channels: int) -> nn.Module:
         """The layer before a finer level."""
         if self.resblock_updown:
             return Stage(self.block(channels, channels, Doubled(self.dims)), None, self.checkpointing)
-        return Upsample(channels, self.dims)
+        return Upsample(channels, self.dims) if self.conv_resample else Resampled(Doubled(self.dims))
 
 
 class Encoder(nn.Module):
