@@ -26,6 +26,8 @@ class Guidance(ABC):
 
     asks_without_label: ClassVar[bool] = False
     """Whether it evaluates a class-conditional model without a label, which needs training with label dropout."""
+    only_bounds: ClassVar[bool] = False
+    """Whether all that it does is to keep x_0 within the bounds of the data, which a likelihood leaves out."""
 
     @property
     def schedule(self) -> Schedule:
@@ -44,6 +46,16 @@ class Guidance(ABC):
     @abstractmethod
     def __call__(self, x: Tensor, level: NoiseLevel, cond: Any = None) -> Prediction:
         """x (B, ...), level = schedule(t) with t scalar or (B,), and cond for the wrapped denoiser."""
+
+
+def without_bounds(denoiser: Denoiser) -> Denoiser:
+    """The denoiser without those of its guidances that only bound x_0; itself if there are none."""
+    if not isinstance(denoiser, Guidance):
+        return denoiser
+    inner = without_bounds(denoiser.denoiser)
+    if denoiser.only_bounds:
+        return inner
+    return denoiser if inner is denoiser.denoiser else dataclasses.replace(denoiser, denoiser=inner)
 
 
 def same_path(first: Schedule, second: Schedule) -> bool:
