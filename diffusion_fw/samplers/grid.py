@@ -31,8 +31,10 @@ from diffusion_fw.registry import ConfigError, Fraction, Positive, PositiveInt, 
 class Grid(ABC):
     """Makes steps + 1 decreasing float64 times, the last one 0, from a number of steps and a schedule."""
 
-    on_rows: ClassVar[bool] = True
-    """Whether the times are rounded to the rows of a table; if not, its log-SNR is interpolated between rows."""
+    @property
+    def on_rows(self) -> bool:
+        """Whether the times are rounded to the rows of a table; if not, its log-SNR is interpolated between rows."""
+        return True
 
     @abstractmethod
     def noisy_times(self, steps: int, schedule: Schedule) -> Tensor:
@@ -92,7 +94,18 @@ class Linspace(Grid):
     """N even times from 1 to t_min, both included, then 0: on a table DDPM's indices T - 1 .. 0.
 
     Nichol & Dhariwal 2021, section 4 (the spacing of its respaced sampling); Lin et al. 2024, table 2.
+
+    ``interpolate`` leaves the times between the rows of a table, where log-SNR and the time label are interpolated, so
+    that N may exceed its rows: sampler.steps=2000 on a table of 1000 rows is P2000 of Song et al. 2021, table 1 and
+    appendix G, for networks that take any label. (There betas are halved, or sigmas placed anew; here log-SNR is linear
+    between rows.)
     """
+
+    interpolate: bool = False
+
+    @property
+    def on_rows(self) -> bool:
+        return not self.interpolate
 
     def noisy_times(self, steps: int, schedule: Schedule) -> Tensor:
         return torch.linspace(1, schedule.t_min, steps, dtype=torch.float64)
