@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import torch
 from torch import Tensor
 
-from diffusion_fw.denoiser import Denoiser
+from diffusion_fw.denoiser import Denoiser, Noise, seeded
 from diffusion_fw.process.level import NoiseLevel, expand, has_signal
 from diffusion_fw.process.parameterization import Prediction
 from diffusion_fw.process.schedule import Schedule
 from diffusion_fw.registry import Runtime
+
+Kept = TypeVar("Kept", bound="Guidance")
 
 
 @dataclass(frozen=True)
@@ -43,9 +46,22 @@ class Guidance(ABC):
         """The number of classes of the labels that a guidance takes and the wrapped model does not; 0 for none."""
         return getattr(self.denoiser, "classes", 0)
 
+    def seeded(self, noise: Noise) -> Denoiser:
+        """This guidance with the randomness of all that it wraps drawn from ``noise``; itself if there is none."""
+        inner = seeded(self.denoiser, noise)
+        return self if inner is self.denoiser else changed(self, denoiser=inner)
+
     @abstractmethod
     def __call__(self, x: Tensor, level: NoiseLevel, cond: Any = None) -> Prediction:
         """x (B, ...), level = schedule(t) with t scalar or (B,), and cond for the wrapped denoiser."""
+
+
+def changed(guidance: Kept, **fields: Any) -> Kept:
+    """A copy with other values of some fields, which keeps what the guidance has loaded or computed."""
+    result = copy.copy(guidance)
+    for name, value in fields.items():
+        object.__setattr__(result, name, value)
+    return result
 
 
 def without_bounds(denoiser: Denoiser) -> Denoiser:
@@ -55,7 +71,7 @@ def without_bounds(denoiser: Denoiser) -> Denoiser:
     inner = without_bounds(denoiser.denoiser)
     if denoiser.only_bounds:
         return inner
-    return denoiser if inner is denoiser.denoiser else dataclasses.replace(denoiser, denoiser=inner)
+    return denoiser if inner is denoiser.denoiser else changed(denoiser, denoiser=inner)
 
 
 def same_path(first: Schedule, second: Schedule) -> bool:

@@ -51,7 +51,8 @@ class PredictorCorrector(LinearSampler):
     euler_maruyama, which is not in the table, has that of reverse_diffusion.
 
     Predictor probability_flow is x_s = (2 - a) x_t - G^2 eps / (2 sigma_t), reverse_diffusion with half the score and
-    without noise (equation 47), of order 1 and made for hundreds of steps. The last step gives the predictor's x0, uncorrected.
+    without noise (equation 47), of order 1 and made for hundreds of steps. The last step gives the predictor's x0,
+    uncorrected.
     """
 
     predictor: Literal["euler_maruyama", "reverse_diffusion", "probability_flow", "ancestral", "none"] = (

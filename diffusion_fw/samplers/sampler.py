@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from diffusion_fw.denoiser import Denoiser, Noise
+from diffusion_fw.denoiser import Denoiser, Noise, seeded
 from diffusion_fw.process.level import NoiseLevel
 from diffusion_fw.process.schedule import Schedule
 from diffusion_fw.registry import ConfigError, Runtime, Size
@@ -106,8 +106,11 @@ class Sampler(ABC):
 
     @torch.no_grad()
     def __call__(self, denoiser: Denoiser, x: Tensor, *, cond: Any = None, noise: Noise = torch.randn_like) -> Tensor:
-        """x_0 from x = x_T, without gradients (iterate over ``trajectory`` to differentiate through the steps)."""
-        for step in self.trajectory(denoiser, x, cond=cond, noise=noise):
+        """x_0 from x = x_T, without gradients (iterate over ``trajectory`` to differentiate through the steps).
+
+        A denoiser with randomness of its own, as guidance=imputation, draws it from ``noise`` too.
+        """
+        for step in self.trajectory(seeded(denoiser, noise), x, cond=cond, noise=noise):
             x = step.x
         bounds: tuple[float, float] | None = getattr(denoiser, "bounds", None)
         if bounds is not None:
