@@ -46,6 +46,7 @@ SETTINGS: dict[tuple[str, str], list[Parameters]] = {
     ("grid", "explicit"): [{"times": [0.9, 0.5, 0.1]}],
     ("grid", "karras"): [{}, {"rho": 3.0}],
     ("grid", "linspace"): [{}, {"interpolate": True}],
+    ("grid", "uniform"): [{}, {"start": 0.8}],
     ("grid", "respaced"): [{}, {"spec": "10,15,20"}, {"spec": "ddim50"}],
     ("guidance", "classifier_free"): [{}, {"interval": [0.2, 0.8]}, {"rescale": 0.7}],
     ("guidance", "classifier"): [{}, {"conditional": True}],

@@ -56,6 +56,8 @@ class Sampler(ABC):
     """Whether it adds noise on its way, so that t rises there and there are more Steps than ``steps``."""
     needs_smooth_grid: ClassVar[bool] = False
     """Whether its order holds only on grids whose consecutive steps have almost the same length."""
+    repeats_times: ClassVar[bool] = False
+    """Whether a step of length 0 leaves x_t as it is, so that a grid may visit a time twice."""
 
     uses_variance: ClassVar[bool] = False
     """Whether its noise has the variance of the model (variance=...)."""
@@ -87,6 +89,11 @@ class Sampler(ABC):
 
     def levels(self, schedule: Schedule) -> NoiseLevel:
         """The levels at the grid's steps + 1 times, from noise to data, in one call of the schedule."""
+        if self.grid.repeats and not self.repeats_times:
+            raise ConfigError(
+                f"the grid may visit a time twice, which {type(self).__name__} has no step for; choose sampler=ddim or "
+                "sampler=ddpm, or set grid.repeat=false"
+            )
         return schedule(self.grid(self.steps, schedule))
 
     def check(self, schedule: Schedule) -> None:
