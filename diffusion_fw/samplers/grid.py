@@ -9,22 +9,25 @@ With T the rows of a table (1 / t_min on a continuous schedule), N steps and j =
     respaced    improved DDPM's "250", "10,20,30" and "ddim50"
     karras      (sigma / alpha)^(1 / rho) even
     log_snr     log-SNR even
+    levels_of   the levels at even times of another schedule
     explicit    the given times
 """
 
 from __future__ import annotations
 
+import functools
 import itertools
 import re
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, ClassVar
 
 import torch
 from torch import Tensor
 
+from diffusion_fw import registry
 from diffusion_fw.process.schedule import Schedule
-from diffusion_fw.registry import ConfigError, Fraction, Positive, PositiveInt, Range, register
+from diffusion_fw.registry import ConfigError, Fraction, OpenFraction, Positive, PositiveInt, Range, register
 
 
 @dataclass(frozen=True)
@@ -259,6 +262,40 @@ class LogSNR(Grid):
         ends = torch.tensor([self.log_snr_min, self.log_snr_max], dtype=torch.float64)
         low, high = schedule(schedule.time(ends).clamp(min=schedule.t_min)).log_snr.tolist()
         times = schedule.time(torch.linspace(low, high, steps, dtype=torch.float64))
+        times[0] = 1
+        return times
+
+
+@register("grid", "levels_of")
+@dataclass(frozen=True)
+class LevelsOf(Grid):
+    """The log-SNRs of another schedule at N even times, from pure noise to its time ``last`` (or its first row).
+
+    Karras et al. 2022, table 1, "time steps", for a model on the path of EDM: schedule=vp last=1e-3 are those of VP,
+    and schedule=cosine, with even rows, those of iDDPM. (Those of VE are even in log sigma: grid=log_snr.) The ends are
+    limited to the range of the sampler's schedule, and the first time is always 1, where x_T is drawn. ``parameters``
+    are those of the other schedule. Between rows of a table log-SNR is interpolated.
+    """
+
+    schedule: str = "vp"
+    last: OpenFraction = 1e-3
+    parameters: dict[str, bool | int | float | str] = field(default_factory=dict)
+
+    on_rows: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        _ = self.other
+
+    @functools.cached_property
+    def other(self) -> Schedule:
+        """The schedule whose levels are taken."""
+        return registry.build("schedule", self.schedule, **self.parameters)
+
+    def noisy_times(self, steps: int, schedule: Schedule) -> Tensor:
+        ends = schedule(torch.tensor([1.0, schedule.t_min], dtype=torch.float64)).log_snr
+        first, last = self.other.time(ends).clamp(max=1).tolist()
+        even = torch.linspace(first, max(last, self.last, self.other.t_min), steps, dtype=torch.float64)
+        times = schedule.time(self.other(self.other.snap(even)).log_snr)
         times[0] = 1
         return times
 
