@@ -28,6 +28,12 @@ class Denoiser(Protocol):
         ...
 
 
+def seeded(denoiser: Denoiser, noise: Noise) -> Denoiser:
+    """The denoiser with its own randomness, if it has some, drawn from ``noise``."""
+    own: Callable[[Noise], Denoiser] | None = getattr(denoiser, "seeded", None)
+    return denoiser if own is None else own(noise)
+
+
 MAX_CACHED_LEVELS = 8192
 MOST_AMPLIFIED = 1 / SMALLEST_SIGNAL
 """Where a relative error of F is amplified more than this in x_0, the network's x_0 says nothing."""

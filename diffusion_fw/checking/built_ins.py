@@ -32,6 +32,7 @@ SETTINGS: dict[tuple[str, str], list[Parameters]] = {
     ("sampler", "dpm_solver_pp_sde"): [{}, {"eta": 0.0}],
     ("sampler", "edm_stochastic"): [{}, {"s_churn": 0.0}],
     ("sampler", "lms"): [{"order": order} for order in (1, 2, 3, 4)],
+    ("sampler", "path_time"): [{}, {"alpha": 0.5}, {"order": 1}],
     ("sampler", "plms"): [{}, {"warm_up": "improved_euler"}, {"warm_up": "lower_order"}],
     # Few dimensions and many steps need smaller corrections than images.
     ("sampler", "predictor_corrector"): [
@@ -45,6 +46,9 @@ SETTINGS: dict[tuple[str, str], list[Parameters]] = {
     ],
     ("grid", "explicit"): [{"times": [0.9, 0.5, 0.1]}],
     ("grid", "karras"): [{}, {"rho": 3.0}],
+    ("grid", "levels_of"): [{}, {"schedule": "cosine"}],
+    ("grid", "linspace"): [{}, {"interpolate": True}],
+    ("grid", "uniform"): [{}, {"start": 0.8}],
     ("grid", "respaced"): [{}, {"spec": "10,15,20"}, {"spec": "ddim50"}],
     ("guidance", "classifier_free"): [{}, {"interval": [0.2, 0.8]}, {"rescale": 0.7}],
     ("guidance", "classifier"): [{}, {"conditional": True}],
@@ -85,6 +89,7 @@ SETTINGS: dict[tuple[str, str], list[Parameters]] = {
     ("parameterization", "edm"): [{}, {"sigma_data": 1.0}, {"sigma_data": "auto"}],
     ("parameterization", "score"): [{}, {"scale_by_sigma": True}, {"scale_input": True}],
     ("schedule", "cosine_continuous"): [{}, {"shift": 3.0}],
+    ("schedule", "edm"): [{}, {"power": 0.5}],
     ("schedule", "flow"): [{}, {"shift": 3.0}],
     **{
         ("schedule", table): [{}, {"num_steps": 10 if table == "cosine" else 200}, {"zero_terminal_snr": True}]

@@ -50,6 +50,7 @@ def assemble(subject: Subject, denoiser: Denoiser, **overrides: Any) -> Denoiser
         operator=Mask(torch.tensor([1.0, 0.0])),
         measurement=torch.tensor([0.5, 0.0], dtype=torch.float64),
         target=registry.build("schedule", "cosine_continuous"),
+        noise=torch.zeros_like,
     )
     return wrapped
 

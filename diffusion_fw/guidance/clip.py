@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor
 
@@ -22,6 +22,8 @@ class Clip(Guidance):
     """
 
     data_range: Runtime[tuple[float, float] | None] = (-1.0, 1.0)
+
+    only_bounds: ClassVar[bool] = True
 
     def __call__(self, x: Tensor, level: NoiseLevel, cond: Any = None) -> Prediction:
         prediction = self.denoiser(x, level, cond)

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import torch
 from torch import Tensor
 
-from diffusion_fw.denoiser import Denoiser
+from diffusion_fw.denoiser import Denoiser, Noise, seeded
 from diffusion_fw.process.level import NoiseLevel, expand, has_signal
 from diffusion_fw.process.parameterization import Prediction
 from diffusion_fw.process.schedule import Schedule
 from diffusion_fw.registry import Runtime
+
+Kept = TypeVar("Kept", bound="Guidance")
 
 
 @dataclass(frozen=True)
@@ -26,6 +29,8 @@ class Guidance(ABC):
 
     asks_without_label: ClassVar[bool] = False
     """Whether it evaluates a class-conditional model without a label, which needs training with label dropout."""
+    only_bounds: ClassVar[bool] = False
+    """Whether all that it does is to keep x_0 within the bounds of the data, which a likelihood leaves out."""
 
     @property
     def schedule(self) -> Schedule:
@@ -41,9 +46,32 @@ class Guidance(ABC):
         """The number of classes of the labels that a guidance takes and the wrapped model does not; 0 for none."""
         return getattr(self.denoiser, "classes", 0)
 
+    def seeded(self, noise: Noise) -> Denoiser:
+        """This guidance with the randomness of all that it wraps drawn from ``noise``; itself if there is none."""
+        inner = seeded(self.denoiser, noise)
+        return self if inner is self.denoiser else changed(self, denoiser=inner)
+
     @abstractmethod
     def __call__(self, x: Tensor, level: NoiseLevel, cond: Any = None) -> Prediction:
         """x (B, ...), level = schedule(t) with t scalar or (B,), and cond for the wrapped denoiser."""
+
+
+def changed(guidance: Kept, **fields: Any) -> Kept:
+    """A copy with other values of some fields, which keeps what the guidance has loaded or computed."""
+    result = copy.copy(guidance)
+    for name, value in fields.items():
+        object.__setattr__(result, name, value)
+    return result
+
+
+def without_bounds(denoiser: Denoiser) -> Denoiser:
+    """The denoiser without those of its guidances that only bound x_0; itself if there are none."""
+    if not isinstance(denoiser, Guidance):
+        return denoiser
+    inner = without_bounds(denoiser.denoiser)
+    if denoiser.only_bounds:
+        return inner
+    return denoiser if inner is denoiser.denoiser else changed(denoiser, denoiser=inner)
 
 
 def same_path(first: Schedule, second: Schedule) -> bool:

@@ -1,8 +1,9 @@
 """Linear measurements y = A x for inverse problems.
 
-    mask          y = some of the values of x                 inpainting
-    average_pool  y = means over square blocks of an image    super-resolution
-    matrix        y = A x for the flattened x                 any A, for small examples
+    mask            y = some of the values of x                 inpainting
+    average_pool    y = means over square blocks of an image    super-resolution
+    channel_matrix  y = A x for the channels of each pixel      colourisation: (1/3, 1/3, 1/3) measures gray
+    matrix          y = A x for the flattened x                 any A, for small examples
 
 Guidance by a measurement needs A, A^T and the solution of the normal equations, (prior A A^T + noise I)^+ y.
 """
@@ -16,6 +17,7 @@ import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -84,6 +86,27 @@ class AveragePool(LinearOperator):
         return y / (prior / self.size**2 + noise)
 
 
+class Decomposition(NamedTuple):
+    """U (M, K) and the singular values s (K,) of A = U S V^T, those below rounding set to 0; float64."""
+
+    u: Tensor
+    s: Tensor
+
+    @classmethod
+    def of(cls, matrix: Tensor) -> Decomposition:
+        """The decomposition of a matrix (M, N)."""
+        u, s, _ = torch.linalg.svd(matrix.double(), full_matrices=False)
+        return cls(u, torch.where(s > s.max() * max(matrix.shape) * torch.finfo(s.dtype).eps, s, 0.0))
+
+    def solve(self, y: Tensor, prior: Tensor | float, noise: float) -> Tensor:
+        """(prior A A^T + noise I)^+ y along the last dimension of y."""
+        u, s = self.u.to(y), self.s.to(y)
+        inside = y @ u
+        solved = (inside * reciprocal(prior * s.square() + noise)) @ u.T
+        # Outside the range of A there is only noise; without noise that part is dropped.
+        return solved + (y - inside @ u.T) / noise if noise > 0 else solved
+
+
 @dataclass(frozen=True)
 class Matrix(LinearOperator):
     """y = A x for the flattened x: matrix (M, N) with N the number of values of an example of the given shape."""
@@ -92,10 +115,8 @@ class Matrix(LinearOperator):
     shape: tuple[int, ...]
 
     @functools.cached_property
-    def decomposition(self) -> tuple[Tensor, Tensor]:
-        """U (M, K) and the singular values (K,), those below rounding set to 0, in float64 (A = U S V^T)."""
-        u, s, _ = torch.linalg.svd(self.matrix.double(), full_matrices=False)
-        return u, torch.where(s > s.max() * max(self.matrix.shape) * torch.finfo(s.dtype).eps, s, 0.0)
+    def decomposition(self) -> Decomposition:
+        return Decomposition.of(self.matrix)
 
     def __call__(self, x: Tensor) -> Tensor:
         return x.flatten(1) @ self.matrix.to(x).mT
@@ -105,17 +126,39 @@ class Matrix(LinearOperator):
         return result
 
     def solve(self, y: Tensor, prior: Tensor | float, noise: float) -> Tensor:
-        u, s = (value.to(y) for value in self.decomposition)
-        inside = y @ u
-        solved = (inside * reciprocal(prior * s.square() + noise)) @ u.T
-        # Outside the range of A there is only noise; without noise that part is dropped.
-        return solved + (y - inside @ u.T) / noise if noise > 0 else solved
+        return self.decomposition.solve(y, prior, noise)
+
+
+@dataclass(frozen=True)
+class ChannelMatrix(LinearOperator):
+    """y = A x for the channels of each pixel: matrix (K, C), images x (B, C, H, W), y (B, K, H, W).
+
+    The gray image is the mean over the channels, A = (1/3, 1/3, 1/3). What it determines is the projection on the first
+    channel of Song et al. 2021, appendix I.3, whose orthonormal matrix has gray as its first column.
+    """
+
+    matrix: Tensor
+
+    @functools.cached_property
+    def decomposition(self) -> Decomposition:
+        return Decomposition.of(self.matrix)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return torch.einsum("kc,...chw->...khw", self.matrix.to(x), x)
+
+    def transpose(self, y: Tensor) -> Tensor:
+        return torch.einsum("kc,...khw->...chw", self.matrix.to(y), y)
+
+    def solve(self, y: Tensor, prior: Tensor | float, noise: float) -> Tensor:
+        prior = prior.movedim(-3, -1) if isinstance(prior, Tensor) and prior.ndim else prior
+        return self.decomposition.solve(y.movedim(-3, -1), prior, noise).movedim(-1, -3)
 
 
 OPERATORS: dict[str, Callable[[Tensor, tuple[int, ...]], LinearOperator]] = {
     "mask": lambda array, shape: Mask(array),
     "average_pool": lambda array, shape: AveragePool(int(array)),
     "matrix": Matrix,
+    "channel_matrix": lambda array, shape: ChannelMatrix(array),
 }
 """The operators of a file, from an array and the shape of an example."""
 
@@ -127,7 +170,7 @@ def read_measurement(path: str, shape: tuple[int, ...]) -> tuple[LinearOperator,
     """The operator and the measurement y of one example of this shape, from an npz file.
 
     The file holds y as ``measurement``, float values as the model sees them or uint8 pixels, and the operator as
-    ``mask``, ``average_pool`` or ``matrix``. ConfigError for another file, and for another shape.
+    ``mask``, ``average_pool``, ``matrix`` or ``channel_matrix``. ConfigError for another file, and for another shape.
     """
     try:
         with open_regular(path) as file:

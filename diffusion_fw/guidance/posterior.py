@@ -26,7 +26,8 @@ class Posterior(Measured):
     1 / noise_std^2 and needs small steps or a smaller scale. scale = 0 is unguided.
 
     ``file``: an npz file with y as ``measurement`` (float values as the model sees them, or uint8 pixels) and A as one
-    of ``mask`` (true where known), ``average_pool`` (the size of a block) and ``matrix`` (for flattened examples).
+    of ``mask`` (true where known), ``average_pool`` (the size of a block), ``matrix`` (for flattened examples) and
+    ``channel_matrix`` (for the channels of each pixel).
     Put it after a guidance that doubles the batch. Raises ConfigError where both standard deviations are 0.
     """
 

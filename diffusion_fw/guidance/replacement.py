@@ -19,12 +19,14 @@ class Replacement(Measured):
     """x_0' = A^+ y + (x_0 - A^+ A x_0) for a noiseless measurement y = A x_0, and eps with it.
 
     Wang et al. 2023 (DDNM), the range-null space decomposition: the range of A^+ comes from y, the null space of A from
-    the model. With a mask this is inpainting by replacement (Song et al. 2021, appendix I.2; Lugmayr et al. 2022), done
-    in the denoiser, so it works with any sampler, and the samples agree with y to rounding. The rest of x_0 depends on
+    the model. With a mask this is inpainting by replacement, done in the denoiser, so it works with any sampler, and
+    the samples agree with y to rounding. (Song et al. 2021, appendix I.2, and Lugmayr et al. 2022 replace x_t by a new
+    draw at every step: guidance=imputation.) The rest of x_0 depends on
     y only through later steps, so the posterior is approximate (``posterior`` is closer).
 
     ``file``: an npz file with y as ``measurement`` (float values as the model sees them, or uint8 pixels) and A as one
-    of ``mask`` (true where known), ``average_pool`` (the size of a block) and ``matrix`` (for flattened examples).
+    of ``mask`` (true where known), ``average_pool`` (the size of a block), ``matrix`` (for flattened examples) and
+    ``channel_matrix`` (for the channels of each pixel).
     """
 
     def __call__(self, x: Tensor, level: NoiseLevel, cond: Any = None) -> Prediction:

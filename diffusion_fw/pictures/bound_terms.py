@@ -30,3 +30,21 @@ def bound_curve(path: Path, times: Sequence[float], terms: Sequence[float], prio
         sums.set(xlabel="t", ylabel="bits per dimension spent below t", ylim=(0, None))
         sums.set_title(f"{values.sum() + prior:.4g} bits per dimension in all")
     return path
+
+
+def rate_distortion(path: Path, times: Sequence[float], rate: Sequence[float], distortion: Sequence[float]) -> Path:
+    """Distortion (root mean square, 0 .. 255) and rate (bits per dimension) over time, and one against the other.
+
+    Ho et al. 2020, figure 5. All belong to the decreasing ``times``; time runs from noise at the left to data.
+    """
+    mark = "o" if len(times) <= 60 else ""
+    with page(path, HEIGHT) as figure:
+        left, middle, right = figure.subplots(1, 3)
+        reverse = [1 - t for t in times]
+        left.plot(reverse, distortion, color=PALETTE[0], marker=mark)
+        left.set(xlabel="1 - t  (noise at the left)", ylabel="distortion (RMSE, 0..255)", ylim=(0, None))
+        middle.plot(reverse, rate, color=PALETTE[1], marker=mark)
+        middle.set(xlabel="1 - t", ylabel="rate (bits per dimension)", ylim=(0, None))
+        right.plot(rate, distortion, color=PALETTE[2], marker=mark)
+        right.set(xlabel="rate (bits per dimension)", ylabel="distortion (RMSE, 0..255)", ylim=(0, None))
+    return path

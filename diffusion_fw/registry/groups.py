@@ -72,6 +72,7 @@ GROUPS: dict[str, Group] = {
             "classifier": "classifier(x, level) -> logits (B, K) of the classes",
             "operator": "the linear operator A of the measurement y = A x_0 + noise",
             "measurement": "y",
+            "noise": "noise(like) draws standard normal noise like a tensor; a sampler passes its own",
         },
         several=True,
     ),

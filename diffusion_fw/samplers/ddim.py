@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -22,10 +22,14 @@ from diffusion_fw.samplers.sampler import Sampler, Step
 class DDIM(Sampler):
     """x_s = alpha_s x0 + sqrt(sigma_s^2 - eta^2 var_small) eps + eta sqrt(var_small) z.
 
-    Song et al. 2020, equations 12 and 16: eta = 0 is deterministic, eta = 1 has DDPM's posterior variance.
+    Song et al. 2020, equations 12 and 16: eta = 0 is deterministic, eta = 1 has DDPM's posterior variance. The paper's
+    sigma-hat, the mean of eta = 1 with noise of var_large, is sampler=ddpm variance=large (with guidance=[clip], as in
+    its code).
     """
 
     eta: Fraction = 0.0
+
+    repeats_times: ClassVar[bool] = True
 
     @property
     def order(self) -> int | None:

@@ -31,6 +31,7 @@ class DDPM(Sampler):
     order: ClassVar[int | None] = None
     stochastic: ClassVar[bool] = True
     uses_variance: ClassVar[bool] = True
+    repeats_times: ClassVar[bool] = True
 
     def trajectory(
         self, denoiser: Denoiser, x: Tensor, *, cond: Any = None, noise: Noise = torch.randn_like

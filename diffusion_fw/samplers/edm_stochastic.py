@@ -21,7 +21,13 @@ class EDMStochastic(LinearSampler):
 
     Karras et al. 2022, algorithm 2: gamma = min(s_churn / steps, sqrt(2) - 1) for s_tmin <= rho <= s_tmax, else 0, and
     the added noise has standard deviation s_noise. On a table the raised level is the nearest row; it never exceeds
-    t = 1. The defaults are the paper's for ImageNet-64 (table 5); s_churn = 0 is Heun's method.
+    t = 1. s_churn = 0 is Heun's method. The paper's values (table 5), of which the defaults are the last row:
+
+        s_churn  s_tmin  s_tmax  s_noise
+        30       0.01    1       1.007    CIFAR-10, VP
+        80       0.05    1       1.007    CIFAR-10, VE
+        80       0.05    50      1.003    ImageNet-64, the pre-trained model of Dhariwal & Nichol 2021
+        40       0.05    50      1.003    ImageNet-64, their own
     """
 
     s_churn: NonNegative = 40.0

@@ -2,37 +2,47 @@
 
 With T the rows of a table (1 / t_min on a continuous schedule), N steps and j = 0..N-1:
 
-    uniform     t = 1 - j / N                         every row for N = T; also called trailing
+    uniform     t = start (1 - j / N), start = 1      every row for N = T; also called trailing
     leading     indices floor(j T / N)                DDIM's, one stride below pure noise
     linspace    N even times from 1 to t_min
     quadratic   indices floor((j / (N-1))^2 0.8 T)    DDIM's, small steps at little noise
     respaced    improved DDPM's "250", "10,20,30" and "ddim50"
     karras      (sigma / alpha)^(1 / rho) even
     log_snr     log-SNR even
+    levels_of   the levels at even times of another schedule
     explicit    the given times
 """
 
 from __future__ import annotations
 
+import functools
 import itertools
 import re
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
-from typing import ClassVar
+from dataclasses import dataclass, field
+from typing import Annotated, ClassVar
 
 import torch
 from torch import Tensor
 
+from diffusion_fw import registry
 from diffusion_fw.process.schedule import Schedule
-from diffusion_fw.registry import ConfigError, Fraction, Positive, PositiveInt, register
+from diffusion_fw.registry import ConfigError, Fraction, OpenFraction, Positive, PositiveInt, Range, register
 
 
 @dataclass(frozen=True)
 class Grid(ABC):
     """Makes steps + 1 decreasing float64 times, the last one 0, from a number of steps and a schedule."""
 
-    on_rows: ClassVar[bool] = True
-    """Whether the times are rounded to the rows of a table; if not, its log-SNR is interpolated between rows."""
+    @property
+    def on_rows(self) -> bool:
+        """Whether the times are rounded to the rows of a table; if not, its log-SNR is interpolated between rows."""
+        return True
+
+    @property
+    def repeats(self) -> bool:
+        """Whether a time may follow itself, in a step of length 0, for the samplers that allow it."""
+        return False
 
     @abstractmethod
     def noisy_times(self, steps: int, schedule: Schedule) -> Tensor:
@@ -41,7 +51,8 @@ class Grid(ABC):
     def __call__(self, steps: int, schedule: Schedule) -> Tensor:
         """The times, rounded to the rows of a table if the grid is ``on_rows``.
 
-        Raises ConfigError unless they are ``steps`` in number and decrease strictly from at most 1.
+        Raises ConfigError unless they are ``steps`` in number and decrease strictly from at most 1; a grid that
+        ``repeats`` may have equal ones.
         """
         times = self.noisy_times(steps, schedule)
         if len(times) != steps:
@@ -52,7 +63,9 @@ class Grid(ABC):
         if self.on_rows:
             times = schedule.snap(times)
         times = torch.cat([times, times.new_zeros(1)])
-        if not bool((times.diff() < 0).all()) or times[0] > 1:
+        steps_back = times.diff()
+        decrease = (steps_back <= 0) & (times[1:] > 0) | (steps_back < 0) if self.repeats else steps_back < 0
+        if not bool(decrease.all()) or times[0] > 1:
             raise ConfigError(
                 f"sampler.steps={steps}: the times of the grid do not decrease on this schedule "
                 f"(its smallest noisy time is {schedule.t_min:g}); lower sampler.steps or change grid"
@@ -64,13 +77,18 @@ class Grid(ABC):
 @register("grid", "trailing")
 @dataclass(frozen=True)
 class Uniform(Grid):
-    """t_j = 1 - j / N, j = 0 .. N - 1, rounded to the rows of a table.
+    """t_j = start (1 - j / N), j = 0 .. N - 1, rounded to the rows of a table.
 
     On a table this is the "trailing" spacing (Lin et al. 2024, table 2); N = num_steps visits every row, as DDPM does.
+
+    ``start`` below 1 skips a prefix of the reverse process, on variance-preserving paths: pure noise is taken for x_t
+    at t = start. start=0.8 with N = 0.8 num_steps is 20% skipped in Nichol & Dhariwal 2021, figure 4.
     """
 
+    start: Annotated[float, Range(0, 1, low_open=True)] = 1.0
+
     def noisy_times(self, steps: int, schedule: Schedule) -> Tensor:
-        return 1 - torch.arange(steps, dtype=torch.float64) / steps
+        return self.start * (1 - torch.arange(steps, dtype=torch.float64) / steps)
 
 
 @register("grid", "leading")
@@ -92,7 +110,18 @@ class Linspace(Grid):
     """N even times from 1 to t_min, both included, then 0: on a table DDPM's indices T - 1 .. 0.
 
     Nichol & Dhariwal 2021, section 4 (the spacing of its respaced sampling); Lin et al. 2024, table 2.
+
+    ``interpolate`` leaves the times between the rows of a table, where log-SNR and the time label are interpolated, so
+    that N may exceed its rows: sampler.steps=2000 on a table of 1000 rows is P2000 of Song et al. 2021, table 1 and
+    appendix G, for networks that take any label. (There betas are halved, or sigmas placed anew; here log-SNR is linear
+    between rows.)
     """
+
+    interpolate: bool = False
+
+    @property
+    def on_rows(self) -> bool:
+        return not self.interpolate
 
     def noisy_times(self, steps: int, schedule: Schedule) -> Tensor:
         return torch.linspace(1, schedule.t_min, steps, dtype=torch.float64)
@@ -103,17 +132,25 @@ class Linspace(Grid):
 class Quadratic(Grid):
     """DDPM's indices floor((j / (N - 1))^2 0.8 T), j = N - 1 .. 0, on a table; T = 1 / t_min on a continuous schedule.
 
-    Song et al. 2020, appendix D.2, "quadratic". Where two squares round to one index (N = 50, T = 1000: twice 0), the
-    paper's code visits it twice; here the later one moves to the next free index.
+    Song et al. 2020, appendix D.2, "quadratic". Where two squares round to one index (T = 1000: 0 is visited twice for
+    N = 50 and four times for N = 100), the later ones move to the next free indices. ``repeat`` visits an index as
+    often as the paper's code does: the step from an index to itself evaluates the model and leaves x_t unchanged.
     """
+
+    repeat: bool = False
+
+    @property
+    def repeats(self) -> bool:
+        return self.repeat
 
     def noisy_times(self, steps: int, schedule: Schedule) -> Tensor:
         rows = round(1 / schedule.t_min)
         root = torch.linspace((0.8 * rows) ** 0.5, 0, steps, dtype=torch.float64).flip(0)
         # 800 is the square of a root that float64 rounds down.
         index = (root.square() + 1e-6).floor()
-        rank = torch.arange(steps)
-        index = (index - rank).cummax(0).values + rank
+        if not self.repeat:
+            rank = torch.arange(steps)
+            index = (index - rank).cummax(0).values + rank
         return (index.flip(0) + 1) / rows
 
 
@@ -225,6 +262,40 @@ class LogSNR(Grid):
         ends = torch.tensor([self.log_snr_min, self.log_snr_max], dtype=torch.float64)
         low, high = schedule(schedule.time(ends).clamp(min=schedule.t_min)).log_snr.tolist()
         times = schedule.time(torch.linspace(low, high, steps, dtype=torch.float64))
+        times[0] = 1
+        return times
+
+
+@register("grid", "levels_of")
+@dataclass(frozen=True)
+class LevelsOf(Grid):
+    """The log-SNRs of another schedule at N even times, from pure noise to its time ``last`` (or its first row).
+
+    Karras et al. 2022, table 1, "time steps", for a model on the path of EDM: schedule=vp last=1e-3 are those of VP,
+    and schedule=cosine, with even rows, those of iDDPM. (Those of VE are even in log sigma: grid=log_snr.) The ends are
+    limited to the range of the sampler's schedule, and the first time is always 1, where x_T is drawn. ``parameters``
+    are those of the other schedule. Between rows of a table log-SNR is interpolated.
+    """
+
+    schedule: str = "vp"
+    last: OpenFraction = 1e-3
+    parameters: dict[str, bool | int | float | str] = field(default_factory=dict)
+
+    on_rows: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        _ = self.other
+
+    @functools.cached_property
+    def other(self) -> Schedule:
+        """The schedule whose levels are taken."""
+        return registry.build("schedule", self.schedule, **self.parameters)
+
+    def noisy_times(self, steps: int, schedule: Schedule) -> Tensor:
+        ends = schedule(torch.tensor([1.0, schedule.t_min], dtype=torch.float64)).log_snr
+        first, last = self.other.time(ends).clamp(max=1).tolist()
+        even = torch.linspace(first, max(last, self.last, self.other.t_min), steps, dtype=torch.float64)
+        times = schedule.time(self.other(self.other.snap(even)).log_snr)
         times[0] = 1
         return times
 

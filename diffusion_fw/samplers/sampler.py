@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from diffusion_fw.denoiser import Denoiser, Noise
+from diffusion_fw.denoiser import Denoiser, Noise, seeded
 from diffusion_fw.process.level import NoiseLevel
 from diffusion_fw.process.schedule import Schedule
 from diffusion_fw.registry import ConfigError, Runtime, Size
@@ -56,6 +56,8 @@ class Sampler(ABC):
     """Whether it adds noise on its way, so that t rises there and there are more Steps than ``steps``."""
     needs_smooth_grid: ClassVar[bool] = False
     """Whether its order holds only on grids whose consecutive steps have almost the same length."""
+    repeats_times: ClassVar[bool] = False
+    """Whether a step of length 0 leaves x_t as it is, so that a grid may visit a time twice."""
 
     uses_variance: ClassVar[bool] = False
     """Whether its noise has the variance of the model (variance=...)."""
@@ -87,6 +89,11 @@ class Sampler(ABC):
 
     def levels(self, schedule: Schedule) -> NoiseLevel:
         """The levels at the grid's steps + 1 times, from noise to data, in one call of the schedule."""
+        if self.grid.repeats and not self.repeats_times:
+            raise ConfigError(
+                f"the grid may visit a time twice, which {type(self).__name__} has no step for; choose sampler=ddim or "
+                "sampler=ddpm, or set grid.repeat=false"
+            )
         return schedule(self.grid(self.steps, schedule))
 
     def check(self, schedule: Schedule) -> None:
@@ -106,8 +113,11 @@ class Sampler(ABC):
 
     @torch.no_grad()
     def __call__(self, denoiser: Denoiser, x: Tensor, *, cond: Any = None, noise: Noise = torch.randn_like) -> Tensor:
-        """x_0 from x = x_T, without gradients (iterate over ``trajectory`` to differentiate through the steps)."""
-        for step in self.trajectory(denoiser, x, cond=cond, noise=noise):
+        """x_0 from x = x_T, without gradients (iterate over ``trajectory`` to differentiate through the steps).
+
+        A denoiser with randomness of its own, as guidance=imputation, draws it from ``noise`` too.
+        """
+        for step in self.trajectory(seeded(denoiser, noise), x, cond=cond, noise=noise):
             x = step.x
         bounds: tuple[float, float] | None = getattr(denoiser, "bounds", None)
         if bounds is not None:

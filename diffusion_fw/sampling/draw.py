@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from diffusion_fw.denoiser import Denoiser, prior
+from diffusion_fw.denoiser import Denoiser, prior, seeded
 from diffusion_fw.noise import SampleNoise, generator
 from diffusion_fw.samplers.sampler import Sampler, Step
 
@@ -89,6 +89,6 @@ def frames(
     x, noise = start(denoiser, shape, indices, seed, device)
     cond = labels_of(indices, class_counts, seed, device)
     first = float(sampler.levels(denoiser.schedule).t[0])
-    steps = [Step(first, x, x), *sampler.trajectory(denoiser, x, cond=cond, noise=noise)]
+    steps = [Step(first, x, x), *sampler.trajectory(seeded(denoiser, noise), x, cond=cond, noise=noise)]
     chosen = torch.linspace(0, len(steps) - 1, min(count, len(steps))).round().long().tolist()
     return [steps[i].t for i in chosen], torch.stack([steps[i].x for i in chosen])

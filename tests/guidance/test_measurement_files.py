@@ -13,7 +13,7 @@ import torch
 
 import diffusion_fw as dfw
 from diffusion_fw.guidance import operators
-from diffusion_fw.guidance.operators import AveragePool, Mask, Matrix, read_measurement
+from diffusion_fw.guidance.operators import AveragePool, ChannelMatrix, Mask, Matrix, read_measurement
 
 IMAGE = np.linspace(-1, 1, 16, dtype=np.float32).reshape(1, 4, 4)
 MATRIX = np.random.default_rng(0).normal(size=(3, 16))
@@ -21,6 +21,10 @@ CASES = {
     "mask": ({"mask": np.eye(4, dtype=bool), "measurement": IMAGE}, Mask(torch.eye(4, dtype=torch.bool))),
     "average_pool": ({"average_pool": np.array(2), "measurement": IMAGE[:, :2, :2]}, AveragePool(2)),
     "matrix": ({"matrix": MATRIX, "measurement": IMAGE.ravel()[:3]}, Matrix(torch.from_numpy(MATRIX), (1, 4, 4))),
+    "channel_matrix": (
+        {"channel_matrix": MATRIX[:2, :1], "measurement": IMAGE.repeat(2, 0)},
+        ChannelMatrix(torch.from_numpy(MATRIX[:2, :1])),
+    ),
 }
 
 
@@ -64,7 +68,10 @@ def test_a_guidance_of_a_file_is_that_of_its_operator_and_measurement(file, tool
 @pytest.mark.parametrize(
     ("arrays", "message"),
     [
-        ({"measurement": IMAGE}, r"holds measurement; it must hold measurement and one of mask, average_pool, matrix"),
+        (
+            {"measurement": IMAGE},
+            r"holds measurement; it must hold measurement and one of mask, average_pool, matrix, channel_matrix",
+        ),
         ({"mask": np.ones(4)}, "holds mask; it must hold measurement and one of"),
         ({"mask": np.ones(4), "matrix": MATRIX, "measurement": IMAGE}, "holds mask, matrix, measurement; it must"),
         ({"mask": np.ones((5, 5)), "measurement": IMAGE}, r"mask \(5, 5\) and measurement \(1, 4, 4\) do not fit"),
@@ -77,6 +84,8 @@ def test_a_guidance_of_a_file_is_that_of_its_operator_and_measurement(file, tool
         ({"average_pool": np.ones(2), "measurement": IMAGE}, r"do not fit examples of shape \(1, 4, 4\)"),
         ({"matrix": MATRIX[:, :9], "measurement": IMAGE.ravel()[:3]}, r"matrix \(3, 9\) and measurement \(3,\)"),
         ({"matrix": MATRIX[0], "measurement": IMAGE.ravel()[:3]}, r"matrix \(16,\) and measurement \(3,\)"),
+        ({"channel_matrix": np.ones((1, 3)), "measurement": IMAGE}, r"channel_matrix \(1, 3\) and measurement"),
+        ({"channel_matrix": np.ones(1), "measurement": IMAGE}, r"channel_matrix \(1,\) and measurement"),
         ({"mask": np.ones(4), "measurement": np.array("text")}, "is not an npz file of numbers"),
     ],
 )

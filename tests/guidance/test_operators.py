@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from diffusion_fw.guidance.operators import AveragePool, Mask, Matrix
+from diffusion_fw.guidance.operators import AveragePool, ChannelMatrix, Mask, Matrix
 
 
 def gaussian(*shape: int) -> torch.Tensor:
@@ -19,6 +19,8 @@ OPERATORS = {
     "tall": (Matrix(gaussian(11, 8), (2, 4)), (2, 4)),
     "low rank": (Matrix(LOW_RANK, (2, 4)), (2, 4)),
     "average": (AveragePool(2), (1, 4, 4)),
+    "gray": (ChannelMatrix(torch.full((1, 3), 1 / 3)), (3, 2, 2)),
+    "channels": (ChannelMatrix(gaussian(2, 3)), (3, 1, 2)),
 }
 
 

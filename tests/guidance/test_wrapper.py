@@ -25,6 +25,7 @@ def facts(name, tools, denoiser):
         "autoguidance": {"weak": tools.Mixture(denoiser.schedule, stds=torch.full((3,), 0.8, dtype=torch.float64))},
         "rescheduled": {"target": Flow()},
         "replacement": {"operator": Mask(KNOWN), "measurement": VALUES},
+        "imputation": {"operator": Mask(KNOWN), "measurement": VALUES, "noise": torch.ones_like},
         "posterior": {"operator": Mask(KNOWN), "measurement": VALUES, "noise_std": 0.1},
         "clip": {"data_range": (-0.5, 0.6)},
         "dynamic_threshold": {"data_range": (-0.5, 0.6), "percentile": 0.6},

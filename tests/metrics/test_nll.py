@@ -15,8 +15,9 @@ from diffusion_fw.app.train import train
 from diffusion_fw.composition.parts import FIXED_VARIANCE, build_data, with_training
 from diffusion_fw.config.compose import check_command_line
 from diffusion_fw.data.dataset import to_model
-from diffusion_fw.likelihood.bound import discretised_log_likelihood
+from diffusion_fw.likelihood.bound import VariationalBound, discretised_log_likelihood
 from diffusion_fw.metrics.metric import Subject
+from diffusion_fw.metrics.nll import warn_coarse
 from diffusion_fw.process.transition import posterior
 from diffusion_fw.registry import ConfigError
 
@@ -98,6 +99,86 @@ def test_the_flows_likelihood_of_gaussian_data_is_its_density(data, measure):
     x = to_model(data.test.__getitems__(range(8))[0])
     exact = (-gaussian.log_prob(x) / 64 / math.log(2) + 7).mean().item()
     assert found == pytest.approx(exact, abs=0.02)
+
+
+def test_the_flow_is_that_of_the_unclipped_model_unless_asked_for(measure):
+    """Clipping a Gaussian's x_0 changes its flow; the model's own guidances stay, and the record says what was done."""
+    gaussian = dfw.oracles.Gaussian(torch.zeros(1, 8, 8), 0.8).denoiser(dfw.build("schedule", "flow"))
+    target = dfw.build("schedule", "vp")
+    rescheduled = dfw.build("guidance", "rescheduled", denoiser=gaussian, target=target)
+    clipped = dfw.build("guidance", "clip", denoiser=rescheduled)
+    thresholded = dfw.build("guidance", "dynamic_threshold", denoiser=clipped)
+    options = {"steps": 2, "flow_images": 2, "num_images": 2}
+    plain, own, asked = (
+        measure(denoiser, **options, **extra).record
+        for denoiser, extra in ((rescheduled, {}), (thresholded, {}), (clipped, {"flow_clip": True}))
+    )
+    assert own["flow_bits_per_dim"] == plain["flow_bits_per_dim"] != asked["flow_bits_per_dim"]
+    assert [found["flow_unclipped"] for found in (plain, own, asked)] == [False, True, False]
+
+
+def test_a_guidance_around_a_clip_is_kept_without_it():
+    from diffusion_fw.guidance.guidance import without_bounds
+
+    model = dfw.oracles.Gaussian(torch.zeros(1), 0.8).denoiser(dfw.build("schedule", "flow"))
+    target = dfw.build("schedule", "vp")
+    clipped = dfw.build("guidance", "clip", denoiser=model)
+    kept = without_bounds(dfw.build("guidance", "rescheduled", denoiser=clipped, target=target))
+    assert kept.denoiser is model
+    assert kept.schedule == target
+    assert without_bounds(kept) is kept
+    assert without_bounds(model) is model
+
+
+def test_all_images_repeats_and_tolerance_of_the_flow(data, measure):
+    """Repeats draw new pixels and probes: their mean is closer to the density, and the tolerance changes the result."""
+    denoiser = dfw.oracles.Gaussian(torch.zeros(1, 8, 8), 0.8).denoiser(dfw.build("schedule", "flow"))
+    options = {"steps": 2, "num_images": 3}
+    one, three = (measure(denoiser, flow_images=None, flow_repeats=n, **options).record for n in (1, 3))
+    assert one["flow_images"] == three["flow_images"] == 3
+    assert one["flow_bits_per_dim"] != three["flow_bits_per_dim"]
+    x = to_model(data.test.__getitems__(range(3))[0])
+    exact = (-dfw.oracles.Gaussian(torch.zeros(1, 8, 8), 0.8).log_prob(x) / 64 / math.log(2) + 7).mean().item()
+    assert three["flow_bits_per_dim"] == pytest.approx(exact, abs=0.02)
+    loose = measure(denoiser, flow_images=None, flow_tolerance=0.1, **options).record
+    assert loose["flow_bits_per_dim"] != one["flow_bits_per_dim"]
+
+
+def test_rate_and_distortion_of_gaussian_data_are_those_of_its_posterior_mean(data, measure):
+    """E|x_0 - g x_t|^2 = (1 - g alpha)^2 x_0^2 + g^2 sigma^2 for g = alpha s^2 / (alpha^2 s^2 + sigma^2), and the KL of
+    two normals of one variance is c_x0^2 of that over twice the variance (Ho et al. 2020, sections 3.2 and 4.3)."""
+    schedule, std = dfw.build("schedule", "linear"), 0.6
+    found = measure(dfw.oracles.Gaussian(torch.zeros(1, 8, 8), std).denoiser(schedule), steps=10, num_images=200)
+    x = to_model(data.test.__getitems__(range(200))[0]).double()
+    levels = schedule(dfw.build("grid", "uniform")(10, schedule))
+    starts, ends = levels.steps()
+    gain = starts.alpha * std**2 / (starts.alpha.square() * std**2 + starts.sigma.square())
+    error = (1 - gain * starts.alpha).square() * x.square().mean() + (gain * starts.sigma).square()
+    step = posterior(starts, ends)
+    terms = (step.c_x0.square() * error / (2 * step.var_small) / math.log(2))[:-1]
+    prior = starts.log_snr[0].exp() * x.square().mean() / (2 * math.log(2))
+    rate = torch.cat([prior[None], terms]).cumsum(0)
+    assert found.record["rate"] == pytest.approx(rate.tolist(), rel=0.02)
+    assert found.record["distortion"] == pytest.approx((127.5 * error.sqrt()).tolist(), rel=0.02)
+    assert found.value == pytest.approx(found.record["rate"][-1] + found.record["decoder_bits_per_dim"])
+    assert [path.name for path in found.pictures] == ["bound.png", "rate_distortion.png"]
+
+
+@pytest.mark.parametrize(
+    ("schedule", "grid", "steps", "says"),
+    [
+        ("edm", "uniform", 50, "grid=karras"),
+        ("edm", "karras", 50, None),
+        ("linear", "uniform", 5, "grid=respaced"),
+        ("linear", "respaced", 5, None),
+    ],
+)
+def test_a_chain_that_jumps_from_much_noise_to_data_is_warned_of(schedule, grid, steps, says, caplog):
+    """EDM's uniform times put sigma 1.6 -> 0 into one step of 50."""
+    path = dfw.build("schedule", schedule)
+    bound = VariationalBound(path(dfw.build("grid", grid)(steps, path)), dfw.build("variance", "small"))
+    warn_coarse(bound, path)
+    assert (says in caplog.text) if says else not caplog.text
 
 
 def test_points_have_no_bits(measure, tmp_path):

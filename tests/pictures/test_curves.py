@@ -9,6 +9,7 @@ import torch
 from matplotlib.figure import Figure
 from PIL import Image
 
+from diffusion_fw.pictures.bound_terms import rate_distortion
 from diffusion_fw.pictures.curves import HEIGHT, _smooth, distance_curve, loss_by_log_snr, loss_curve
 from diffusion_fw.pictures.schedule_curves import schedule
 from diffusion_fw.pictures.style import PAGE, PALETTE, page, scale_y
@@ -114,3 +115,13 @@ def test_a_failing_picture_leaves_the_old_file_and_no_other(tmp_path: Path) -> N
         raise RuntimeError("midway")
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_rate_rises_and_distortion_falls_from_noise_to_data(tmp_path: Path) -> None:
+    times = [1 - i / 20 for i in range(20)]
+    path = rate_distortion(tmp_path / "rate.png", times, [i**2 / 200 for i in range(20)], [100.0 * t for t in times])
+    third = PAGE // 3
+    falling, rising = ((PALETTE[0], 0), (PALETTE[1], third))
+    for (colour, left), sign in ((falling, 1), (rising, -1)):
+        ends = [rows_of(path, colour, slice(left + a, left + b)).mean() for a, b in ((60, 150), (200, third))]
+        assert sign * (ends[1] - ends[0]) > 50

@@ -5,6 +5,7 @@ from diffusion_fw.process.schedules.continuous import VE, VP
 from diffusion_fw.process.schedules.tables import Linear
 from diffusion_fw.registry import ConfigError
 from diffusion_fw.samplers.ddpm import DDPM
+from diffusion_fw.samplers.grid import Explicit, Linspace
 from diffusion_fw.samplers.predictor_corrector import PredictorCorrector
 from diffusion_fw.samplers.reverse_diffusion import ReverseDiffusion
 
@@ -28,7 +29,7 @@ def test_without_corrector_it_is_its_predictor(tools):
     torch.testing.assert_close(result, expected, rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("norm", ["expected", "example"])
+@pytest.mark.parametrize("norm", ["expected", "example", "batch"])
 def test_the_corrector_is_algorithm_4(tools, norm):
     """x + size score + sqrt(2 size) z, size = 2 (snr |z| / |score|)^2, on the variance-exploding path."""
     schedule, snr = VE(sigma_max=50.0), 0.16
@@ -38,7 +39,12 @@ def test_the_corrector_is_algorithm_4(tools, norm):
     step = next(sampler.trajectory(denoiser, x, noise=lambda _: z))
     level = schedule(torch.tensor(step.t, dtype=torch.float64))
     score = -denoiser(x, level).eps / level.sigma
-    ratios = {"expected": level.sigma, "example": z.norm(dim=1, keepdim=True) / score.norm(dim=1, keepdim=True)}
+    lengths = z.norm(dim=1, keepdim=True), score.norm(dim=1, keepdim=True)
+    ratios = {
+        "expected": level.sigma,
+        "example": lengths[0] / lengths[1],
+        "batch": lengths[0].mean() / lengths[1].mean(),
+    }
     size = 2 * (snr * ratios[norm]) ** 2
     torch.testing.assert_close(step.x, x + size * score + (2 * size) ** 0.5 * z, rtol=1e-9, atol=1e-9)
 
@@ -71,7 +77,7 @@ def test_the_corrector_repairs_a_coarse_predictor(tools):
     level = VP()(torch.tensor(0.02, dtype=torch.float64))
     exact = (0.25 * level.alpha**2 + level.sigma**2).item()
     errors = [
-        abs(tools.moments(PredictorCorrector(30, grid, corrector_steps=count), denoiser)[1] / exact - 1)
+        abs(tools.moments(PredictorCorrector(30, grid, corrector_steps=count, snr=0.16), denoiser)[1] / exact - 1)
         for count in (0, 1, 4)
     ]
     assert errors[0] > 1.2 * errors[1] > 1.2**2 * errors[2]
@@ -85,3 +91,50 @@ def test_a_table_is_refused_to_the_predictor_that_needs_rates():
 def test_neither_predictor_nor_corrector_is_refused():
     with pytest.raises(ConfigError, match="corrector_steps"):
         PredictorCorrector(20, predictor="none", corrector_steps=0)
+
+
+# Song et al. 2021, table 5.
+TABLE_5 = {
+    "ancestral": (0.17, 0.01),
+    "reverse_diffusion": (0.16, 0.01),
+    "probability_flow": (0.17, 0.04),
+    "none": (0.22, 0.27),
+}
+
+
+@pytest.mark.parametrize("predictor", TABLE_5)
+@pytest.mark.parametrize("schedule", [VE(), VP()])
+def test_the_signal_to_noise_of_the_corrector_is_table_5s(tools, predictor, schedule):
+    wanted = TABLE_5[predictor][isinstance(schedule, VP)]
+    denoiser, x = tools.Mixture(schedule), tools.start()
+    auto, given = (
+        PredictorCorrector(3, predictor=predictor, **setting)(denoiser, x, noise=replay(6, x))
+        for setting in ({}, {"snr": wanted})
+    )
+    assert torch.equal(auto, given)
+
+
+def test_the_probability_flow_predictor_is_reverse_diffusion_with_half_the_score_and_no_noise(tools):
+    """x_i = (2 - sqrt(1 - beta)) x + beta score / 2 (Song et al. 2021, equation 47)."""
+    schedule = Linear()
+    denoiser, x = tools.Mixture(schedule), tools.start()
+    beta = 1e-4 + (0.02 - 1e-4) * 499 / 999
+    level = schedule(torch.tensor(0.5, dtype=torch.float64))
+    score = -denoiser(x, level).eps / level.sigma
+    sampler = PredictorCorrector(2, Explicit((0.5, 0.499)), predictor="probability_flow", corrector_steps=0)
+    step = next(sampler.trajectory(denoiser, x))
+    torch.testing.assert_close(step.x, (2 - (1 - beta) ** 0.5) * x + beta * score / 2, rtol=1e-9, atol=1e-9)
+    assert not sampler.stochastic
+    assert PredictorCorrector(2, predictor="probability_flow").stochastic
+
+
+def test_twice_as_many_steps_as_a_table_has_rows(tools):
+    """P2000 of table 1, on a smaller table: a Gaussian's variance comes closer than with a step for each row."""
+    schedule = Linear(num_steps=100)
+    errors = []
+    for steps in (100, 200):
+        sampler = ReverseDiffusion(steps, Linspace(interpolate=True))
+        errors.append(abs(tools.moments(sampler, tools.gaussian(schedule, std=0.5))[1] / 0.25 - 1))
+    assert errors[1] < errors[0]
+    with pytest.raises(ConfigError, match="steps"):
+        ReverseDiffusion(200, Linspace()).check(schedule)

@@ -3,7 +3,7 @@
     vp                 log alpha = -t^2 (beta_max - beta_min) / 4 - t beta_min / 2,  sigma^2 = 1 - alpha^2
     sub_vp             alpha of vp,  sigma = 1 - alpha^2
     ve                 alpha = 1,  sigma = sigma_min (sigma_max / sigma_min)^t for t > 0
-    edm                alpha = 1,  sigma = sigma_max t
+    edm                alpha = 1,  sigma = sigma_max t^power,  power = 1
     cosine_continuous  alpha = cos(pi/2 (t + s) / (1 + s)) / cos(pi/2 s / (1 + s)),  sigma^2 = 1 - alpha^2
     laplace            log_snr = mu - b log(2 t) below t = 1/2, mu + b log(2 - 2 t) above,  alpha^2 + sigma^2 = 1
     flow               alpha = 1 - t,  sigma = t
@@ -177,13 +177,16 @@ class Laplace(LogSNRSchedule):
 @register("schedule", "edm")
 @dataclass(frozen=True)
 class EDM(Schedule):
-    """alpha = 1, sigma(t) = sigma_max t; the smallest noisy time is sigma_min / sigma_max.
+    """alpha = 1, sigma(t) = sigma_max t^power; the smallest noisy time is that of sigma_min.
 
-    Karras et al. 2022, table 1: sigma(t) = t on [0, sigma_max] there, rescaled to [0, 1] here.
+    Karras et al. 2022, table 1: sigma(t) = t on [0, sigma_max] there, rescaled to [0, 1] here. power=0.5 is its column
+    VE, sigma(t) = sqrt(t), the path of Brownian motion. The path is the same in sigma; its time matters to sampler=ode
+    and sampler=path_time, to grids in t, and to a time sampler in t.
     """
 
     sigma_min: Positive = 0.002
     sigma_max: Positive = 80.0
+    power: Positive = 1.0
 
     def __post_init__(self) -> None:
         if self.sigma_max <= self.sigma_min:
@@ -193,20 +196,20 @@ class EDM(Schedule):
 
     @property
     def t_min(self) -> float:
-        return self.sigma_min / self.sigma_max
+        return math.pow(self.sigma_min / self.sigma_max, 1 / self.power)
 
     def __call__(self, t: Tensor) -> NoiseLevel:
         t = torch.as_tensor(t, dtype=torch.float64)
-        sigma = self.sigma_max * t
+        sigma = self.sigma_max * t**self.power
         return NoiseLevel(t, torch.ones_like(t), sigma, -2 * sigma.log())
 
     def time(self, log_snr: Tensor) -> Tensor:
         sigma = torch.exp(-torch.as_tensor(log_snr, dtype=torch.float64) / 2)
-        return (sigma / self.sigma_max).clamp(max=1)
+        return ((sigma / self.sigma_max) ** (1 / self.power)).clamp(max=1)
 
     def rates(self, t: Tensor) -> tuple[Tensor, Tensor]:
         t = torch.as_tensor(t, dtype=torch.float64)
-        return torch.zeros_like(t), 2 * self.sigma_max**2 * t
+        return torch.zeros_like(t), 2 * self.power * self.sigma_max**2 * t ** (2 * self.power - 1)
 
 
 @register("schedule", "flow")

@@ -1,7 +1,8 @@
-"""One-step discretizations of the reverse SDE, linear in x_t and eps.
+"""One-step discretizations of the reverse SDE, and of the probability flow, linear in x_t and eps.
 
     euler_maruyama     x_s = x_t - (t - s) (f x_t + g^2 eps / sigma_t) + g sqrt(t - s) z
     reverse_diffusion  x_s = (2 - a) x_t - G^2 eps / sigma_t + G z       where the forward step is x_t = a x_s + G z
+    probability_flow   x_s = (2 - a) x_t - G^2 eps / (2 sigma_t)
     ancestral          a draw from q(x_s | x_t, x0), with the posterior's variance
     stay               x_s = x_t
 
@@ -56,6 +57,14 @@ def reverse_diffusion(levels: NoiseLevel, schedule: Schedule) -> list[LinearStep
     c_x = 2 - start.alpha / end.alpha
     c_eps = -variance / start.sigma
     return reverse_steps(levels, c_x, c_eps, variance.sqrt())
+
+
+def probability_flow(levels: NoiseLevel, schedule: Schedule) -> list[LinearStep]:
+    """Song et al. 2021, equation 47: reverse diffusion with half the score and no noise."""
+    start, end = levels.steps()
+    c_x = 2 - start.alpha / end.alpha
+    c_eps = -posterior(start, end).var_large / (2 * start.sigma)
+    return reverse_steps(levels, c_x, c_eps, torch.zeros_like(c_x))
 
 
 def ancestral(levels: NoiseLevel, schedule: Schedule) -> list[LinearStep]:

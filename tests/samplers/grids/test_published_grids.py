@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
@@ -109,6 +110,43 @@ def test_quadratic_asks_no_time_twice_where_the_repository_does():
     assert found[0] == 0
     assert found[-1] == 800
     assert [mine for mine, theirs in zip(found, reference, strict=True) if mine != theirs] == [1, 2, 3]
+
+
+@pytest.mark.parametrize(("steps", "zeros"), [(20, 1), (50, 2), (100, 4)])
+def test_quadratic_repeats_the_times_of_the_repository_if_told_so(steps, zeros):
+    """Its code: int(s) for s in np.linspace(0, np.sqrt(1000 * 0.8), steps) ** 2."""
+    reference = [int(value) for value in np.linspace(0, np.sqrt(800), steps) ** 2]
+    assert reference.count(0) == zeros
+    assert indices("quadratic", steps, repeat=True) == reference
+
+
+@pytest.mark.parametrize(("name", "settings"), [("ddim", {}), ("ddim", {"eta": 1.0}), ("ddpm", {})])
+def test_the_second_visit_of_a_time_changes_nothing(name, settings):
+    """So 50 quadratic steps of the paper are the 49 distinct ones, for any noise."""
+    schedule = dfw.build("schedule", "linear")
+    denoiser = dfw.oracles.Gaussian(torch.zeros(2), 0.5).denoiser(schedule)
+    repeated = dfw.build("grid", "quadratic", repeat=True)
+    distinct = dfw.build("grid", "explicit", times=repeated(50, schedule).unique().flip(0).tolist())
+    x = torch.randn(4, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    found = [
+        dfw.build("sampler", name, steps=steps, grid=grid, **settings)(denoiser, x, noise=torch.ones_like)
+        for steps, grid in ((50, repeated), (49, distinct))
+    ]
+    torch.testing.assert_close(found[0], found[1], rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["heun", "dpm_solver_pp", "ode", "annealed_langevin"])
+def test_a_repeated_time_is_refused_where_a_step_needs_a_length(name):
+    sampler = dfw.build("sampler", name, steps=50, grid=dfw.build("grid", "quadratic", repeat=True))
+    with pytest.raises(dfw.ConfigError, match=r"grid\.repeat=false"):
+        sampler.check(dfw.build("schedule", "linear"))
+
+
+def test_a_skipped_prefix_leaves_the_rows_below_it():
+    """Nichol & Dhariwal 2021, figure 4: 20% of 4000 steps skipped are the indices 3199 .. 0."""
+    assert indices("uniform", 3200, 4000, start=0.8) == list(range(3200))
+    with pytest.raises(dfw.ConfigError, match="start"):
+        dfw.build("grid", "uniform", start=0.0)
 
 
 SIGMAS_18 = [
