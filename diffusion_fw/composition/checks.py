@@ -118,7 +118,12 @@ FOR_CLASSIFIERS = "callbacks=[health,accuracy,checkpoints,progress]"
 
 
 def check_objective(config: Config, objective: Objective, variance: Variance) -> None:
-    """Whether a learned variance is trained."""
+    """Whether a learned variance is trained, and the network has the derivatives that the objective needs."""
+    if objective.differentiates and config.get("compile"):
+        raise ConfigError(
+            f"objective={config['objective']['name']} takes second derivatives, which a compiled network has not; "
+            "choose compile=false"
+        )
     if variance.outputs > 1 and not objective.trains_variance:
         raise ConfigError(
             f"objective={config['objective']['name']} does not train variance={config['variance']['name']}; "

@@ -24,7 +24,7 @@ FREE_FRACTION = 0.25
 """The fraction of a GPU's free memory that examples may take there."""
 RECORD_KEY = "diffusion_fw"
 """The key of a checkpoint under which it describes itself."""
-TIME_STREAM, NOISE_STREAM, NETWORK_STREAM = range(3)
+TIME_STREAM, NOISE_STREAM, GLOBAL_STREAM = range(3)
 
 
 class DiffusionModule(lightning.LightningModule):
@@ -72,8 +72,9 @@ class DiffusionModule(lightning.LightningModule):
         self.draws: list[tuple[Tensor, Tensor]] = []
         self.noise = torch.empty(0)
         self.learns_times = type(time_sampler).update is not TimeSampler.update
-        # Dropout draws from the global generator, which is then seeded at every step.
-        self.draws_in_network = any(getattr(layer, "p", 0) > 0 for layer in denoiser.modules() if _is_dropout(layer))
+        # Dropout and some objectives draw from the global generator, which is then seeded at every step.
+        dropout = any(getattr(layer, "p", 0) > 0 for layer in denoiser.modules() if _is_dropout(layer))
+        self.draws_globally = dropout or objective.draws
 
     @functools.cached_property
     def trained(self) -> list[torch.nn.Parameter]:
@@ -156,8 +157,8 @@ class DiffusionModule(lightning.LightningModule):
             whole = x0.new_empty((accumulate * len(x0), *x0.shape[1:]))
             self.noise = batch_noise(whole, (self.seed, NOISE_STREAM, step), rank, world_size)
         eps = self.noise[part * len(x0) : (part + 1) * len(x0)]
-        if self.draws_in_network:
-            torch.manual_seed(generator(self.seed, NETWORK_STREAM, step * accumulate + part, rank).initial_seed())
+        if self.draws_globally:
+            torch.manual_seed(generator(self.seed, GLOBAL_STREAM, step * accumulate + part, rank).initial_seed())
         level = self.denoiser.schedule(t)
         loss = self.objective(self.denoiser, x0, level, eps, self.labels(labels, keep))
         weighted = loss * self.time_sampler.weight(t).to(device=loss.device, dtype=loss.dtype, non_blocking=True)
