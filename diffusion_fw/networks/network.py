@@ -26,8 +26,8 @@ class Network(Protocol):
     """Whether forward changes weights in place in training. One without the attribute leaves that to the optimizer."""
 
     augment_dim: int
-    """How many numbers it takes as ``augmentation`` (B, augment_dim), a further argument that says how the examples of a
-    batch were augmented; without it none was. One without the attribute takes none."""
+    """How many numbers it takes as ``augmentation`` (B, augment_dim), a further argument that says how an example was
+    augmented; without it none was. One without the attribute takes none."""
 
     def __call__(self, x: Tensor, label: Tensor, cond: Tensor | None = None, /) -> Tensor:
         """F (B, *shape), or (B, 2 shape[0], *shape[1:]) of a network with ``outputs`` = 2, like x.

@@ -55,7 +55,9 @@ class UniformDequantization(Augmentation):
 
     def __post_init__(self) -> None:
         if not self.pixels:
-            raise ConfigError("augmentation=uniform_dequantization is for images of 8-bit pixels; remove it")
+            raise ConfigError(
+                "augmentation=uniform_dequantization is for images of 8-bit pixels; choose [none] or other data=..."
+            )
 
     def __call__(self, x0: Tensor, noise: Noise) -> tuple[Tensor, Tensor]:
         pixels = (x0 + 1) * 127.5
@@ -75,10 +77,10 @@ REACH = len(SYM6) // 4
 @register("augmentation", "edm")
 @dataclass(frozen=True)
 class EDMAugmentation(Augmentation):
-    """EDM's augmentation of images: x_0(G^-1 y) of a random affine G, and 9 labels for the network; p=0 changes nothing.
+    """EDM's augmentation of images: x_0(G^-1 y) of a random affine G, and 9 labels for the network.
 
     Karras et al. 2022, appendix F.2 and table 6. Every image is mirrored with probability 1/2. Each of these happens
-    with probability p, with n standard normal:
+    with probability p (0: nothing changes), with n standard normal:
 
     - a flip of the rows, half of the time
     - scaling by 2^(0.2 n)
@@ -100,7 +102,9 @@ class EDMAugmentation(Augmentation):
 
     def __post_init__(self) -> None:
         if len(self.shape) != 3 or min(self.shape[1:]) < 2:
-            raise ConfigError(f"augmentation=edm is for images (C, H, W), and an example here is {self.shape}")
+            raise ConfigError(
+                f"augmentation=edm is for images (C, H, W), and an example of the data=... has the shape {self.shape}"
+            )
 
     def __call__(self, x0: Tensor, noise: Noise) -> tuple[Tensor, Tensor]:
         if self.p == 0:
