@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from diffusion_fw.process.variance import LogVariances, Variance
     from diffusion_fw.samplers.grid import Grid
     from diffusion_fw.samplers.sampler import Sampler, Step
+    from diffusion_fw.training.augmentation import Augmentation
     from diffusion_fw.training.callbacks.step_callback import StepCallback
     from diffusion_fw.training.ema import Average, Averages
 
@@ -112,6 +113,7 @@ _PUBLIC = {
         "Sampler",
         "Step",
     ),
+    "diffusion_fw.training.augmentation": ("Augmentation",),
     "diffusion_fw.training.callbacks.step_callback": ("StepCallback",),
     "diffusion_fw.training.ema": (
         "Average",
@@ -122,6 +124,7 @@ _HOMES = {name: module for module, exported in _PUBLIC.items() for name in expor
 _ROOMS = ("checking", "interop", "likelihood", "oracles")
 
 __all__ = [
+    "Augmentation",
     "Average",
     "Averages",
     "Batch",

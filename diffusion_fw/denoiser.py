@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any, Protocol, cast
 
@@ -62,12 +63,20 @@ class NetworkDenoiser(nn.Module):
         self.schedule = schedule
         self.parameterization = parameterization
         self.bounds = bounds
+        self.augmentation: Tensor | None = None
         self._cached: dict[float, tuple[float, ...]] = {}
+
+    def augmented(self, labels: Tensor) -> NetworkDenoiser:
+        """The same denoiser for examples that were augmented as ``labels`` (B, network.augment_dim) say."""
+        other = copy.copy(self)
+        other.augmentation = labels
+        return other
 
     def output(self, x: Tensor, level: NoiseLevel, cond: Any = None) -> tuple[Tensor, Tensor | None]:
         """F at x_t, and the raw variance if the network predicts it; all that an objective of F needs."""
         c_in, label = self._input(level, x)
-        result = self.network(scale(c_in, x), _labels(label, x), cond)
+        told = {} if self.augmentation is None else {"augmentation": self.augmentation}
+        result = self.network(scale(c_in, x), _labels(label, x), cond, **told)
         if result.shape == x.shape:
             return result, None
         mean, variance = result.chunk(2, dim=1)

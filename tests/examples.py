@@ -7,6 +7,7 @@ from typing import Any
 from diffusion_fw import registry
 from diffusion_fw.checking.built_ins import SETTINGS
 from diffusion_fw.config.compose import node
+from diffusion_fw.process.schedule import Schedule
 
 TINY_WORDS = (
     "data=moons",
@@ -41,6 +42,12 @@ def required(group: str, name: str) -> dict[str, Any]:
     """Values of the parameters without a default."""
     parameters = registry.entry(group, name).parameters
     return {key: example(item.annotation) for key, item in parameters.items() if item.required}
+
+
+def on_schedule(group: str, name: str, schedule: Schedule, **settings: Any) -> Any:
+    """A component with its defaults, which is passed the schedule if it asks for one."""
+    runtime = {"schedule": schedule} if "schedule" in registry.entry(group, name).runtime else {}
+    return registry.build(group, name, **runtime, **settings)
 
 
 def complete(group: str, name: str) -> dict[str, Any]:

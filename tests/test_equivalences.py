@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 import pytest
 import torch
+from examples import on_schedule
 from torch import Tensor, nn
 
 import diffusion_fw as dfw
@@ -79,7 +80,8 @@ class PerfectNetwork(nn.Module):
 @pytest.mark.parametrize("name", PARAMETERIZATIONS)
 def test_every_parameterization_through_every_schedule_reads_the_same_x0_and_eps(name, path):
     """To the rounding of the solution's own terms, p x, q F, r x and s F, at every level where D is not 0."""
-    schedule, parameterization = dfw.build("schedule", path), dfw.build("parameterization", name)
+    schedule = dfw.build("schedule", path)
+    parameterization = on_schedule("parameterization", name, schedule)
     t = schedule.snap(torch.linspace(0, 1, 24, dtype=torch.float64))
     t[1] = schedule.t_min
     level = schedule(t)

@@ -40,10 +40,14 @@ def round_trip(subject: Subject) -> Iterator[Row]:
             continue
         output = parameterization.target(level, x0, eps)
         found_x0, found_eps = parameterization.solve(level, x, output)
-        # What float64 loses in solving: the sizes of the terms whose difference x_0 and eps are.
-        p, q, r, s = parameterization.inverse(level)
-        size_x0 = (p[:, None] * x).abs() + (q[:, None] * output).abs() + x0.abs()
-        size_eps = (r[:, None] * x).abs() + (s[:, None] * output).abs() + eps.abs()
+        # What float64 loses in forming x_t and F and in solving: the sizes of all terms.
+        a, b = parameterization.coefficients(level)
+        size_x, size_output = (
+            (c[:, None] * x0).abs() + (d[:, None] * eps).abs() for c, d in ((level.alpha, level.sigma), (a, b))
+        )
+        p, q, r, s = (coefficient[:, None].abs() for coefficient in parameterization.inverse(level))
+        size_x0 = p * size_x + q * size_output + x0.abs()
+        size_eps = r * size_x + s * size_output + eps.abs()
         error = max(
             ((found - wanted).abs() / size).nan_to_num(nan=torch.inf).max().item()
             for found, wanted, size in ((found_x0, x0, size_x0), (found_eps, eps, size_eps))

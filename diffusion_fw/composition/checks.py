@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -12,13 +13,14 @@ from diffusion_fw.composition.facts import Config, Facts
 from diffusion_fw.data.dataset import Data
 from diffusion_fw.denoiser import NetworkDenoiser
 from diffusion_fw.metrics.metric import TrackedMetric
-from diffusion_fw.networks.network import known_labels, writes_weights
+from diffusion_fw.networks.network import augment_dim, known_labels, writes_weights
 from diffusion_fw.objectives.objective import Objective
 from diffusion_fw.process.compatibility import check_parameterization
 from diffusion_fw.process.schedule import Schedule
 from diffusion_fw.process.variance import Variance
 from diffusion_fw.registry import ConfigError
 from diffusion_fw.samplers.sampler import Sampler
+from diffusion_fw.training.augmentation import Augmentation
 from diffusion_fw.training.ema import Averages
 from diffusion_fw.training.trainer import check_devices
 
@@ -118,11 +120,27 @@ FOR_CLASSIFIERS = "callbacks=[health,accuracy,checkpoints,progress]"
 
 
 def check_objective(config: Config, objective: Objective, variance: Variance) -> None:
-    """Whether a learned variance is trained."""
+    """Whether a learned variance is trained, and the network has the derivatives that the objective needs."""
+    if objective.differentiates and config.get("compile"):
+        raise ConfigError(
+            f"objective={config['objective']['name']} takes second derivatives, which a compiled network has not; "
+            "choose compile=false"
+        )
     if variance.outputs > 1 and not objective.trains_variance:
         raise ConfigError(
             f"objective={config['objective']['name']} does not train variance={config['variance']['name']}; "
             "choose objective=hybrid or objective=vlb, or variance=small or variance=large"
+        )
+
+
+def check_augmentations(config: Config, augmentations: Sequence[Augmentation], network: torch.nn.Module) -> None:
+    """Whether the network takes the labels of the augmentations; otherwise it would draw augmented examples."""
+    needed, known = sum(item.labels for item in augmentations), augment_dim(network)
+    if needed and needed != known:
+        raise ConfigError(
+            f"augmentation=[{','.join(config['augmentation'])}] describes an example by {needed} labels, but "
+            f"network={config['network']['name']} takes {known}; choose network=ddpmpp or network=ncsnpp with "
+            f"network.augment_dim={needed}, or augmentation=[none]"
         )
 
 

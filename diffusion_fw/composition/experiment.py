@@ -77,6 +77,7 @@ def build_experiment(config: Config, folder: Path) -> Experiment:
         label_dropout=0.0 if parts.classifier else config["label_dropout"],
         num_classes=parts.data.num_classes,
         num_workers=config["num_workers"],
+        augmentations=parts.augmentations,
         record={
             **checkpoint_record({**config, "features": {**config["features"], "name": parts.features}}, parts.facts),
             "fingerprints": parts.data.fingerprints,

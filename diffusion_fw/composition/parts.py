@@ -14,6 +14,7 @@ import torch
 
 from diffusion_fw import registry
 from diffusion_fw.composition.checks import (
+    check_augmentations,
     check_averages,
     check_batch,
     check_classifier,
@@ -35,6 +36,7 @@ from diffusion_fw.objectives.time_sampler import TimeSampler
 from diffusion_fw.process.variance import Variance
 from diffusion_fw.registry import ConfigError
 from diffusion_fw.samplers.sampler import Sampler
+from diffusion_fw.training.augmentation import Augmentation
 from diffusion_fw.training.ema import Averages
 
 logger = logging.getLogger(__name__)
@@ -240,6 +242,7 @@ class Parts:
     """Wraps a denoiser in every guidance."""
     time_sampler: TimeSampler
     objective: Objective
+    augmentations: list[Augmentation]
     averages: Averages
     lr_schedule: Callable[[int], float]
     metric: TrackedMetric
@@ -303,10 +306,27 @@ def compose_parts(config: Config) -> Parts:
     weighting = assemble("weighting", config["weighting"], schedule=schedule, **asdict(facts))
     objective = assemble("objective", config["objective"], weighting=weighting, schedule=schedule, variance=variance)
     check_objective(config, objective, variance)
+    # A run from before the group was there has none.
+    chosen = config.get("augmentation", {}).values()
+    augmentations = [assemble("augmentation", section, **asdict(facts)) for section in chosen]
+    check_augmentations(config, augmentations, denoiser.network)
     averages = assemble("ema", config["ema"])
     check_averages(config, averages)
     lr_schedule = assemble("lr_schedule", config["lr_schedule"], max_steps=config["trainer"].get("max_steps", 1))
     check_batch(config, data)
     metric, features = build_tracked_metric(config, data)
     check_trainer(config, metric)
-    return Parts(data, facts, denoiser, sampler, wrap, time_sampler, objective, averages, lr_schedule, metric, features)
+    return Parts(
+        data,
+        facts,
+        denoiser,
+        sampler,
+        wrap,
+        time_sampler,
+        objective,
+        augmentations,
+        averages,
+        lr_schedule,
+        metric,
+        features,
+    )

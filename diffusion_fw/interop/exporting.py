@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -118,5 +119,8 @@ def export(checkpoint: str, to: str, out: Path, *, raw_weights: bool = False) ->
             f"allowed are {', '.join(('safetensors', 'program', *fitting))}"
         )
     model = published_of(record["config"], Facts.from_record(record["facts"]))
+    # A built schedule holds numbers where the config says auto.
+    schedule = {key: getattr(denoiser.schedule, key, value) for key, value in model.schedule.items()}
+    model = dataclasses.replace(model, schedule=schedule)
     weights = export_state_dict(denoiser.network, known[to], model, out)
     return f"{text}: {len(weights)} tensors as {to} names them"

@@ -72,8 +72,7 @@ class Embedding(nn.Module):
     """silu(W_2 silu(W_1 (waves(label) + class + augmentation))): (B,) -> (B, features), in float32.
 
     ``augment_dim`` numbers describe how a training example was augmented (Karras et al. 2022, appendix F.2). They are 0
-    for the examples as they are, as in sampling and here: ``augmentation`` holds the weights that were trained with
-    others.
+    for the examples as they are, as in sampling.
     """
 
     def __init__(self, waves: nn.Module, channels: int, features: int, classes: nn.Module, augment_dim: int) -> None:
@@ -84,11 +83,12 @@ class Embedding(nn.Module):
         self.first = xavier(nn.Linear(channels, features))
         self.second = xavier(nn.Linear(features, features))
 
-    def forward(self, label: Tensor, cond: Tensor | None) -> Tensor:
+    def forward(self, label: Tensor, cond: Tensor | None, augmentation: Tensor | None = None) -> Tensor:
         with in_float32(label.device.type):
             h = self.classes(self.waves(label), cond)
             if self.augmentation is not None:
-                h = h + self.augmentation(h.new_zeros(1, self.augmentation.in_features))
+                none = h.new_zeros(1, self.augmentation.in_features)
+                h = h + self.augmentation(none if augmentation is None else augmentation)
             return nn.functional.silu(self.second(nn.functional.silu(self.first(h))))
 
 
@@ -244,8 +244,8 @@ class NCSNpp(nn.Module):
     The label, log sigma in the paper, is embedded by random Fourier features or by DDPM's sinusoids. The image enters
     each level (``progressive_input``), and each level may speak to the output (``progressive_output``): input_skip and
     output_skip for 256 pixels and more in the paper. The paper's division of the output by sigma is
-    parameterization=score scale_by_sigma=true. ``augment_dim`` adds the weights for EDM's augmentation labels, which
-    are 0 here.
+    parameterization=score scale_by_sigma=true. ``augment_dim`` adds the weights for the labels of an
+    augmentation, such as EDM's 9, which are 0 in sampling.
 
     network(x, label, cond): x (B, C, H, W), label (B,), cond (B,) classes or None -> (B, outputs C, H, W), which is
     almost 0 before training. class_conditional "auto" is true for data with classes.
@@ -292,6 +292,7 @@ class NCSNpp(nn.Module):
         count = 2 * channels if embedding == "fourier" else channels // 2 * 2
         self.class_conditional = num_classes > 0 if class_conditional == "auto" else class_conditional
         classes = class_embedding(self.class_conditional, num_classes, count, OneHotMap)
+        self.augment_dim = augment_dim
         self.embedding = Embedding(waves, count, features, classes, augment_dim)
         self.enter = xavier(nn.Conv2d(shape[0], channels, 3, padding=1))
         width = channels
@@ -328,8 +329,10 @@ class NCSNpp(nn.Module):
                 self.upsample.append(block(width, width, Upsample(taps)))
         self.leave = None if progressive_output == "output_skip" else Output(width, outputs * shape[0])
 
-    def forward(self, x: Tensor, label: Tensor, cond: Tensor | None = None) -> Tensor:
-        embedding = self.embedding(label, cond)
+    def forward(
+        self, x: Tensor, label: Tensor, cond: Tensor | None = None, augmentation: Tensor | None = None
+    ) -> Tensor:
+        embedding = self.embedding(label, cond, augmentation)
         h = self.enter(x)
         skips = [h]
         pyramid: Tensor | None = x

@@ -25,6 +25,10 @@ class Network(Protocol):
     writes_weights: bool
     """Whether forward changes weights in place in training. One without the attribute leaves that to the optimizer."""
 
+    augment_dim: int
+    """How many numbers it takes as ``augmentation`` (B, augment_dim), a further argument that says how an example was
+    augmented; without it none was. One without the attribute takes none."""
+
     def __call__(self, x: Tensor, label: Tensor, cond: Tensor | None = None, /) -> Tensor:
         """F (B, *shape), or (B, 2 shape[0], *shape[1:]) of a network with ``outputs`` = 2, like x.
 
@@ -67,6 +71,11 @@ def known_labels(network: Network | nn.Module) -> tuple[float, float] | None:
     """The smallest and the largest time label of the network: its ``known_labels``, None if it has none."""
     found: tuple[float, float] | None = getattr(network, "known_labels", None)
     return found
+
+
+def augment_dim(network: Network | nn.Module) -> int:
+    """How many numbers the network takes that describe an augmentation: its ``augment_dim``, 0 if it has none."""
+    return int(getattr(network, "augment_dim", 0))
 
 
 def writes_weights(network: Network | nn.Module) -> bool:

@@ -23,6 +23,11 @@ class Objective(ABC):
     trains_classifier: ClassVar[bool] = False
     """Whether it trains a NetworkClassifier, which it is then called with, instead of a NetworkDenoiser."""
 
+    draws: ClassVar[bool] = False
+    """Whether it draws from torch's global generator, which is then seeded at each step."""
+    differentiates: ClassVar[bool] = False
+    """Whether it differentiates the network by x, so that training takes second derivatives."""
+
     @abstractmethod
     def __call__(
         self, denoiser: NetworkDenoiser, x0: Tensor, level: NoiseLevel, eps: Tensor, cond: Any = None

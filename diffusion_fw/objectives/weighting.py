@@ -50,6 +50,16 @@ def output_weight(weighting: Weighting, parameterization: Parameterization, leve
     return weight * (numerator / parameterization.determinant(level)).square()
 
 
+def eps_weight(weighting: Weighting, parameterization: Parameterization, level: NoiseLevel) -> Tensor:
+    """The weight of the error of eps: w_eps = w_x0 / snr = w_F (D / alpha)^2, float64."""
+    weight = weighting(level)
+    if weighting.space == "eps":
+        return weight
+    if weighting.space == "x0":
+        return weight * torch.exp(-level.log_snr)
+    return weight * (parameterization.determinant(level) / level.alpha).square()
+
+
 @register("weighting", "native")
 @dataclass(frozen=True)
 class Native(Weighting):

@@ -15,7 +15,8 @@ network's input c_in x_t, and the time label:
     score    0                       -1 / sigma             -alpha / sigma     1      100 log(sigma / alpha)
     edm      sigma / (sigma_data n)  -alpha sigma_data / n  -n / sigma_data    1 / n  log(sigma / alpha) / 4
 
-with n = sqrt(sigma^2 + alpha^2 sigma_data^2), the standard deviation of x_t. The label is
+with n = sqrt(sigma^2 + alpha^2 sigma_data^2), the standard deviation of x_t; for posterior_mean, see there. The label
+is
 
     label = label_scale u + label_shift,    u = t (label_of=time) or log(sigma / alpha) (label_of=log_sigma),
 
@@ -33,7 +34,9 @@ import torch
 from torch import Tensor
 
 from diffusion_fw.process.level import NoiseLevel, combine, expand
-from diffusion_fw.registry import AutoStd, ConfigError, Positive, Runtime, register
+from diffusion_fw.process.schedule import DiscreteSchedule, Schedule
+from diffusion_fw.process.transition import posterior
+from diffusion_fw.registry import AutoStd, ConfigError, Positive, Runtime, Size, register
 
 SMALLEST_SINE = 1e-8
 
@@ -84,7 +87,7 @@ class Parameterization(ABC):
         solution is float32 noise.
         """
         a, b = self.coefficients(level)
-        sine = (level.alpha * b - level.sigma * a).abs() / (torch.hypot(a, b) * torch.hypot(level.alpha, level.sigma))
+        sine = self.determinant(level).abs() / (torch.hypot(a, b) * torch.hypot(level.alpha, level.sigma))
         return sine > SMALLEST_SINE
 
     def amplification(self, level: NoiseLevel) -> Tensor:
@@ -99,7 +102,7 @@ class Parameterization(ABC):
     def inverse(self, level: NoiseLevel) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """(p, q, r, s) with x_0 = p x_t + q F and eps = r x_t + s F: (b, -sigma, -a, alpha) / D."""
         a, b = self.coefficients(level)
-        scale = 1 / (level.alpha * b - level.sigma * a)
+        scale = 1 / self.determinant(level)
         return b * scale, -level.sigma * scale, -a * scale, level.alpha * scale
 
     def solve(self, level: NoiseLevel, x: Tensor, output: Tensor) -> tuple[Tensor, Tensor]:
@@ -147,6 +150,37 @@ class X0(Labelled):
 
     def coefficients(self, level: NoiseLevel) -> tuple[Tensor, Tensor]:
         return torch.ones_like(level.t), torch.zeros_like(level.t)
+
+
+@register("parameterization", "posterior_mean")
+@dataclass(frozen=True)
+class PosteriorMean(Labelled):
+    """F = E[x_s | x_t, x_0] = c_x0 x_0 + c_xt x_t: (a, b) = (c_x0 + c_xt alpha, c_xt sigma), D = -c_x0 sigma.
+
+    The mean of DDPM's reverse step, mu-tilde: Ho et al. 2020, equation 7 and table 2. s is the level before t: the row
+    before it in a table, whatever steps a sampler takes, and t - 1 / ``steps`` on a continuous schedule, or clean data
+    below that. At the first of them F = x_0. weighting=native is the table's unweighted error, and weighting=elbo that
+    of the bound, equation 8. c_x0 is small, so that the network's errors count 1 / c_x0 times in x_0.
+    """
+
+    schedule: Runtime[Schedule]
+    steps: Size = 1000
+
+    def coefficients(self, level: NoiseLevel) -> tuple[Tensor, Tensor]:
+        c_x0, c_xt = self.step(level)
+        return c_x0 + c_xt * level.alpha, c_xt * level.sigma
+
+    def determinant(self, level: NoiseLevel) -> Tensor:
+        # alpha b - sigma a would cancel.
+        return -self.step(level)[0] * level.sigma
+
+    def step(self, level: NoiseLevel) -> tuple[Tensor, Tensor]:
+        """c_x0 and c_xt of the step to the level before; 1 and 0 if that is clean data."""
+        rows = self.schedule.num_steps if isinstance(self.schedule, DiscreteSchedule) else self.steps
+        before = self.schedule.snap(level.t) - 1 / rows
+        clean = before <= 0
+        step = posterior(level, self.schedule(torch.where(clean, 1.0, before)))
+        return torch.where(clean, 1.0, step.c_x0), torch.where(clean, 0.0, step.c_xt)
 
 
 @register("parameterization", "v")

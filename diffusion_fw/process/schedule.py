@@ -262,6 +262,8 @@ class GeometricNoise:
                 f"schedule.sigma_max={self.sigma_max} ({math.exp(self.log_sigmas[1]):g}) must be above "
                 f"schedule.sigma_min={self.sigma_min:g}"
             )
+        # From here on it is a number.
+        object.__setattr__(self, "sigma_max", self.data_diameter if self.sigma_max == "auto" else self.sigma_max)
 
     @property
     def log_sigmas(self) -> tuple[float, float]:

@@ -77,6 +77,7 @@ GROUPS: dict[str, Group] = {
         several=True,
     ),
     "data": Group("diffusion_fw.data"),
+    "augmentation": Group("diffusion_fw.training.augmentation", FACTS, several=True),
     "features": Group("diffusion_fw.metrics.features", {"shape": FACTS["shape"]}),
     "metric": Group(
         "diffusion_fw.metrics",

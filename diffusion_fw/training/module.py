@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import copy
 import functools
+import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import lightning
@@ -17,6 +18,7 @@ from diffusion_fw.denoiser import NetworkClassifier, NetworkDenoiser
 from diffusion_fw.noise import batch_noise, generator
 from diffusion_fw.objectives.objective import Objective
 from diffusion_fw.objectives.time_sampler import TimeSampler
+from diffusion_fw.training.augmentation import Augmentation
 from diffusion_fw.training.ema import Averages, Weights
 from diffusion_fw.training.stream import ResidentLoader, ShuffledBatches
 
@@ -24,7 +26,7 @@ FREE_FRACTION = 0.25
 """The fraction of a GPU's free memory that examples may take there."""
 RECORD_KEY = "diffusion_fw"
 """The key of a checkpoint under which it describes itself."""
-TIME_STREAM, NOISE_STREAM, NETWORK_STREAM = range(3)
+TIME_STREAM, NOISE_STREAM, GLOBAL_STREAM, AUGMENTATION_STREAM = range(4)
 
 
 class DiffusionModule(lightning.LightningModule):
@@ -52,6 +54,7 @@ class DiffusionModule(lightning.LightningModule):
         label_dropout: float = 0.0,
         num_classes: int = 0,
         num_workers: int = 0,
+        augmentations: Sequence[Augmentation] = (),
         record: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
@@ -67,13 +70,15 @@ class DiffusionModule(lightning.LightningModule):
         self.optimizer_factory, self.lr_schedule = optimizer, lr_schedule
         self.examples, self.batch_size, self.seed, self.num_workers = examples, batch_size, seed, num_workers
         self.conditional, self.label_dropout, self.num_classes = conditional, label_dropout, num_classes
+        self.augmentations = augmentations
         self.record = record or {}
         self.gradient_norm = torch.zeros(())
         self.draws: list[tuple[Tensor, Tensor]] = []
         self.noise = torch.empty(0)
         self.learns_times = type(time_sampler).update is not TimeSampler.update
-        # Dropout draws from the global generator, which is then seeded at every step.
-        self.draws_in_network = any(getattr(layer, "p", 0) > 0 for layer in denoiser.modules() if _is_dropout(layer))
+        # Dropout and some objectives draw from the global generator, which is then seeded at every step.
+        dropout = any(getattr(layer, "p", 0) > 0 for layer in denoiser.modules() if _is_dropout(layer))
+        self.draws_globally = dropout or objective.draws
 
     @functools.cached_property
     def trained(self) -> list[torch.nn.Parameter]:
@@ -155,11 +160,13 @@ class DiffusionModule(lightning.LightningModule):
         if part == 0:
             whole = x0.new_empty((accumulate * len(x0), *x0.shape[1:]))
             self.noise = batch_noise(whole, (self.seed, NOISE_STREAM, step), rank, world_size)
-        eps = self.noise[part * len(x0) : (part + 1) * len(x0)]
-        if self.draws_in_network:
-            torch.manual_seed(generator(self.seed, NETWORK_STREAM, step * accumulate + part, rank).initial_seed())
+        own = slice(part * len(x0), (part + 1) * len(x0))
+        eps = self.noise[own]
+        x0, denoiser = self.augmented(x0, step, accumulate, own)
+        if self.draws_globally:
+            torch.manual_seed(generator(self.seed, GLOBAL_STREAM, step * accumulate + part, rank).initial_seed())
         level = self.denoiser.schedule(t)
-        loss = self.objective(self.denoiser, x0, level, eps, self.labels(labels, keep))
+        loss = self.objective(denoiser, x0, level, eps, self.labels(labels, keep))
         weighted = loss * self.time_sampler.weight(t).to(device=loss.device, dtype=loss.dtype, non_blocking=True)
         if part == 0:
             self.draws = []
@@ -167,6 +174,28 @@ class DiffusionModule(lightning.LightningModule):
         if self.learns_times and part == accumulate - 1:
             self._learn_times(*map(torch.cat, zip(*self.draws, strict=True)))
         return {"loss": weighted.mean(), "losses": loss.detach()}
+
+    def augmented(self, x0: Tensor, step: int, parts: int, own: slice) -> tuple[Tensor, Any]:
+        """The augmented examples, and the denoiser that knows how; ``own`` are their rows of this process's batch.
+
+        As for the noise, numbers are drawn for all ``parts`` of the batch.
+        """
+        if not self.augmentations:
+            return x0, self.denoiser
+        rank, world_size = self.trainer.global_rank, self.trainer.world_size
+        draws = itertools.count()
+
+        def noise(like: Tensor) -> Tensor:
+            key = self.seed, AUGMENTATION_STREAM, step, next(draws)
+            whole = like.new_empty((parts * len(like), *like.shape[1:]))
+            return batch_noise(whole, key, rank, world_size)[own]
+
+        told = []
+        for augmentation in self.augmentations:
+            x0, labels = augmentation(x0, noise)
+            told.append(labels)
+        labels = torch.cat(told, dim=1)
+        return x0, self.denoiser.augmented(labels) if labels.shape[1] else self.denoiser
 
     def _learn_times(self, t: Tensor, losses: Tensor) -> None:
         """Pass the losses of all processes to the time sampler, without those that are not finite."""

@@ -45,11 +45,11 @@ NEEDS_MORE = {
 }
 LARGE = {name: SETTINGS["network", name][0] for name in ("adm_unet", "ddpm_unet")}
 """Networks whose defaults are too large, with parameters that are not."""
-# Networks of whose kind unet meets the other groups.
+# Networks of whose kind unet meets the other groups, and an augmentation that needs one of them.
 ALIKE = {
     ("network", name)
     for name in ("adm_unet", "ddpm_unet", "ddpmpp", "dit", "edm2_unet", "ncsn", "ncsnpp", "ncsnv2", "uvit")
-}
+} | {("augmentation", "edm")}
 EXTRAS = {("features", "efficientnet_lite0"), ("features", "inception")}
 
 POINTS = {
@@ -75,6 +75,7 @@ COMPANIONS: tuple[dict[str, Any], ...] = (
     {"variance": "learned_range"},
     {"objective": "hybrid"},
     {"variance": "learned_range", "objective": "hybrid"},
+    {"network": "ddpmpp", "network.augment_dim": 9, "network.attention_resolutions": []},
 )
 
 

@@ -76,7 +76,7 @@ def test_all_examples_train_one_run_and_evaluate_it(tmp_path):
     plugins.mkdir()
     for group in GROUPS:
         (plugins / f"guide_{group}.py").write_text(example(group)[1])
-    beside = {"callbacks": "evaluation,checkpoints,", "logger": "csv,", "guidance": ""}
+    beside = {"callbacks": "evaluation,checkpoints,", "logger": "csv,", "guidance": "", "augmentation": ""}
     choices = {group: example(group)[0] for group in GROUPS if group != "metric"}
     choices |= {group: f"[{names}{choices[group]}]" for group, names in beside.items()}
     small = [

@@ -97,12 +97,17 @@ def test_every_parameter_takes_part(name, kwargs):
     assert without == []
 
 
-def test_the_weights_of_augmentation_labels_have_no_effect():
+def test_the_weights_of_augmentation_labels_have_no_effect_on_an_example_as_it_is():
     made = network(augment_dim=9)
     x, label = inputs(2, (1, 8, 8))
     before = made(x, label)
     nn.init.normal_(made.embedding.augmentation.weight)
     assert torch.equal(made(x, label), before)
+    labels = torch.zeros(2, 9)
+    labels[1, 4] = 1
+    told = made(x, label, augmentation=labels)
+    torch.testing.assert_close(told[0], before[0])
+    assert not torch.allclose(told[1], before[1])
 
 
 def test_no_class_is_the_bias_of_the_classes():

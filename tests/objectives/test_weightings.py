@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import pytest
 import torch
+from examples import on_schedule
 
 import diffusion_fw as dfw
 from diffusion_fw.denoiser import NetworkDenoiser
-from diffusion_fw.objectives.weighting import Weighting, output_weight
+from diffusion_fw.objectives.weighting import output_weight
 from diffusion_fw.process.level import NoiseLevel
 from diffusion_fw.process.schedule import Schedule
 
 NAMES = dfw.names("weighting")
 PARAMETERIZATIONS = dfw.names("parameterization")
-
-
-def weighting(name: str, schedule: Schedule, **settings) -> Weighting:
-    runtime = {"schedule": schedule} if name == "elbo" else {}
-    return dfw.build("weighting", name, **runtime, **settings)
 
 
 def levels(schedule: Schedule) -> NoiseLevel:
@@ -29,7 +25,7 @@ def levels(schedule: Schedule) -> NoiseLevel:
 def test_weights_are_positive_finite_float64_and_of_the_shape_of_t(name, path):
     schedule = dfw.build("schedule", path)
     level = levels(schedule)
-    weight = weighting(name, schedule)(level)
+    weight = on_schedule("weighting", name, schedule)(level)
     assert weight.dtype == torch.float64
     assert weight.shape == level.t.shape
     assert (weight > 0).all()
@@ -48,16 +44,20 @@ def test_the_weighted_loss_of_one_estimate_is_the_same_whatever_the_network_regr
     wrong_eps = (x - level.alpha[:, None] * wrong) / level.sigma[:, None]
     losses = []
     for other in PARAMETERIZATIONS:
-        parameterization = dfw.build("parameterization", other)
+        parameterization = on_schedule("parameterization", other, schedule)
         error = parameterization.target(level, wrong, wrong_eps) - parameterization.target(level, x0, eps)
-        losses.append(output_weight(weighting(name, schedule), parameterization, level) * error.square().mean(1))
+        losses.append(
+            output_weight(on_schedule("weighting", name, schedule), parameterization, level) * error.square().mean(1)
+        )
     for loss in losses[1:]:
         torch.testing.assert_close(loss, losses[0], rtol=1e-8, atol=0)
 
 
 def test_snr_is_the_plain_loss_of_an_epsilon_network():
     schedule = dfw.build("schedule", "linear")
-    weight = output_weight(weighting("snr", schedule), dfw.build("parameterization", "epsilon"), levels(schedule))
+    weight = output_weight(
+        on_schedule("weighting", "snr", schedule), dfw.build("parameterization", "epsilon"), levels(schedule)
+    )
     torch.testing.assert_close(weight, torch.ones(5, dtype=torch.float64), rtol=1e-13, atol=0)
 
 
@@ -65,7 +65,7 @@ def test_snr_is_ncsns_weight_of_a_score_network():
     """lambda(sigma) = sigma^2, Song & Ermon 2019, section 4.2."""
     schedule = dfw.build("schedule", "ncsn")
     level = levels(schedule)
-    weight = output_weight(weighting("snr", schedule), dfw.build("parameterization", "score"), level)
+    weight = output_weight(on_schedule("weighting", "snr", schedule), dfw.build("parameterization", "score"), level)
     torch.testing.assert_close(weight, level.sigma.square(), rtol=1e-13, atol=0)
 
 
@@ -76,7 +76,7 @@ def test_min_snr_is_the_papers_weight_for_each_prediction():
     snr = (level.alpha / level.sigma).square()
     expected = {"x0": snr.clamp(max=5), "epsilon": (5 / snr).clamp(max=1), "v": snr.clamp(max=5) / (snr + 1)}
     for name, weight in expected.items():
-        mine = output_weight(weighting("min_snr", schedule), dfw.build("parameterization", name), level)
+        mine = output_weight(on_schedule("weighting", "min_snr", schedule), dfw.build("parameterization", name), level)
         torch.testing.assert_close(mine, weight, rtol=1e-11, atol=0)
 
 
@@ -91,14 +91,14 @@ def test_soft_min_snr_of_gamma_four_is_one_over_the_variance_of_edms_noisy_data(
     schedule = dfw.build("schedule", "edm")
     level = levels(schedule)
     torch.testing.assert_close(
-        weighting("soft_min_snr", schedule)(level), 1 / (level.sigma.square() + 0.25), rtol=1e-12, atol=0
+        on_schedule("weighting", "soft_min_snr", schedule)(level), 1 / (level.sigma.square() + 0.25), rtol=1e-12, atol=0
     )
 
 
 def test_p2_divides_the_plain_loss_by_one_plus_snr():
     schedule = dfw.build("schedule", "linear")
     level = levels(schedule)
-    weight = output_weight(weighting("p2", schedule), dfw.build("parameterization", "epsilon"), level)
+    weight = output_weight(on_schedule("weighting", "p2", schedule), dfw.build("parameterization", "epsilon"), level)
     torch.testing.assert_close(weight, 1 / (1 + (level.alpha / level.sigma).square()), rtol=1e-11, atol=0)
 
 
@@ -108,7 +108,9 @@ def test_edms_weight_of_its_preconditioned_network_is_one(path, sigma_data):
     """lambda(sigma) c_out(sigma)^2 = 1: Karras et al. 2022, appendix B.6."""
     schedule = dfw.build("schedule", path)
     parameterization = dfw.build("parameterization", "edm", sigma_data=sigma_data)
-    weight = output_weight(weighting("edm", schedule, sigma_data=sigma_data), parameterization, levels(schedule))
+    weight = output_weight(
+        on_schedule("weighting", "edm", schedule, sigma_data=sigma_data), parameterization, levels(schedule)
+    )
     torch.testing.assert_close(weight, torch.ones(5, dtype=torch.float64), rtol=1e-12, atol=0)
 
 
@@ -119,7 +121,7 @@ def test_edms_loss_of_the_exact_denoiser_of_a_gaussian_has_its_known_value(s, ex
     u = (torch.arange(100_000, dtype=torch.float64) + 0.5) / 100_000
     level = schedule(dfw.build("time_sampler", "log_normal").times(u, schedule))
     posterior_variance = s**2 * level.sigma.square() / (s**2 + level.sigma.square())
-    loss = (weighting("edm", schedule)(level) * posterior_variance).mean()
+    loss = (on_schedule("weighting", "edm", schedule)(level) * posterior_variance).mean()
     assert loss.item() == pytest.approx(expected, rel=2e-4)
 
 
@@ -135,7 +137,9 @@ def test_elbo_is_minus_half_the_slope_of_log_snr_for_an_epsilon_network(path):
     """Kingma et al. 2021, equation 17."""
     schedule = dfw.build("schedule", path)
     t, h = torch.tensor([0.1, 0.4, 0.8], dtype=torch.float64), 1e-6
-    weight = output_weight(weighting("elbo", schedule), dfw.build("parameterization", "epsilon"), schedule(t))
+    weight = output_weight(
+        on_schedule("weighting", "elbo", schedule), dfw.build("parameterization", "epsilon"), schedule(t)
+    )
     slope = (schedule(t + h).log_snr - schedule(t - h).log_snr) / (2 * h)
     torch.testing.assert_close(weight, -slope / 2, rtol=1e-7, atol=0)
 
@@ -144,7 +148,7 @@ def test_elbo_is_finite_at_zero_terminal_snr():
     schedule = dfw.build("schedule", "linear", zero_terminal_snr=True)
     level = schedule(torch.tensor([1.0, 0.001], dtype=torch.float64))
     for name in ("v", "x0", "edm", "flow"):
-        weight = output_weight(weighting("elbo", schedule), dfw.build("parameterization", name), level)
+        weight = output_weight(on_schedule("weighting", "elbo", schedule), dfw.build("parameterization", name), level)
         assert weight.isfinite().all(), name
 
 
@@ -163,7 +167,7 @@ def test_the_loss_of_a_network_that_knows_its_target_is_zero_under_every_weighti
         def forward(self, x, label, cond):
             return parameterization.target(level, x0, eps) + self.error
 
-    objective = dfw.build("objective", "simple", weighting=weighting(weighting_name, schedule))
+    objective = dfw.build("objective", "simple", weighting=on_schedule("weighting", weighting_name, schedule))
     exact, wrong = (
         objective(NetworkDenoiser(Knows(error), schedule, parameterization), x0, level, eps) for error in (0.0, 0.1)
     )

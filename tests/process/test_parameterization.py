@@ -55,6 +55,41 @@ def test_edm_is_the_papers_table_on_its_own_path():
     torch.testing.assert_close(label, sigma.log() / 4, rtol=1e-12, atol=1e-15)
 
 
+@pytest.mark.parametrize(("row", "c_x0", "c_xt"), [(500, 0.003058057075629619, 0.9941043507567258)])
+def test_the_posterior_mean_has_ddpms_coefficients(row, c_x0, c_xt):
+    """As guided-diffusion has them for T = 1000, whose index is that of the row, from 0."""
+    schedule = dfw.build("schedule", "linear")
+    level = schedule(torch.tensor((row + 1) / 1000).double())
+    a, b = dfw.build("parameterization", "posterior_mean", schedule=schedule).coefficients(level)
+    assert (b / level.sigma).item() == pytest.approx(c_xt, rel=1e-9)
+    assert (a - b / level.sigma * level.alpha).item() == pytest.approx(c_x0, rel=1e-6)
+
+
+@pytest.mark.parametrize("path", ["linear", "ncsn", "vp", "flow"])
+def test_the_posterior_mean_is_that_of_a_step_to_the_level_before(path):
+    schedule = dfw.build("schedule", path)
+    rows = 232 if path == "ncsn" else 1000
+    t = torch.tensor([0, 1, 2, 7, rows // 2, rows - 1]).double() / rows
+    x0, eps = torch.randn(2, len(t), 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    component, level = dfw.build("parameterization", "posterior_mean", schedule=schedule), schedule(t)
+    found = component.target(level, x0, eps)
+    assert torch.equal(found[:2], x0[:2])  # clean data is certain, whatever x_t
+    step = dfw.posterior(level[2:], schedule(t[2:] - 1 / rows))
+    x = dfw.noised(level[2:], x0[2:], eps[2:])
+    expected = step.c_x0[:, None] * x0[2:] + step.c_xt[:, None] * x
+    torch.testing.assert_close(found[2:], expected)
+    torch.testing.assert_close(component.determinant(level[2:]), -level.sigma[2:] * step.c_x0, rtol=1e-8, atol=0)
+
+
+def test_between_two_rows_the_posterior_mean_keeps_away_from_a_step_of_no_length():
+    schedule = dfw.build("schedule", "linear")
+    component = dfw.build("parameterization", "posterior_mean", schedule=schedule)
+    t = torch.linspace(0.1, 1, 5000, dtype=torch.float64)
+    amplification = component.amplification(schedule(t)) * schedule(t).alpha
+    rows = component.amplification(schedule.table[100:]) * schedule.table.alpha[100:]
+    assert amplification.max() < 2.1 * rows.max()
+
+
 def test_edm_with_unit_data_is_minus_v_on_a_variance_preserving_path():
     level = levels("vp")
     edm = dfw.build("parameterization", "edm", sigma_data=1.0).coefficients(level)

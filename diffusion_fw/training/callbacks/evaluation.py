@@ -117,9 +117,12 @@ class Evaluation(IntervalCallback):
         """The mean loss of the averaged weights on held-out examples, and its curve over log-SNR."""
         examples = Heldout.of(self.data, module.denoiser.schedule, self.seed)
         losses = []
-        for x0, level, eps, labels in examples.parts(self.batch_size, module.device):
-            cond = module.labels(labels, torch.ones(len(x0), dtype=torch.bool))
-            losses.append(module.objective(module.averaged, x0, level, eps, cond))
+        # The same draws of an objective at each evaluation.
+        with torch.random.fork_rng([module.device] if module.device.type == "cuda" else []):
+            torch.manual_seed(self.seed)
+            for x0, level, eps, labels in examples.parts(self.batch_size, module.device):
+                cond = module.labels(labels, torch.ones(len(x0), dtype=torch.bool))
+                losses.append(module.objective(module.averaged, x0, level, eps, cond))
         loss = torch.cat(losses).double().cpu()
         self.curve = examples.curve(loss)
         least = self._irreducible(module, examples.x0, examples.level, examples.eps)

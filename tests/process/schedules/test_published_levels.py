@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from statistics import NormalDist
 from typing import Any
 
 import pytest
@@ -63,6 +64,37 @@ def test_ncsnv2s_settings_have_their_common_ratio(sigma_max, num_steps, ratio):
     table = dfw.build("schedule", "ncsn", num_steps=num_steps, sigma_min=0.01, sigma_max=sigma_max).table
     ratios = table.sigma[2:] / table.sigma[1:-1]
     torch.testing.assert_close(ratios, torch.full_like(ratios, ratio), rtol=1e-9, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("sigma_max", "side", "num_steps"),
+    [(50, 32, 232), (90, 64, 500), (140, 96, 788), (190, 128, 1086), (348, 256, 2311)],
+)
+@pytest.mark.parametrize("scale", [1, 2], ids=["data in [0, 1]", "data in [-1, 1]"])
+def test_technique_2_of_ncsnv2_gives_the_numbers_of_levels_of_its_configs(sigma_max, side, num_steps, scale):
+    ends = {"sigma_min": 0.01 * scale, "sigma_max": sigma_max * scale}
+    schedule = dfw.build("schedule", "ncsn", num_steps="auto", shape=(3, side, side), **ends)
+    assert schedule.num_steps == num_steps
+    assert schedule.table.sigma[-1].item() == pytest.approx(sigma_max * scale)
+
+
+@pytest.mark.parametrize("overlap", [0.3, 0.5, 0.9])
+@pytest.mark.parametrize("size", [64, 3072])
+def test_neighbouring_levels_overlap_as_stated(size, overlap):
+    options = {"num_steps": "auto", "overlap": overlap, "shape": (size,), "sigma_min": 1e-9, "sigma_max": 1e9}
+    sigma = dfw.build("schedule", "ncsn", **options).table.sigma
+    gamma, phi = (sigma[2] / sigma[1]).item(), NormalDist().cdf
+    middle = math.sqrt(2 * size) * (gamma - 1)
+    assert phi(middle + 3 * gamma) - phi(middle - 3 * gamma) == pytest.approx(overlap, abs=0.01)
+
+
+def test_technique_2_needs_a_shape_in_which_levels_can_be_apart():
+    with pytest.raises(dfw.ConfigError, match="at least 5 values"):
+        dfw.build("schedule", "ncsn", num_steps="auto", shape=(2,))
+    with pytest.raises(dfw.ConfigError, match="no data is given"):
+        dfw.build("schedule", "ncsn", num_steps="auto")
+    with pytest.raises(dfw.ConfigError, match=r"raise schedule\.sigma_min"):
+        dfw.build("schedule", "ncsn", num_steps="auto", overlap=0.9, shape=(3, 9000, 9000), sigma_min=1e-300)
 
 
 def test_the_default_ncsn_begins_as_ncsnv2_on_cifar():
