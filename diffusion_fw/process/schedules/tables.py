@@ -4,6 +4,8 @@ Variance preserving, with alpha_k^2 = prod_{j <= k} (1 - beta_j) and sigma_k^2 =
 
     linear         beta_k linear in k
     scaled_linear  sqrt(beta_k) linear in k
+    warmup         beta_k linear in k over the first rows, then constant
+    even_loss      alpha_k^2 = 1 - k / T
     cosine         beta_k = 1 - f(k / T) / f((k - 1) / T),  f(t) = cos^2(pi/2 (t + s) / (1 + s)),  at most max_beta
     sigmoid        the same with f(t) = S(end) - S(start + (end - start) t),  S(x) = sigmoid(x / tau)
 
@@ -25,7 +27,7 @@ from torch import Tensor
 
 from diffusion_fw.process.level import variance_exploding
 from diffusion_fw.process.schedule import BetaSchedule, DiscreteSchedule, GeometricNoise, TableLength
-from diffusion_fw.registry import ConfigError, NonNegative, OpenFraction, Positive, Range, Runtime, convert, register
+from diffusion_fw.registry import ConfigError, Fraction, NonNegative, OpenFraction, Positive, Range, Runtime, convert, register
 
 
 @register("schedule", "linear")
@@ -59,6 +61,40 @@ class ScaledLinear(BetaSchedule):
     def betas(self) -> Tensor:
         ends = self.beta_start**0.5, self.beta_end**0.5
         return torch.linspace(*ends, self.num_steps, dtype=torch.float64).square() * (1000 / self.num_steps)
+
+
+@register("schedule", "warmup")
+@dataclass(frozen=True)
+class Warmup(BetaSchedule):
+    """beta_k rises linearly from beta_start to beta_end over the first rising T rows and stays; both times 1000 / T.
+
+    The schedules that Ho et al. 2020 compare with linear betas, in their code: warmup10 (rising=0.1), warmup50
+    (rising=0.5) and const (rising=0). Their fourth, quad, is schedule=scaled_linear with beta_start=1e-4 and
+    beta_end=0.02.
+    """
+
+    beta_start: Positive = 1e-4
+    beta_end: Positive = 0.02
+    rising: Fraction = 0.1
+
+    def betas(self) -> Tensor:
+        count = int(self.num_steps * self.rising)
+        betas = torch.full((self.num_steps,), self.beta_end, dtype=torch.float64)
+        betas[:count] = torch.linspace(self.beta_start, self.beta_end, count, dtype=torch.float64)
+        return betas * (1000 / self.num_steps)
+
+
+@register("schedule", "even_loss")
+@dataclass(frozen=True)
+class EvenLoss(DiscreteSchedule):
+    """alpha_k^2 = 1 - k / T, sigma_k^2 = k / T: every step loses the same part of the signal, 1 / T; alpha_T = 0.
+
+    beta_k = 1 / (T - k + 1): Sohl-Dickstein et al. 2015, section 2.4.1, and jsd in the code of Ho et al. 2020.
+    """
+
+    def log_snrs(self) -> Tensor:
+        row = torch.arange(1, self.num_steps + 1, dtype=torch.float64)
+        return torch.log(self.num_steps - row) - torch.log(row)
 
 
 @register("schedule", "cosine")

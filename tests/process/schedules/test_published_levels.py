@@ -119,3 +119,19 @@ def test_the_continuous_cosine_is_the_table_where_no_beta_is_clipped():
     level = dfw.build("schedule", "cosine_continuous")(table.t[:-1])
     torch.testing.assert_close(level.alpha, table.alpha[:-1], rtol=1e-9, atol=0)
     assert level.alpha[500].square().item() == pytest.approx(0.493843590441, rel=1e-11)
+
+
+@pytest.mark.parametrize("rising", [0, 0.1, 0.5])
+def test_warmup_has_the_betas_that_ddpm_was_compared_with(rising):
+    alpha_bar = dfw.build("schedule", "warmup", rising=rising).table.alpha.square()
+    betas = 1 - alpha_bar[1:] / alpha_bar[:-1]
+    count = int(1000 * rising)
+    steps = torch.linspace(1e-4, 0.02, max(count, 2), dtype=torch.float64)[:count]
+    torch.testing.assert_close(betas[:count], steps, rtol=1e-9, atol=0)
+    torch.testing.assert_close(betas[count:], torch.full((1000 - count,), 0.02).double(), rtol=1e-8, atol=1e-12)
+
+
+def test_even_loss_has_the_betas_of_sohl_dickstein_et_al():
+    alpha_bar = dfw.build("schedule", "even_loss", num_steps=50).table.alpha.square()
+    betas = 1 - alpha_bar[1:] / alpha_bar[:-1]
+    torch.testing.assert_close(betas, 1 / torch.arange(50, 0, -1, dtype=torch.float64), rtol=1e-9, atol=0)
