@@ -128,7 +128,7 @@ def test_warmup_has_the_betas_that_ddpm_was_compared_with(rising):
     count = int(1000 * rising)
     steps = torch.linspace(1e-4, 0.02, max(count, 2), dtype=torch.float64)[:count]
     torch.testing.assert_close(betas[:count], steps, rtol=1e-9, atol=0)
-    torch.testing.assert_close(betas[count:], torch.full((1000 - count,), 0.02).double(), rtol=1e-8, atol=1e-12)
+    torch.testing.assert_close(betas[count:], torch.full_like(betas[count:], 0.02), rtol=1e-9, atol=0)
 
 
 def test_even_loss_has_the_betas_of_sohl_dickstein_et_al():
