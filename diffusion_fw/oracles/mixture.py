@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -122,6 +123,35 @@ def _each(level: NoiseLevel) -> list[NoiseLevel]:
     return level.map(lambda value: value.reshape(-1)).unbind()
 
 
+class _Scales(NamedTuple):
+    """What a mixture's posterior needs to know of noise levels, of shape (levels, K) or (levels, 1)."""
+
+    prior: Tensor
+    """log w_k - D / 2 log var_k, with var_k = alpha^2 s_k^2 + sigma^2; float64."""
+    precision: Tensor
+    """1 / (2 var_k); float64."""
+    of_offset: tuple[Tensor, Tensor, Tensor]
+    """alpha, and the factors of x_t - alpha m_k in the means of x_0 and eps; in the precision of x."""
+
+
+def _scales(mixture: GaussianMixture, alpha: Tensor, sigma: Tensor, dtype: torch.dtype) -> _Scales:
+    alpha, sigma = alpha.reshape(-1, 1), sigma.reshape(-1, 1)
+    stds = mixture.stds.to(alpha.device)
+    variance = ((alpha * stds).square() + sigma.square()).clamp(min=SMALLEST_VARIANCE)
+    prior = mixture.weights.to(alpha.device).log() - mixture.dimensions / 2 * variance.log()
+    of_offset = (alpha.to(dtype), (alpha * stds.square() / variance).to(dtype), (sigma / variance).to(dtype))
+    return _Scales(prior, 0.5 / variance, of_offset)
+
+
+@functools.lru_cache(maxsize=1024)
+def _scales_at(
+    mixture: GaussianMixture, alpha: float, sigma: float, device: torch.device, dtype: torch.dtype
+) -> _Scales:
+    """Those of one level, which a sampler visits again and again."""
+    of_alpha, of_sigma = (torch.tensor(value, dtype=torch.float64, device=device) for value in (alpha, sigma))
+    return _scales(mixture, of_alpha, of_sigma, dtype)
+
+
 @dataclass(frozen=True)
 class MixtureDenoiser:
     """E[x_0 | x_t] and E[eps | x_t] of a mixture, in the precision of x; exact at both ends of the path.
@@ -137,25 +167,21 @@ class MixtureDenoiser:
         mixture: GaussianMixture, x: Tensor, level: NoiseLevel, cond: Tensor | None = None
     ) -> tuple[Tensor, Tensor, Tensor]:
         """For each component, its probability given x_t (B, K) and its means of x_0 and eps (B, K, *shape)."""
-        alpha, sigma = (value.to(x.device).reshape(-1, 1) for value in (level.alpha, level.sigma))
-        stds = mixture.stds.to(x.device)
-        variance = ((alpha * stds).square() + sigma.square()).clamp(min=SMALLEST_VARIANCE)
+        if level.t.ndim == 0:
+            scales = _scales_at(mixture, float(level.alpha), float(level.sigma), x.device, x.dtype)
+        else:
+            scales = _scales(mixture, level.alpha.to(x.device), level.sigma.to(x.device), x.dtype)
         tail = (1,) * (x.ndim - 1)
-
-        def rows(value: Tensor) -> Tensor:
-            return value.to(x.dtype).reshape(*value.shape, *tail)
-
+        alpha, to_x0, to_eps = (value.reshape(*value.shape, *tail) for value in scales.of_offset)
         means = mixture.means.to(x)
-        offset = x.unsqueeze(1) - rows(alpha) * means
-        squared = offset.square().flatten(2).sum(2).double()
-        prior = mixture.weights.to(x.device).log() - mixture.dimensions / 2 * variance.log()
-        logits = prior - squared / (2 * variance)
+        offset = x.unsqueeze(1) - alpha * means
+        logits = scales.prior - offset.square().flatten(2).sum(2).double() * scales.precision
         if cond is not None:
             kept = torch.arange(len(means), device=x.device) == cond[:, None]
             logits = logits.masked_fill(~(kept | (cond == len(means))[:, None]), -torch.inf)
-        x0 = means + rows(alpha * stds.square() / variance) * offset
-        return logits.softmax(dim=1).to(x.dtype), x0, rows(sigma / variance) * offset
+        return logits.softmax(dim=1).to(x.dtype), torch.addcmul(means, to_x0, offset), to_eps * offset
 
     def __call__(self, x: Tensor, level: NoiseLevel, cond: Any = None) -> Prediction:
         weight, x0, eps = self.posterior(self.mixture, x, level, cond)
-        return Prediction(*(torch.einsum("bk,bk...->b...", weight, value) for value in (x0, eps)))
+        weight = weight.reshape(*weight.shape, *(1,) * (x.ndim - 1))
+        return Prediction((weight * x0).sum(1), (weight * eps).sum(1))
