@@ -310,7 +310,7 @@ def compose_parts(config: Config) -> Parts:
     chosen = config.get("augmentation", {}).values()
     augmentations = [assemble("augmentation", section, **asdict(facts)) for section in chosen]
     check_augmentations(config, augmentations, denoiser.network)
-    averages = assemble("ema", config["ema"])
+    averages = assemble("ema", config["ema"], batch_size=config["batch_size"])
     check_averages(config, averages)
     lr_schedule = assemble("lr_schedule", config["lr_schedule"], max_steps=config["trainer"].get("max_steps", 1))
     check_batch(config, data)
