@@ -75,7 +75,7 @@ def estimate(config: Mapping[str, Any], facts: Facts, local_batch: int) -> Memor
             peak = max(forward + gradients + state, backward + state, watch.peak)
     # The buffers in which DistributedDataParallel gathers gradients.
     buckets = gradients if processes(config) > 1 else 0
-    averages = len(assemble("ema", config["ema"]).tracks) * weights
+    averages = len(assemble("ema", config["ema"], batch_size=config["batch_size"]).tracks) * weights
     return Memory(peak + averages + buckets, weights, gradients + buckets, state, averages, activations)
 
 

@@ -59,7 +59,9 @@ def train(config: dict[str, Any], folder: Path) -> Result:
             metric, _ = build_tracked_metric(config, build_data(config))
             with restoring(checkpoint):
                 best = _best(content)
-            return Result(metric.name(assemble("ema", config["ema"]).weights_name), best)
+            return Result(
+                metric.name(assemble("ema", config["ema"], batch_size=config["batch_size"]).weights_name), best
+            )
     experiment = build_experiment(config, folder)
     if checkpoint:
         check_data(experiment.data, config, content[RECORD_KEY])

@@ -87,10 +87,12 @@ SETTINGS: dict[tuple[str, str], list[Parameters]] = {
     ],
     ("network", "ddpm_unet"): [{**NARROW, "attention_resolutions": attention} for attention in ([], [8])],
     ("parameterization", "edm"): [{}, {"sigma_data": 1.0}, {"sigma_data": "auto"}],
+    ("parameterization", "flow"): [{}, {"sigma_min": 0.01}],
     ("parameterization", "score"): [{}, {"scale_by_sigma": True}, {"scale_input": True}],
     ("schedule", "cosine_continuous"): [{}, {"shift": 3.0}],
     ("schedule", "edm"): [{}, {"power": 0.5}],
-    ("schedule", "flow"): [{}, {"shift": 3.0}],
+    ("schedule", "flow"): [{}, {"shift": 3.0}, {"sigma_min": 0.01}],
+    ("schedule", "warmup"): [{}, {"rising": 0.0}],
     **{
         ("schedule", table): [{}, {"num_steps": 10 if table == "cosine" else 200}, {"zero_terminal_snr": True}]
         for table in ("cosine", "linear", "scaled_linear", "sigmoid")

@@ -144,17 +144,17 @@ def check_augmentations(config: Config, augmentations: Sequence[Augmentation], n
         )
 
 
-def check_sharding(config: Config, network: torch.nn.Module) -> None:
-    """Whether a network that changes its weights in place holds them under the trainer's strategy.
+def check_sharding(config: Config, group: str, part: object) -> None:
+    """Whether a network or objective that changes its weights in place holds them under the trainer's strategy.
 
     A strategy that shards the weights lends them to a forward pass, and what is written into them is lost.
     """
     strategy = config["trainer"].get("strategy", "auto")
-    if writes_weights(network) and strategy.startswith(SHARDING):
+    if writes_weights(part) and strategy.startswith(SHARDING):
         raise ConfigError(
-            f"network={config['network']['name']} changes its weights in place in each training step, which "
+            f"{group}={config[group]['name']} changes its weights in place in each training step, which "
             f"trainer.strategy={strategy} would lose; choose trainer.strategy=ddp, under which each process holds all "
-            "weights, or another network=..."
+            f"weights, or another {group}=..."
         )
 
 

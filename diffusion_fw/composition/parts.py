@@ -294,7 +294,7 @@ def compose_parts(config: Config) -> Parts:
         denoiser: Any = build_model(config, facts)
     classifier = is_classifier(denoiser.network)
     check_classifier(config, classifier, facts)
-    check_sharding(config, denoiser.network)
+    check_sharding(config, "network", denoiser.network)
     schedule = denoiser.schedule
     sampler, variance = build_sampler(config), build_variance(config)
     wrap = build_wrappers(config, facts, is_conditional(denoiser))
@@ -306,11 +306,12 @@ def compose_parts(config: Config) -> Parts:
     weighting = assemble("weighting", config["weighting"], schedule=schedule, **asdict(facts))
     objective = assemble("objective", config["objective"], weighting=weighting, schedule=schedule, variance=variance)
     check_objective(config, objective, variance)
+    check_sharding(config, "objective", objective)
     # A run from before the group was there has none.
     chosen = config.get("augmentation", {}).values()
     augmentations = [assemble("augmentation", section, **asdict(facts)) for section in chosen]
     check_augmentations(config, augmentations, denoiser.network)
-    averages = assemble("ema", config["ema"])
+    averages = assemble("ema", config["ema"], batch_size=config["batch_size"])
     check_averages(config, averages)
     lr_schedule = assemble("lr_schedule", config["lr_schedule"], max_steps=config["trainer"].get("max_steps", 1))
     check_batch(config, data)

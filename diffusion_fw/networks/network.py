@@ -78,6 +78,6 @@ def augment_dim(network: Network | nn.Module) -> int:
     return int(getattr(network, "augment_dim", 0))
 
 
-def writes_weights(network: Network | nn.Module) -> bool:
-    """Whether the network changes its weights in place in training: its ``writes_weights``, False if it has none."""
-    return bool(getattr(network, "writes_weights", False))
+def writes_weights(part: object) -> bool:
+    """Whether a network, or an objective, changes its weights in place in training: its ``writes_weights``."""
+    return bool(getattr(part, "writes_weights", False))

@@ -36,7 +36,7 @@ from torch import Tensor
 from diffusion_fw.process.level import NoiseLevel, combine, expand
 from diffusion_fw.process.schedule import DiscreteSchedule, Schedule
 from diffusion_fw.process.transition import posterior
-from diffusion_fw.registry import AutoStd, ConfigError, Positive, Runtime, Size, register
+from diffusion_fw.registry import AutoStd, ConfigError, OpenFraction, Positive, Runtime, Size, register
 
 SMALLEST_SINE = 1e-8
 
@@ -195,15 +195,17 @@ class V(Labelled):
 @register("parameterization", "flow")
 @dataclass(frozen=True)
 class Flow(Labelled):
-    """F = eps - x_0 = dx_t / dt on schedule=flow: (a, b) = (-1, 1). Lipman et al. 2023; Liu et al. 2023, equation 1.
+    """F = (1 - sigma_min) eps - x_0 = dx_t / dt on schedule=flow of the same sigma_min: (a, b) = (-1, 1 - sigma_min).
 
-    The label is 1000 t, as in Esser et al. 2024 (SD3).
+    Lipman et al. 2023, equation 23; with sigma_min = 0 Liu et al. 2023, equation 1. On that schedule D = 1. The label
+    is 1000 t, as in Esser et al. 2024 (SD3).
     """
 
+    sigma_min: OpenFraction = 0.0
     label_shift: float = field(default=0.0, kw_only=True)
 
     def coefficients(self, level: NoiseLevel) -> tuple[Tensor, Tensor]:
-        return -torch.ones_like(level.t), torch.ones_like(level.t)
+        return -torch.ones_like(level.t), torch.full_like(level.t, 1 - self.sigma_min)
 
 
 @register("parameterization", "score")

@@ -89,7 +89,7 @@ GROUPS: dict[str, Group] = {
             "grid": "the grid that places the steps",
         },
     ),
-    "ema": Group("diffusion_fw.training.ema"),
+    "ema": Group("diffusion_fw.training.ema", {"batch_size": "the number of examples of an optimizer step"}),
     "optimizer": Group("diffusion_fw.training.optimizer", {"params": "the trained parameters"}),
     "lr_schedule": Group("diffusion_fw.training.lr_schedule", {"max_steps": "the number of optimizer steps"}),
     "logger": Group("diffusion_fw.training.loggers.builders", FOLDER, several=True),

@@ -2,6 +2,7 @@
 
 none            no average
 exponential     d = rate, with a warm-up
+half_life       d = 2^(-B / H) for batches of B examples and a half-life of H examples, with a ramp
 power_function  d = (1 - 1/n)^(gamma + 1) at step n: a fixed relative length of the training so far
 several         several of both at once
 post_hoc        power-function averages and snapshots of them, which give an average of any length after training
@@ -16,7 +17,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from diffusion_fw.registry import ConfigError, Fraction, PositiveInt, register
+from diffusion_fw.registry import ConfigError, Fraction, Positive, PositiveInt, Runtime, register
 from diffusion_fw.training.power_profile import RelativeStd, exponent
 
 
@@ -101,6 +102,30 @@ class Exponential(Average):
     @property
     def length(self) -> dict[str, float]:
         return {"rate": self.rate}
+
+
+@register("ema", "half_life")
+@dataclass(frozen=True)
+class HalfLife(Average):
+    """d = 2^(-B / min(H, ramp i)) for batches of B examples, a half-life of H = ``images`` and i examples so far.
+
+    ``ramp`` keeps the half-life at that share of the training so far, which forgets the random start; null leaves it
+    out. The defaults are those of Karras et al. 2022 (EDM), table 7: 500 k images and 5%. In a checkpoint it is
+    the average of ema.rate = 2^(-B / H).
+    """
+
+    batch_size: Runtime[int]
+    images: Positive = 500_000.0
+    ramp: Positive | None = 0.05
+
+    def decay(self, step: int) -> float:
+        seen = (step - 1) * self.batch_size
+        half_life = self.images if self.ramp is None else min(self.images, self.ramp * seen)
+        return 0.5 ** (self.batch_size / half_life) if half_life > 0 else 0.0
+
+    @property
+    def length(self) -> dict[str, float]:
+        return {"rate": 0.5 ** (self.batch_size / self.images)}
 
 
 @register("ema", "power_function")

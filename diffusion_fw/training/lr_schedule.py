@@ -16,7 +16,11 @@ from diffusion_fw.registry import Fraction, NonNegativeInt, PositiveInt, Runtime
 @register("lr_schedule", "constant")
 @dataclass(frozen=True)
 class Constant:
-    """factor(n) = min(1, (n + 1) / warmup_steps). Ho et al. 2020, appendix B, warm up over 5,000 steps."""
+    """factor(n) = min(1, (n + 1) / warmup_steps). Ho et al. 2020, appendix B, warm up over 5,000 steps.
+
+    A ramp over images is warmup_steps = images / batch_size: 19531 for the 10 M images in batches of 512 of Karras et
+    al. 2022 (EDM), table 7, whose first step has the rate 0 and is left out here.
+    """
 
     max_steps: Runtime[int]
     warmup_steps: NonNegativeInt = 100

@@ -28,6 +28,22 @@ def test_gamma_is_the_published_one(std, gamma):
     assert exponent(std) == pytest.approx(gamma, abs=0.005)
 
 
+@pytest.mark.parametrize(
+    ("batch", "kimg", "ramp"), [(512, 500, 0.05), (256, 500, None), (2048, 50, 0.1), (1, 1e-3, 0.5)]
+)
+def test_a_half_life_in_images_is_edms(batch, kimg, ramp):
+    """The formula of its training loop, which counts the images before a step; at batch 512 the rate is .9992904691."""
+    average = dfw.build("ema", "half_life", batch_size=batch, images=kimg * 1000, ramp=ramp)
+    for step in (1, 2, 3, 10, 1000, 100_000):
+        half_life = kimg * 1000 if ramp is None else min(kimg * 1000, (step - 1) * batch * ramp)
+        assert average.decay(step) == pytest.approx(0.5 ** (batch / max(half_life, 1e-8)), rel=1e-12, abs=1e-300)
+    if (batch, kimg) == (512, 500):
+        assert average.decay(100_000) == pytest.approx(0.9992904691, abs=1e-10)
+        assert average.length == {"rate": average.decay(100_000)}
+    # Half of what the average was is left after so many images.
+    assert average.decay(10**8) ** (kimg * 1000 / batch) == pytest.approx(0.5, rel=1e-9)
+
+
 @pytest.mark.parametrize("std", [0.001, 0.02, 0.25, LONGEST])
 def test_std_and_gamma_are_inverse(std):
     assert relative_std(exponent(std)) == pytest.approx(std, rel=1e-12)

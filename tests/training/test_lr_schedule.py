@@ -72,3 +72,10 @@ def test_the_experiment_of_edm2_is_built_with_the_paper_s_choices(tmp_path):
     assert experiment.trainer.gradient_clip_val in (None, 0.0)
     batch = torch.rand(4, 1, 8, 8), torch.arange(4)
     assert experiment.module.denoiser.network(batch[0], torch.zeros(4), batch[1]).shape == (4, 1, 8, 8)
+
+
+def test_a_warm_up_is_edms_ramp_over_images_one_step_ahead():
+    """EDM multiplies the rate by min(i / 10 M, 1) after i images, so that its first step does nothing."""
+    constant = dfw.build("lr_schedule", "constant", max_steps=400_000, warmup_steps=10_000_000 // 512)
+    for step in (1, 2, 100, 19_000, 19_531, 19_532, 300_000):
+        assert constant(step - 1) == pytest.approx(min(step * 512 / 10e6, 1), rel=2e-5)

@@ -6,7 +6,7 @@
     edm                alpha = 1,  sigma = sigma_max t^power,  power = 1
     cosine_continuous  alpha = cos(pi/2 (t + s) / (1 + s)) / cos(pi/2 s / (1 + s)),  sigma^2 = 1 - alpha^2
     laplace            log_snr = mu - b log(2 t) below t = 1/2, mu + b log(2 - 2 t) above,  alpha^2 + sigma^2 = 1
-    flow               alpha = 1 - t,  sigma = t
+    flow               alpha = 1 - t,  sigma = t + sigma_min (1 - t) for t > 0
 
 ``shift`` moves log_snr of the last three by -2 log(shift).
 """
@@ -24,7 +24,7 @@ from torch.nn.functional import logsigmoid
 
 from diffusion_fw.process.level import NoiseLevel, linear_interpolant, variance_exploding
 from diffusion_fw.process.schedule import GeometricNoise, LogSNRSchedule, Schedule
-from diffusion_fw.registry import ConfigError, NonNegative, Positive, register
+from diffusion_fw.registry import ConfigError, NonNegative, OpenFraction, Positive, register
 
 
 @register("schedule", "vp")
@@ -215,11 +215,14 @@ class EDM(Schedule):
 @register("schedule", "flow")
 @dataclass(frozen=True)
 class Flow(LogSNRSchedule):
-    """alpha = 1 - t, sigma = t, with t replaced by t' = shift t / (1 + (shift - 1) t); alpha = 0 at t = 1.
+    """alpha = 1 - t, sigma = t + sigma_min (1 - t), with t' = shift t / (1 + (shift - 1) t) for t; alpha = 0 at t = 1.
 
-    Lipman et al. 2023, equation 20 with sigma_min = 0, and Liu et al. 2023, equation 1, both in reversed time. shift is
-    that of Esser et al. 2024 (SD3), equation 23.
+    Lipman et al. 2023, equation 20, and for sigma_min = 0 Liu et al. 2023, equation 1, both in reversed time. At t = 0
+    the data is clean, as on ve. The velocity dx_t / dt is parameterization=flow with the same sigma_min. shift is that
+    of Esser et al. 2024 (SD3), equation 23.
     """
+
+    sigma_min: OpenFraction = 0.0
 
     path: ClassVar[Callable[[Tensor], tuple[Tensor, Tensor]]] = staticmethod(linear_interpolant)
 
@@ -228,3 +231,18 @@ class Flow(LogSNRSchedule):
 
     def inverse(self, log_snr: Tensor) -> Tensor:
         return torch.sigmoid(-log_snr / 2)
+
+    def __call__(self, t: Tensor) -> NoiseLevel:
+        level = super().__call__(t)
+        # sigma / alpha of sigma_min = 0 grows by sigma_min.
+        growth = torch.log1p(self.sigma_min * torch.exp(level.log_snr / 2))
+        noisy = level.t > 0
+        sigma = level.sigma + self.sigma_min * torch.where(noisy, level.alpha, 0.0)
+        return NoiseLevel(level.t, level.alpha, sigma, level.log_snr - 2 * torch.where(noisy, growth, 0.0))
+
+    def time(self, log_snr: Tensor) -> Tensor:
+        """The inverse; t_min for levels between clean data and sigma_min."""
+        target = torch.as_tensor(log_snr, dtype=torch.float64)
+        share = self.sigma_min * torch.exp(target / 2)
+        t = torch.where(share < 1, super().time(target - 2 * torch.log1p(-share)), self.t_min)
+        return torch.where(torch.isposinf(target), 0.0, t)

@@ -167,3 +167,26 @@ def test_the_elbo_weights_of_a_fine_table_approach_those_of_its_continuous_limit
     t = torch.tensor([0.1, 0.4, 0.9], dtype=torch.float64)
     table, limit = dfw.build("schedule", "linear", num_steps=20_000), dfw.build("schedule", "vp")
     torch.testing.assert_close(table.elbo_weight(t), limit.elbo_weight(t), rtol=2e-3, atol=0)
+
+
+@pytest.mark.parametrize("shift", [1.0, 3.0])
+@pytest.mark.parametrize("sigma_min", [0.0, 1e-5, 0.1])
+def test_flow_is_the_optimal_transport_path_of_lipman_et_al_in_reversed_time(sigma_min, shift):
+    """Their psi_s(x) = (1 - (1 - sigma_min) s) x + s x_1 at s = 1 - t, and its velocity x_1 - (1 - sigma_min) x."""
+    schedule = dfw.build("schedule", "flow", sigma_min=sigma_min, shift=shift)
+    t = torch.tensor([1e-6, 0.1, 0.5, 0.9, 1.0], dtype=torch.float64)
+    level = schedule(t)
+    s = 1 - shift * t / (1 + (shift - 1) * t)
+    torch.testing.assert_close(level.alpha, s, rtol=1e-9, atol=1e-15)
+    torch.testing.assert_close(level.sigma, 1 - (1 - sigma_min) * s, rtol=1e-9, atol=0)
+    torch.testing.assert_close(level.log_snr, 2 * (level.alpha / level.sigma).log(), rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(schedule.time(level.log_snr), t, rtol=1e-9, atol=0)
+    clean = schedule(torch.tensor(0.0))
+    assert (clean.alpha, clean.sigma, clean.log_snr) == (1, 0, torch.inf)
+    if sigma_min:
+        # Nothing of the path lies between clean data and sigma_min.
+        assert schedule.time(torch.tensor(-2.0 * math.log(sigma_min / 2))) == schedule.t_min
+    x0, eps = torch.randn(2, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    velocity = dfw.build("parameterization", "flow", sigma_min=sigma_min)
+    torch.testing.assert_close(velocity.target(level, x0, eps), (1 - sigma_min) * eps - x0)
+    torch.testing.assert_close(velocity.determinant(level), torch.ones_like(t))
