@@ -3,6 +3,7 @@
     python -m diffusion_fw.checking sampler=my_sampler [sampler.eta=0.5 ...]   one component, built in or plugin
     python -m diffusion_fw.checking all                                        every built-in; writes docs/checks.md
     python -m diffusion_fw.checking references                                 published constants beside ours
+    python -m diffusion_fw.checking langevin                                   NCSN's toy: plain and annealed Langevin
 
 Plugins are loaded from ./plugins and from the folders in DIFFUSION_FW_PLUGINS. A picture of the sampler is written to
 outputs/checks/. The exit code is 1 if a check fails or the command line is wrong.
@@ -23,7 +24,7 @@ from rich.table import Table
 from torch import Tensor
 
 from diffusion_fw import registry
-from diffusion_fw.checking import convergence, document, published
+from diffusion_fw.checking import convergence, document, langevin, published
 from diffusion_fw.checking.built_ins import every
 from diffusion_fw.checking.conformance import examine
 from diffusion_fw.checking.findings import MARKS
@@ -88,7 +89,9 @@ def parse(arguments: Sequence[str]) -> tuple[str, str, dict[str, Any]]:
     pairs = [argument.partition("=")[::2] for argument in arguments]
     chosen = [(key, value) for key, value in pairs if "." not in key]
     if len(chosen) != 1 or not chosen[0][1]:
-        raise ConfigError(f"{' '.join(arguments)}: give one component, such as sampler=ddim, or all, or references")
+        raise ConfigError(
+            f"{' '.join(arguments)}: give one component, such as sampler=ddim, or all, references or langevin"
+        )
     group, name = chosen[0]
     parameters = {}
     for key, value in pairs:
@@ -160,11 +163,30 @@ def check_references(console: Console) -> bool:
     return all(item.passed for item in constants)
 
 
+def check_langevin(console: Console) -> bool:
+    """Print the weights of the modes under plain and annealed Langevin dynamics, with a picture; True as published."""
+    samples = langevin.dynamics()
+    right = langevin.as_published(samples)
+    table = Table("Langevin dynamics", "weight of the mode at (5, 5)", "exact", "as published")
+    error = langevin.standard_error(langevin.COUNT)
+    for name, found in samples.items():
+        table.add_row(name, f"{langevin.weight(found):.3f} ± {error:.3f}", f"{langevin.WEIGHT:g}", MARKS[right[name]])
+    console.print(table)
+    shown = {f"{name}: {langevin.weight(found):.0%} at (5, 5)": found for name, found in samples.items()}
+    exact = shown.pop(next(iter(shown)))
+    PICTURES.mkdir(parents=True, exist_ok=True)
+    title = "Langevin dynamics on a mixture with 80% of its weight at (5, 5)"
+    console.print(f"picture: {gallery(PICTURES / 'langevin.png', exact, shown, title)}")
+    return all(right.values())
+
+
 def run(arguments: Sequence[str]) -> bool:
     """Run a command line; True if nothing failed."""
     console = Console() if sys.stdout.isatty() else Console(width=160)
     if list(arguments) == ["references"]:
         return check_references(console)
+    if list(arguments) == ["langevin"]:
+        return check_langevin(console)
     if list(arguments) == ["all"]:
         return check_all(console)
     discovery.load_plugins(*_beside())

@@ -16,12 +16,13 @@ PANELS_IN_A_ROW = 5
 
 def gallery(path: Path, exact: Tensor, samples: Mapping[str, Tensor], title: str) -> Path:
     """Points (N, 2) of the exact distribution and samples (M, 2) of each sampler, in the window of the exact ones."""
-    rows = math.ceil((1 + len(samples)) / PANELS_IN_A_ROW)
+    columns = min(PANELS_IN_A_ROW, 1 + len(samples))
+    rows = math.ceil((1 + len(samples)) / columns)
     low, high = exact.amin(0), exact.amax(0)
     x, y = ((low + high) / 2).tolist()
     half = 0.52 * float((high - low).max())
-    with page(path, rows * (PAGE // PANELS_IN_A_ROW + 12) + 40) as figure:
-        panels = figure.subplots(rows, PANELS_IN_A_ROW, squeeze=False).flatten()
+    with page(path, rows * (PAGE // columns + 12) + 40) as figure:
+        panels = figure.subplots(rows, columns, squeeze=False).flatten()
         for axes in panels[1 + len(samples) :]:
             axes.set_axis_off()
         contents = [("exact", exact, QUIET), *((name, points, PALETTE[0]) for name, points in samples.items())]

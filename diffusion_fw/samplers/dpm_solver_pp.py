@@ -10,11 +10,11 @@ from typing import ClassVar, Literal
 
 from diffusion_fw.process.level import NoiseLevel
 from diffusion_fw.process.schedule import Schedule
-from diffusion_fw.registry import register
+from diffusion_fw.registry import ConfigError, Size, register
 from diffusion_fw.samplers.methods.exponential import half_log_snr, phi
 from diffusion_fw.samplers.methods.linear import LinearSampler, LinearStep, Stage, linear_steps
 from diffusion_fw.samplers.methods.multistep import decreasing_orders, multistep_stages
-from diffusion_fw.samplers.methods.singlestep import inner_levels, singlestep_stages
+from diffusion_fw.samplers.methods.singlestep import budget_orders, inner_levels, singlestep_stages
 
 
 def multistep_weights(order: int, h: float, past: Sequence[float], d2_factor: float) -> tuple[float, ...]:
@@ -48,14 +48,26 @@ class DPMSolverPP(LinearSampler):
 
     The usual code of the third-order multistep formula (``third_order="halved"``) takes half of D2 and starts with a
     first-order step: it converges at order 2. ``exact`` starts with a singlestep step and reaches order 3.
+
+    ``evaluations`` is a budget for singlestep: all but the last are for steps of ``order`` and then of lower orders
+    (DPM-Solver-fast, Lu et al. 2022a, appendix D), the last is the step to sigma = 0. 20 evaluations of order 3 are the
+    8 steps 3, 3, 3, 3, 3, 3, 1, 1. ConfigError where sampler.steps is another number.
     """
 
     order: Literal[1, 2, 3] = 2
     singlestep: bool = False
     lower_order_final: bool = True
     third_order: Literal["exact", "halved"] = "exact"
+    evaluations: Size | None = None
 
     quantity: ClassVar[Literal["x0", "eps"]] = "x0"
+
+    def __post_init__(self) -> None:
+        if self.evaluations is not None and not self.singlestep:
+            raise ConfigError(
+                f"sampler.evaluations={self.evaluations} is a budget for singlestep steps; a multistep step has one "
+                "evaluation; set sampler.singlestep=true, or sampler.evaluations=null and sampler.steps"
+            )
 
     @property
     def reached_order(self) -> int | None:
@@ -75,11 +87,24 @@ class DPMSolverPP(LinearSampler):
         return linear_steps(levels, stages)
 
     def _singlestep(self, levels: NoiseLevel, schedule: Schedule) -> list[tuple[Stage, ...]]:
-        orders = decreasing_orders(self.order, levels, lower_order_final=False)
+        orders = self._orders(levels)
         return [
             singlestep_stages(level, inner_levels(level, end, order, schedule), end)
             for (level, end), order in zip(itertools.pairwise(levels), orders, strict=True)
         ]
+
+    def _orders(self, levels: NoiseLevel) -> list[int]:
+        """The order of every singlestep step."""
+        if self.evaluations is None:
+            return decreasing_orders(self.order, levels, lower_order_final=False)
+        final = [1] * int(levels.sigma[-1] == 0)
+        orders = budget_orders(self.order, self.evaluations - len(final)) + final
+        if len(orders) != self.steps:
+            raise ConfigError(
+                f"sampler.steps={self.steps}: {self.evaluations} evaluations of order {self.order} are {len(orders)} "
+                f"steps; set sampler.steps={len(orders)}, or sampler.evaluations"
+            )
+        return orders
 
     def _multistep(self, levels: NoiseLevel, schedule: Schedule) -> list[tuple[Stage, ...]]:
         rows, alpha = levels.unbind(), levels.alpha.tolist()

@@ -139,3 +139,11 @@ def test_a_score_network_takes_x_as_it_is_or_scaled_to_unit_variance():
     torch.testing.assert_close(scaled, 1 / (1 + level.sigma.square()).sqrt())
     assert (plain == 1).all()
     assert math.isclose(scaled[-1].item(), 1 / 50, rel_tol=1e-3)
+
+
+def test_improved_ddpms_label_of_index_i_is_1000_i_over_the_number_of_steps():
+    """rescale_timesteps of Nichol & Dhariwal 2021: index 0 has the label 0, whatever T is."""
+    schedule = dfw.build("schedule", "cosine", num_steps=4000)
+    level = schedule(torch.tensor([1, 2, 4000], dtype=torch.float64) / 4000)
+    _, label = dfw.build("parameterization", "epsilon", label_shift=-0.25).input(level)
+    torch.testing.assert_close(label, torch.tensor([0.0, 0.25, 999.75], dtype=torch.float64))

@@ -63,3 +63,32 @@ def test_a_multistep_solver_starts_where_there_is_no_signal(tools):
 def test_a_singlestep_solver_does_not_and_says_so():
     with pytest.raises(ConfigError, match="zero_terminal_snr"):
         DPMSolverPP(10, singlestep=True).check(Linear(zero_terminal_snr=True))
+
+
+@pytest.mark.parametrize(
+    ("order", "evaluations", "orders"),
+    [
+        (3, 15, [3, 3, 3, 3, 2, 1]),
+        (3, 16, [3, 3, 3, 3, 3, 1]),
+        (3, 17, [3, 3, 3, 3, 3, 2]),
+        (3, 3, [2, 1]),
+        (2, 6, [2, 2, 2]),
+        (2, 7, [2, 2, 2, 1]),
+        (1, 3, [1, 1, 1]),
+    ],
+)
+def test_a_budget_of_evaluations_has_the_orders_of_the_authors(tools, order, evaluations, orders):
+    """Lu et al. 2022a, DPM-Solver-fast; on a grid that ends at clean data one evaluation more is for the last step."""
+    denoiser, x = tools.Mixture(VP()), tools.start()
+    for grid, extra in ((tools.Interior(1.0, 0.02), []), (tools.Clean(1.0, 0.02), [1])):
+        sampler = DPMSolverPP(
+            len(orders + extra), grid, order=order, singlestep=True, evaluations=evaluations + sum(extra)
+        )
+        assert [step.evaluations for step in sampler.trajectory(denoiser, x)] == orders + extra
+
+
+def test_a_budget_that_does_not_fit_says_what_does():
+    with pytest.raises(ConfigError, match=r"20 evaluations of order 3 are 8 steps; set sampler\.steps=8"):
+        DPMSolverPP(7, order=3, singlestep=True, evaluations=20).check(VP())
+    with pytest.raises(ConfigError, match=r"sampler\.singlestep=true"):
+        DPMSolverPP(20, evaluations=20)

@@ -31,6 +31,18 @@ def inner_levels(level: NoiseLevel, end: NoiseLevel, order: int, schedule: Sched
     return [between(level, end, j / order, schedule) for j in range(1, order)]
 
 
+def budget_orders(order: int, evaluations: int) -> list[int]:
+    """The orders of as many steps of this order as fit into a number of evaluations, and of lower ones for the rest.
+
+    Lu et al. 2022a, section 3.4 (DPM-Solver-fast): 3, .., 3 and 2, 1 where 3 divides the evaluations, else 3, .., 3 and
+    the rest, 1 or 2. Order 2 is as in their code: 2, .., 2 and the rest.
+    """
+    full, rest = divmod(evaluations, order)
+    if order == 3 and rest == 0 and full > 0:
+        return [3] * (full - 1) + [2, 1]
+    return [order] * full + [rest] * (rest > 0)
+
+
 def singlestep_stages(level: NoiseLevel, inner: Sequence[NoiseLevel], end: NoiseLevel) -> tuple[Stage, ...]:
     """One step of order len(inner) + 1 (Lu et al. 2022b, algorithm 1; Lu et al. 2022a, algorithm 2 written in x_0).
 
