@@ -159,7 +159,9 @@ def build_wrappers(
 def build_data(config: Config) -> Data:
     """The data set of a config; its files are read when a split is first used."""
     if "data" not in config:
-        raise ConfigError("the model names no data set, as it was imported without one; give data=NAME")
+        raise ConfigError(
+            "the model names no data set, as it was imported without one; import it with data=NAME, or give data=NAME"
+        )
     data: Data = assemble("data", config["data"])
     return data
 
