@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import os
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -90,6 +91,33 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., dict[str, An
         return vary(base, changes or {})
 
     return configured
+
+
+@pytest.fixture(scope="session")
+def untrained(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """untrained(arguments) -> a checkpoint of train.py's arguments before the first step, each written once."""
+    from diffusion_fw.composition.experiment import checkpoint_record
+    from diffusion_fw.composition.facts import Facts
+    from diffusion_fw.composition.parts import build_data, build_model
+    from diffusion_fw.config.compose import check_command_line
+    from diffusion_fw.training.module import RECORD_KEY
+
+    folder = tmp_path_factory.mktemp("untrained")
+    written: dict[tuple[str, ...], Path] = {}
+
+    def write(*arguments: str) -> Path:
+        if arguments not in written:
+            (config,) = check_command_line("train", list(arguments))
+            data = build_data(config)
+            facts = Facts.of(data, config)
+            torch.manual_seed(0)
+            weights = {f"denoiser.{key}": value for key, value in build_model(config, facts).state_dict().items()}
+            record = {**checkpoint_record(config, facts), "averages": {}, "fingerprints": data.fingerprints}
+            written[arguments] = folder / f"{len(written)}.ckpt"
+            torch.save({"state_dict": weights, "global_step": 0, RECORD_KEY: record}, written[arguments])
+        return written[arguments]
+
+    return write
 
 
 @pytest.fixture(scope="session")

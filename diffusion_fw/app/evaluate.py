@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from diffusion_fw.app.program import run
+from diffusion_fw.app.program import run, unless_explained
 from diffusion_fw.runs.record import Result
 
 
@@ -18,15 +18,13 @@ def evaluate(config: dict[str, Any], folder: Path) -> Result:
     from rich.table import Table
 
     from diffusion_fw.app.trained_model import open_trained
-    from diffusion_fw.composition.parts import build_data, build_metric, check_data, moved
+    from diffusion_fw.composition.parts import build_metric
     from diffusion_fw.files import atomic_write
     from diffusion_fw.metrics.metric import Subject
 
     model = open_trained(config)
-    config, choice, sampler = model.config, model.choice, model.sampler
-    trained_with = moved(model.trained_with, config["data"])
-    data = build_data(trained_with)
-    check_data(data, trained_with, model.record)
+    config, choice, sampler = model.complete, model.choice, model.sampler
+    data = model.data
     if model.num_classes == data.num_classes:
         # A checkpoint of version 0.1.0 does not say how often each class occurs.
         model = dataclasses.replace(model, class_counts=model.facts.class_counts or data.class_counts)
@@ -58,6 +56,7 @@ def evaluate(config: dict[str, Any], folder: Path) -> Result:
         "grid": config["grid"],
         "guidance": config["guidance"],
         "variance": config["variance"],
+        **({} if model.own_data else {"data": config["data"]}),
         "checkpoint": config["checkpoint"],
         **choice.record,
         "seed": config["seed"],
@@ -75,4 +74,4 @@ def evaluate(config: dict[str, Any], folder: Path) -> Result:
 
 def main(plugins: Path | None = None) -> None:
     """The program `python evaluate.py`."""
-    run("evaluate", evaluate, plugins=plugins)
+    run("evaluate", evaluate, plugins=plugins, prepare=unless_explained("evaluate"))

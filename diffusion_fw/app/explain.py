@@ -19,6 +19,7 @@ from diffusion_fw.composition.checks import processes
 from diffusion_fw.composition.experiment import plain
 from diffusion_fw.composition.parts import Parts, compose_parts
 from diffusion_fw.config.origins import flatten, origin_of, origins
+from diffusion_fw.registry import OWN
 from diffusion_fw.samplers.sampler import Sampler
 from diffusion_fw.sampling.chunk import chunk_size, measure_chunk
 from diffusion_fw.training.module import RECORD_KEY
@@ -35,18 +36,64 @@ def explain(config: dict[str, Any], arguments: Sequence[str]) -> None:
         module = SimpleNamespace(denoiser=parts.denoiser, tracks=list)
         weights = warm_start(module, config["init_from"], raw_weights=config["init_raw_weights"])
     console = Console()
+    print_tables(console, rows(config, arguments), costs(config, parts))
+    if weights:
+        console.print(weights, markup=False, highlight=False, soft_wrap=True)
+
+
+def explain_trained(program: str, config: dict[str, Any], arguments: Sequence[str]) -> None:
+    """Print the config of sample.py or evaluate.py with the model's own parts, and the origin of each value.
+
+    Raises ConfigError where the program would before it draws.
+    """
+    from diffusion_fw.app.trained_model import open_trained
+
+    model = open_trained(config)
+    model.check_sampler()
+    table = trained_rows(program, config, model.complete, model.record["config"], arguments)
+    cost = {
+        "weights": f"{model.choice.name}: {sum(item.numel() for item in model.network.parameters()):,} parameters",
+        "memory, estimated": model.memory(config.get("num_samples", model.batch_size)),
+        "network evaluations per sample": evaluations(model.sampler),
+    }
+    print_tables(Console(), table, cost)
+
+
+def print_tables(console: Console, config: Sequence[tuple[str, Any, str]], cost: Mapping[str, str]) -> None:
+    """Print a config with the origins of its values, and what a run takes."""
     table = Table(title="resolved config", header_style="bold")
     for column in ("key", "value", "from"):
         table.add_column(column, overflow="fold")
-    for key, value, origin in rows(config, arguments):
+    for key, value, origin in config:
         table.add_row(key, Text(str(value)), Text(origin))
     console.print(table)
-    cost = Table(title="the run", show_header=False)
-    for name, text in costs(config, parts).items():
-        cost.add_row(name, text)
-    console.print(cost)
-    if weights:
-        console.print(weights, markup=False, highlight=False, soft_wrap=True)
+    costs = Table(title="the run", show_header=False)
+    for name, text in cost.items():
+        costs.add_row(name, text)
+    console.print(costs)
+
+
+def trained_rows(
+    program: str,
+    given: Mapping[str, Any],
+    used: Mapping[str, Any],
+    trained: Mapping[str, Any],
+    arguments: Sequence[str],
+) -> list[tuple[str, Any, str]]:
+    """Every key of the config ``used`` with its value and origin, where the ``given`` one may leave it to the model."""
+    known = origins(program, arguments)
+
+    def origin(key: str) -> str:
+        group, _, rest = key.partition(".")
+        section = given.get(group)
+        own = isinstance(section, Mapping) and (OWN in section or section.get("name") == OWN)
+        if not own or (rest and not rest.endswith("name") and key in known):
+            return origin_of(key, known)
+        if own and (name := key.removesuffix(".name")) != key and name != group and name in known:
+            return known[name]
+        return f"checkpoint={given['checkpoint']}" if group in trained else "default, as the checkpoint names none"
+
+    return [(key, value, origin(key)) for key, value in flatten(used)]
 
 
 def rows(config: Mapping[str, Any], arguments: Sequence[str]) -> list[tuple[str, Any, str]]:

@@ -3,23 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
 
-import yaml
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from diffusion_fw import registry
-from diffusion_fw.config.groups import STACKED, conf_dir, groups, unregistered
-from diffusion_fw.registry import discovery
+from diffusion_fw.config.groups import STACKED, defaults, groups, has_own, unregistered
+from diffusion_fw.registry import OWN, discovery
 from diffusion_fw.registry.overview import overview
-
-
-def defaults(program: str) -> dict[str, Any]:
-    """The default choice of each group of a program."""
-    stated = yaml.safe_load((conf_dir() / f"{program}.yaml").read_text())["defaults"]
-    return {group: choice for item in stated if isinstance(item, dict) for group, choice in item.items()}
 
 
 def print_help(program: str, arguments: Sequence[str]) -> None:
@@ -32,7 +24,9 @@ def print_help(program: str, arguments: Sequence[str]) -> None:
         discovery.load_plugins()
     for group, _, name in asked:
         if not name:
-            print_group(console, group)
+            print_group(console, program, group)
+        elif name == OWN and has_own(program, group):
+            print_own(console, group)
         elif name in registry.names(group):
             print_component(console, registry.entry(group, name))
         else:
@@ -47,12 +41,10 @@ def print_groups(console: Console, program: str) -> None:
     chosen = defaults(program)
     table = Table("group", "options (the default in bold)", title=f"python {program}.py group=option group.key=value")
     registered = overview()
-    for group in groups():
-        if group not in chosen:
-            continue
+    for group in groups(program):
         own = chosen[group] if isinstance(chosen[group], list) else [chosen[group]]
         options = {choice.name: label(choice.name, choice.python_only) for choice in registered.get(group, ())}
-        options |= {name: name for name in unregistered(group)}
+        options |= {name: name for name in (*unregistered(group), *([OWN] if has_own(program, group) else []))}
         styled = [Text(shown, style="bold green" if name in own else "") for name, shown in sorted(options.items())]
         table.add_row(group, Text(", ").join(styled))
     settings = ", ".join(registry.entry("settings", program).parameters)
@@ -70,14 +62,29 @@ def print_groups(console: Console, program: str) -> None:
     )
 
 
+OF_MODEL = "what the model was trained with, which its checkpoint states"
+
+
 def label(name: str, python_only: bool) -> str:
     """An option, marked if no command line can choose it."""
     return f"{name} (Python only)" if python_only else name
 
 
-def print_group(console: Console, group: str) -> None:
+def print_own(console: Console, group: str) -> None:
+    """Print what group=own stands for."""
+    place = f"{group}.NAME.KEY" if group in STACKED else f"{group}.KEY"
+    console.print(
+        f"{group}={OWN}: {OF_MODEL}. {place}=... changes a key of it; explain=true prints what it is.",
+        highlight=False,
+        markup=False,
+    )
+
+
+def print_group(console: Console, program: str, group: str) -> None:
     """Print the components of a group, and what a component can ask for."""
     table = Table("option", "what it is", title=group)
+    if has_own(program, group):
+        table.add_row(OWN, OF_MODEL)
     for name, entry in registry.entries(group).items():
         table.add_row(label(name, entry.python_only), Text(entry.summary))
     console.print(table)

@@ -20,6 +20,20 @@ Task = Callable[[dict[str, Any], Path], Result | None]
 Prepare = Callable[[list[dict[str, Any]], list[str]], list[dict[str, Any]]]
 
 
+def unless_explained(program: str) -> Prepare:
+    """``prepare`` of a program that uses a checkpoint: explain=true prints what would run, and nothing does."""
+
+    def prepare(configs: list[dict[str, Any]], arguments: list[str]) -> list[dict[str, Any]]:
+        if not configs[0]["explain"]:
+            return configs
+        from diffusion_fw.app.explain import explain_trained
+
+        explain_trained(program, configs[0], arguments)
+        return []
+
+    return prepare
+
+
 def run(
     program: str,
     task: Task,

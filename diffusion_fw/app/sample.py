@@ -6,7 +6,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from diffusion_fw.app.program import run
+from diffusion_fw.app.program import run, unless_explained
 from diffusion_fw.registry import ConfigError
 
 logger = logging.getLogger(__name__)
@@ -58,10 +58,10 @@ def sample(config: dict[str, Any], folder: Path) -> None:
         for index, image in enumerate(result.permute(0, 2, 3, 1).numpy()):
             Image.fromarray(image.squeeze(-1) if image.shape[-1] == 1 else image).save(images / f"{index:06d}.png")
         images.replace(folder / "images")
-    how = f"sampler={config['sampler']['name']}, weights {model.choice.name}"
+    how = f"sampler={model.config['sampler']['name']} in {model.sampler.steps} steps, weights {model.choice.name}"
     print(f"{len(result)} samples by {how}, in {folder}; all in one picture: {path}")
 
 
 def main(plugins: Path | None = None) -> None:
     """The program `python sample.py`."""
-    run("sample", sample, plugins=plugins)
+    run("sample", sample, plugins=plugins, prepare=unless_explained("sample"))

@@ -17,19 +17,22 @@ from diffusion_fw.checkpoints.load import load_chosen, load_chosen_classifier
 from diffusion_fw.checkpoints.weights import Choice
 from diffusion_fw.composition.checks import check_fit, check_label_dropout
 from diffusion_fw.composition.facts import Facts
+from diffusion_fw.composition.own import DRAWING, with_training
 from diffusion_fw.composition.parts import (
+    build_data,
     build_sampler,
     build_variance,
     build_wrappers,
+    check_data,
     is_conditional,
     lay_out,
-    with_training,
     within_memory,
 )
-from diffusion_fw.data.dataset import from_model
+from diffusion_fw.config.groups import OWN_GROUPS
+from diffusion_fw.data.dataset import Data, from_model
 from diffusion_fw.denoiser import Denoiser, NetworkClassifier, NetworkDenoiser
 from diffusion_fw.process.variance import Variance
-from diffusion_fw.registry import ConfigError
+from diffusion_fw.registry import OWN, ConfigError
 from diffusion_fw.samplers.sampler import Sampler
 from diffusion_fw.sampling.chunk import Chunk, chunk_size, measure_chunk
 from diffusion_fw.sampling.draw import draw
@@ -42,7 +45,7 @@ class Trained:
     """A model from a checkpoint, with the choices of a program's config."""
 
     config: dict[str, Any]
-    """The program's, with the variance and the features of the training where it names none."""
+    """The program's, with what the model was trained with for ``own`` in the groups that drawing takes."""
     record: dict[str, Any]
     """What the checkpoint says about itself."""
     facts: Facts
@@ -55,17 +58,13 @@ class Trained:
     class_counts: tuple[int, ...]
     """How often each class is drawn, relatively; 0 where that is not known; empty for a model that takes no labels."""
     device: torch.device
+    own_data: bool
+    """Whether the data are those of the training."""
 
     @property
     def num_classes(self) -> int:
         """0 for a model that takes no labels."""
         return len(self.class_counts)
-
-    @property
-    def trained_with(self) -> dict[str, Any]:
-        """The config of the training."""
-        config: dict[str, Any] = self.record["config"]
-        return config
 
     @functools.cached_property
     def chunk(self) -> Chunk:
@@ -82,6 +81,33 @@ class Trained:
         example = math.prod(self.facts.shape) * (1 if self.facts.pixels else torch.empty(0).element_size())
         size = min(count, self.batch_size)
         return describe_sampling_memory(self.network, self.chunk, size, kept=copies * count * example)
+
+    @functools.cached_property
+    def complete(self) -> dict[str, Any]:
+        """The config with what the model was trained with in all groups."""
+        return with_training(self.config, self.record["config"], OWN_GROUPS)
+
+    @functools.cached_property
+    def data(self) -> Data:
+        """The data of the training, wherever they are now, or those that the config chooses.
+
+        Raises ConfigError for data that are not those of the training, and for others whose examples the model cannot
+        take.
+        """
+        data = build_data(self.complete)
+        if self.own_data:
+            check_data(data, self.complete, self.record)
+        elif (data.shape, data.pixels) != (self.facts.shape, self.facts.pixels):
+            raise ConfigError(
+                f"data={self.config['data']['name']} has {_kind(data.shape, data.pixels)}, but the model was "
+                f"trained on {_kind(self.facts.shape, self.facts.pixels)}"
+            )
+        elif self.num_classes and data.num_classes not in (0, self.num_classes):
+            raise ConfigError(
+                f"data={self.config['data']['name']} has {data.num_classes} classes, but the model takes labels of "
+                f"{self.num_classes}"
+            )
+        return data
 
     def check_sampler(self) -> None:
         """ConfigError where the sampler does not fit the model."""
@@ -106,7 +132,8 @@ class Trained:
 def open_trained(config: Mapping[str, Any]) -> Trained:
     """The model of ``config["checkpoint"]``; ConfigError for a bad file and for choices that do not fit the model."""
     network, record, choice = load_chosen(config["checkpoint"], raw_weights=config["raw_weights"], **config["ema"])
-    own, trained_with = with_training(config, record["config"]), record["config"]
+    trained_with = record["config"]
+    own = with_training(config, trained_with, DRAWING)
     facts, conditional = Facts.from_record(record["facts"]), is_conditional(network)
     check_label_dropout(own, trained_with.get("label_dropout", 0), conditional)
     device = choose(own["device"])
@@ -126,7 +153,12 @@ def open_trained(config: Mapping[str, Any]) -> Trained:
         variance=build_variance(own),
         class_counts=class_counts,
         device=device,
+        own_data=config["data"]["name"] == OWN,
     )
+
+
+def _kind(shape: tuple[int, ...], pixels: bool) -> str:
+    return f"{'images of 8-bit pixels' if pixels else 'floats'} of shape {shape}"
 
 
 def second_model(facts: Facts, num_classes: int, device: torch.device) -> Callable[..., Denoiser]:

@@ -27,7 +27,6 @@ from diffusion_fw.composition.checks import (
 from diffusion_fw.composition.facts import Config, Facts
 from diffusion_fw.composition.size_limit import within_machine, without_memory
 from diffusion_fw.data.dataset import Data
-from diffusion_fw.data.dataset import places as places_of
 from diffusion_fw.denoiser import Denoiser, NetworkClassifier, NetworkDenoiser
 from diffusion_fw.metrics.metric import Metric, TrackedMetric
 from diffusion_fw.networks.network import is_class_conditional, is_classifier
@@ -66,16 +65,6 @@ def build_variance(config: Config) -> Variance:
     """The variance of the reverse step."""
     variance: Variance = assemble("variance", config.get("variance") or FIXED_VARIANCE)
     return variance
-
-
-OF_TRAINING = {"variance": FIXED_VARIANCE, "features": {"name": "auto"}}
-"""What a program that uses a trained model takes from its training, and what if that names none either."""
-
-
-def with_training(config: Config, trained: Config) -> dict[str, Any]:
-    """A program's config, with the parts that it does not choose as the model was trained with them."""
-    chosen = {group: config.get(group) or trained.get(group) or usual for group, usual in OF_TRAINING.items()}
-    return {**config, **chosen}
 
 
 def build_network(config: Config, facts: Facts) -> torch.nn.Module:
@@ -172,24 +161,11 @@ def build_wrappers(
 def build_data(config: Config) -> Data:
     """The data set of a config; its files are read when a split is first used."""
     if "data" not in config:
-        raise ConfigError("the model names no data set, as it was imported without one; import it with data=NAME")
+        raise ConfigError(
+            "the model names no data set, as it was imported without one; import it with data=NAME, or give data=NAME"
+        )
     data: Data = assemble("data", config["data"])
     return data
-
-
-def moved(config: Config, places: Mapping[str, Any]) -> dict[str, Any]:
-    """The config with other places of the same data; those that are None stay. ConfigError for what is no place."""
-    given = {key: value for key, value in places.items() if value is not None}
-    if not given:
-        return dict(config)
-    build_data(config)  # checks the section
-    name = config["data"]["name"]
-    known = places_of(name)
-    for key in given:
-        if key not in known:
-            allowed = " or ".join(f"data.{place}" for place in known) or "nothing"
-            raise ConfigError(f"data.{key}: the model was trained on data={name}, whose place is said by {allowed}")
-    return {**config, "data": {**config["data"], **given}}
 
 
 def check_data(data: Data, config: Config, record: Mapping[str, Any]) -> None:

@@ -19,11 +19,11 @@ from omegaconf.errors import OmegaConfBaseException
 
 from diffusion_fw import registry
 from diffusion_fw.config import command_line
-from diffusion_fw.config.groups import STACKED, conf_dir, groups, unregistered
+from diffusion_fw.config.groups import OWN_GROUPS, STACKED, conf_dir, groups, has_own, unregistered
 from diffusion_fw.config.hydra_settings import check_hydra
 from diffusion_fw.config.sources import check_files
 from diffusion_fw.config.sweep_overrides import check_sweep_overrides
-from diffusion_fw.registry import ConfigError
+from diffusion_fw.registry import OWN, ConfigError
 
 MISSING = "???"
 """OmegaConf's mark of a key without a value."""
@@ -65,6 +65,10 @@ def store_components() -> None:
                 store.store(group=group, name=name, node=section, package=package, provider=provider)
     for group in STACKED:
         store.store(group=group, name="none", node={}, package=group)
+    for group in OWN_GROUPS:
+        # Its keys are those of a component that the checkpoint names.
+        section = {OWN: {"name": OWN}} if group in STACKED else {"name": OWN}
+        store.store(group=group, name=OWN, node=OmegaConf.create(section, flags={"struct": False}), package=group)
     store.store(group="features", name="auto", node={"name": "auto"}, package="features")
     store.store(name=RESUMED_FOLDER, node={}, package="hydra")
 
@@ -101,10 +105,17 @@ def check_command_line(program: str, arguments: Sequence[str]) -> list[dict[str,
     with line.composing() as loader:
         overrides = line.parse(loader)
         known = {
-            group: sorted({*choices(group), *loader.repository.get_group_options(group)} - _former_names(group))
-            for group in groups()
+            group: sorted(
+                {*choices(group), *loader.repository.get_group_options(group)}
+                - _former_names(group)
+                - _hidden_choices(program, group)
+            )
+            for group in groups(program)
         }
+        foreign = set(groups()) - known.keys()
         for override in overrides:
+            if override.key_or_group in foreign:
+                raise _unknown_key(program, override.key_or_group)
             _check_choice(override, known)
         check_sweep_overrides(overrides, multirun=line.multirun)
         own = [override for override in overrides if override.key_or_group != command_line.SEARCHPATH]
@@ -137,6 +148,11 @@ def _check_choice(override: Override, known: Mapping[str, Sequence[str]]) -> Non
             )
 
 
+def _hidden_choices(program: str, group: str) -> set[str]:
+    """Of what is stored, the choices that a program does not have."""
+    return {OWN} if group in OWN_GROUPS and not has_own(program, group) else set()
+
+
 def _former_names(group: str) -> set[str]:
     known = registry.entries(group).values() if group in registry.GROUPS else ()
     return {name for entry in known for name in entry.formerly}
@@ -146,7 +162,7 @@ def _compose(program: str, name: str, overrides: Sequence[str]) -> dict[str, Any
     try:
         config = compose(name, list(overrides), return_hydra_config=True)
     except COMPOSITION_ERRORS as error:
-        _check_keys(name, overrides)
+        _check_keys(program, name, overrides)
         raise ConfigError(reason(error)) from None
     check_hydra(config.hydra)
     with read_write(config), open_dict(config):
@@ -173,19 +189,28 @@ def resolved(program: str, config: DictConfig, overrides: Sequence[str]) -> dict
         content: Any = OmegaConf.to_container(config, resolve=True)
     except (OmegaConfBaseException, RecursionError) as error:
         raise ConfigError(reason(error)) from None
-    allowed = {*registry.GROUPS, *registry.entry("settings", program).parameters} - {"settings"}
     for key in content:
-        if key not in allowed:
-            raise ConfigError(
-                f"{key}: no such key{registry.nearest(str(key), allowed)}; keys at the top: "
-                f"{', '.join(sorted(allowed))}. A file of an experiment begins with the line `# @package _global_`"
-            )
+        if key not in _top_keys(program):
+            raise _unknown_key(program, str(key))
     return checked(program, content, command_line.typed(overrides))
 
 
-def _check_keys(name: str, overrides: Sequence[str]) -> None:
+def _top_keys(program: str) -> set[str]:
+    """The groups and settings of a program."""
+    return {*groups(program), *registry.entry("settings", program).parameters}
+
+
+def _unknown_key(program: str, key: str) -> ConfigError:
+    allowed = _top_keys(program)
+    note = ". A file of an experiment begins with the line `# @package _global_`" if "experiment" in allowed else ""
+    return ConfigError(
+        f"{key}: no such key{registry.nearest(key, allowed)}; keys at the top: {', '.join(sorted(allowed))}{note}"
+    )
+
+
+def _check_keys(program: str, name: str, overrides: Sequence[str]) -> None:
     """ConfigError for a key that the chosen components don't have; Hydra's message doesn't name the nearest one."""
-    known = groups()
+    known = groups(program)
     parsed = OverridesParser.create().parse_overrides(list(overrides))
     try:
         base = OmegaConf.to_container(
@@ -203,7 +228,7 @@ def _check_key(base: Any, key: str, known: Sequence[str]) -> None:
     place: Any = base
     walked: list[str] = []
     for part in key.split("."):
-        if not isinstance(place, Mapping) or (walked and not place):
+        if not isinstance(place, Mapping) or (walked and not place) or _is_own(place):
             return
         if part not in place:
             where = ".".join(walked)
@@ -214,6 +239,11 @@ def _check_key(base: Any, key: str, known: Sequence[str]) -> None:
                 f"{key}: no such key{close}; keys {'of ' + where if where else 'at the top'}: {', '.join(options)}"
             )
         place, walked = place[part], [*walked, part]
+
+
+def _is_own(section: Mapping[str, Any]) -> bool:
+    """Whether a section, or a part of a stack, is what the model was trained with."""
+    return OWN in section or section.get("name") == OWN
 
 
 def _hidden_keys(place: Mapping[str, Any], walked: Sequence[str]) -> set[str]:
@@ -238,9 +268,7 @@ def checked(program: str, config: Any, typed: Mapping[str, str] = {}) -> dict[st
         message = str(error).replace("settings.", "").replace(f" (of settings={program})", "")
         raise ConfigError(message.replace(f"settings={program} needs", "it must be")) from None
     for group in registry.GROUPS.keys() & config.keys() - top.keys():
-        # Not chosen, such as the variance of sample.py: the model's own.
-        unchosen = config[group] is None and group not in STACKED and program != "train"
-        if not isinstance(config[group], Mapping) and not unchosen:
+        if not isinstance(config[group], Mapping):
             raise ConfigError(f"{group}={config[group]!r:.100}: must be one of: {', '.join(choices(group))}")
     # Hydra leaves out a group of which nothing is chosen.
     result.update({group: {} for group in STACKED})
@@ -251,6 +279,11 @@ def checked(program: str, config: Any, typed: Mapping[str, str] = {}) -> dict[st
                 f"choose another by {group}=..."
             )
         if section.get("name") == "auto" and group == "features":
+            continue
+        if has_own(program, group) and (_is_own(section) or (OWN in config[group] and "name" not in section)):
+            # Checked where the checkpoint is read.
+            if group in STACKED:
+                result[group] = {**result[group], path.removeprefix(f"{group}."): dict(section)}
             continue
         if not isinstance(section.get("name"), str):
             raise ConfigError(f"{path} has no component; choose one of: {', '.join(choices(group))}")

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 import diffusion_fw
 from diffusion_fw import registry
+from diffusion_fw.registry import OWN
 
 STACKED = tuple(name for name, group in registry.GROUPS.items() if group.several)
 """Groups of which several choices hold at once, in order: each stands at group.name in the config."""
+
+OWN_GROUPS = tuple(name for name, group in registry.GROUPS.items() if group.own)
+"""Groups of which a program that uses a checkpoint takes what the model was trained with, by group=own."""
 
 
 def conf_dir() -> Path:
@@ -17,10 +25,26 @@ def conf_dir() -> Path:
     return package / "conf" if (package / "conf").is_dir() else package.parent / "conf"
 
 
-def groups() -> list[str]:
-    """Every group that can be chosen from: those of the registry and the folders of conf/."""
-    folders = [path.name for path in conf_dir().iterdir() if path.is_dir() and path.name != "hydra"]
-    return sorted({*registry.GROUPS, *folders} - {"settings"})
+def defaults(program: str) -> dict[str, Any]:
+    """The default choice of each group of a program."""
+    return _chosen(conf_dir() / f"{program}.yaml")
+
+
+@functools.cache
+def _chosen(path: Path) -> dict[str, Any]:
+    stated = yaml.safe_load(path.read_text())["defaults"]
+    chosen = {group: choice for item in stated if isinstance(item, dict) for group, choice in item.items()}
+    return {group: choice for group, choice in chosen.items() if not group.startswith("override ")}
+
+
+def groups(program: str = "train") -> list[str]:
+    """Every group that a program can choose from: those that its file names."""
+    return sorted(defaults(program))
+
+
+def has_own(program: str, group: str) -> bool:
+    """Whether group=own stands for what the model was trained with: in the programs that use a checkpoint."""
+    return defaults(program).get(group) in (OWN, [OWN])
 
 
 def unregistered(group: str) -> list[str]:

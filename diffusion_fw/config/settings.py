@@ -7,9 +7,6 @@ from typing import Literal
 
 from diffusion_fw.registry import Fraction, NonNegativeInt, PositiveInt, Seed, register
 
-PLACES = ("path", "root", "shards", "test_shards")
-"""The parameters by which the built-in data sets say where they are."""
-
 
 @register("settings", "train")
 @dataclass(frozen=True)
@@ -38,7 +35,7 @@ class SampleSettings:
     """What to draw from a checkpoint, with its first averaged weights unless ema or raw_weights name others.
 
     ema.rate or ema.std is the length of an average that the checkpoint holds; after training with ema=post_hoc, ema.std
-    may have any value.
+    may have any value. explain prints the config with the model's own parts, and draws nothing.
     """
 
     checkpoint: str
@@ -49,17 +46,17 @@ class SampleSettings:
     ema: dict[str, float | None] = field(default_factory=lambda: {"rate": None, "std": None})
     device: str = "auto"
     npz: bool = False
+    explain: bool = False
 
 
 @register("settings", "evaluate")
 @dataclass(frozen=True)
 class EvaluateSettings:
-    """Which checkpoint to measure, on the data and features of its training, with the weights that sample.py would use.
+    """Which checkpoint to measure, with the weights that sample.py would use.
 
-    features=auto takes the data's own features. Sampler, grid, guidance and the metric with its number of samples are
-    those of this program; the table and evaluation.json state them.
-
-    data says where these data are now, if they have moved, by the key of the training: data.path, data.root, ...
+    Sampler, grid, guidance, variance, data and features are those of the training unless others are chosen; the metric
+    with its number of samples is this program's. The table and evaluation.json state them. data.path, data.root, ...
+    say where the data of the training are now, if they have moved. explain prints the config, and measures nothing.
     """
 
     checkpoint: str
@@ -68,4 +65,4 @@ class EvaluateSettings:
     raw_weights: bool = False
     ema: dict[str, float | None] = field(default_factory=lambda: {"rate": None, "std": None})
     device: str = "auto"
-    data: dict[str, str | list[str] | None] = field(default_factory=lambda: dict.fromkeys(PLACES))
+    explain: bool = False

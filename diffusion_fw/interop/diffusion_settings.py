@@ -65,6 +65,25 @@ def read_settings(settings: Mapping[str, Any]) -> tuple[Section, Section, Sectio
     return schedule, parameterization, {"name": VARIANCES[variance]}
 
 
+SAMPLERS = {
+    "DDIMScheduler": "ddim",
+    "DEISMultistepScheduler": "deis",
+    "DPMSolverMultistepScheduler": "dpm_solver_pp",
+    "EulerDiscreteScheduler": "euler",
+    "HeunDiscreteScheduler": "heun",
+    "LMSDiscreteScheduler": "lms",
+    "PNDMScheduler": "plms",
+    "UniPCMultistepScheduler": "unipc",
+}
+"""Ours for the schedulers of diffusers but DDPMScheduler, whose pipelines take 50 steps."""
+
+
+def read_sampler(settings: Mapping[str, Any]) -> Section:
+    """The sampler of a scheduler_config.json; {} where its scheduler is none of SAMPLERS."""
+    name = SAMPLERS.get(str(settings.get("_class_name")))
+    return {"name": name, "steps": 50} if name else {}
+
+
 def write_settings(config: Mapping[str, Any]) -> dict[str, Any]:
     """The scheduler_config.json of a DDPMScheduler for the sections of a config.
 

@@ -32,6 +32,9 @@ from diffusion_fw.training.module import RECORD_KEY
 
 MOST_CLASSES = 1_000_000
 GROUPS = ("network", "schedule", "parameterization", "variance")
+SAMPLING = ("sampler", "grid")
+"""Groups that say how samples are drawn, which the checkpoint states for sampler=own and grid=own."""
+STATED = (*GROUPS, *SAMPLING, "data")
 FACTS: dict[str, Any] = {
     "shape": tuple[PositiveInt, ...],
     "num_classes": Annotated[int, Range(0, MOST_CLASSES)],
@@ -71,11 +74,9 @@ def parse(words: Sequence[str]) -> dict[str, Any]:
     for word in words:
         key, equals, text = word.partition("=")
         group, _, parameter = key.partition(".")
-        known = group in (*GROUPS, "data") or key in FACTS
+        known = group in STATED or key in FACTS
         if not equals or not known or (key == "network"):
-            allowed = ", ".join(
-                (*(f"{name}.KEY=VALUE" for name in (*GROUPS, "data")), *(f"{key}=..." for key in FACTS))
-            )
+            allowed = ", ".join((*(f"{name}.KEY=VALUE" for name in STATED), *(f"{key}=..." for key in FACTS)))
             raise ConfigError(f"{word}: allowed are {allowed}, and schedule=NAME and the like, but not network=NAME")
         if parameter or key in FACTS:
             try:
@@ -118,6 +119,7 @@ def import_published(source: Source, given: Mapping[str, Any], *, name: str | No
             )
         published = replace(published, pixels=False)
     sections = {group: _section(group, getattr(published, group), given) for group in GROUPS}
+    sections |= _sampling(found, published, source.settings, sections["schedule"], given)
     if "class_conditional" in sections["network"] and "network.class_conditional" not in given:
         sections["network"]["class_conditional"] = published.num_classes > 0
     config: dict[str, Any] = {**sections, "label_dropout": published.label_dropout, "seed": 0}
@@ -213,6 +215,26 @@ def _section(group: str, recognised: Mapping[str, Any], given: Mapping[str, Any]
     return {"name": entry.name, **defaults, **{key: value for key, value in values.items() if key in entry.parameters}}
 
 
+def _sampling(
+    found: Format,
+    published: Published,
+    settings: Mapping[str, Any],
+    schedule: Mapping[str, Any],
+    given: Mapping[str, Any],
+) -> dict[str, Any]:
+    """How samples are drawn: as the authors do, in at most as many steps as a table has rows, or as the user stated."""
+    sampler = dict(found.sampler_of(replace(published, schedule=dict(schedule)), settings))
+    if "steps" in sampler:
+        sampler["steps"] = min(sampler["steps"], schedule.get("num_steps", sampler["steps"]))
+    # Values of latents have no bounds.
+    wrappers = found.guidance if published.pixels else ()
+    return {
+        "sampler": _section("sampler", sampler, given),
+        "grid": _section("grid", found.grid, given),
+        "guidance": {name: _section("guidance", {"name": name}, {}) for name in wrappers},
+    }
+
+
 def _facts(published: Published, config: dict[str, Any], given: Mapping[str, Any]) -> Facts:
     """Those of the data that the user names, whose section is added to ``config``, or what the weights say."""
     if "data" not in given:
@@ -285,7 +307,7 @@ def describe(imported: Imported) -> dict[str, str]:
     count = sum(value.numel() for value in imported.denoiser.network.parameters())
     rows = {
         "format": imported.format.name,
-        **{group: _text(config[group]) for group in GROUPS},
+        **{group: _text(config[group]) for group in (*GROUPS, *SAMPLING)},
         "parameters": f"{count:,}",
         "examples": f"{facts.shape}" + (f", {facts.num_classes} classes" if facts.num_classes else ""),
     }

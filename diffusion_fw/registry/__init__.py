@@ -15,7 +15,7 @@ from diffusion_fw.registry.components import (
     sections,
     validate,
 )
-from diffusion_fw.registry.groups import FACTS, GROUPS, Group
+from diffusion_fw.registry.groups import FACTS, GROUPS, OWN, Group
 from diffusion_fw.registry.messages import LONGEST_NAME, ConfigError, RegistrationError, printable
 from diffusion_fw.registry.signature import (
     AutoDiameter,
@@ -41,6 +41,7 @@ __all__ = [
     "FACTS",
     "GROUPS",
     "LONGEST_NAME",
+    "OWN",
     "AutoDiameter",
     "AutoStd",
     "ConfigError",

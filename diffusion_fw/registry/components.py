@@ -20,7 +20,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
-from diffusion_fw.registry.groups import GROUPS
+from diffusion_fw.registry.groups import GROUPS, OWN
 from diffusion_fw.registry.messages import LONGEST_NAME, ConfigError, RegistrationError
 from diffusion_fw.registry.signature import convert, describe, is_checkable, is_runtime, measured, misfit
 
@@ -199,7 +199,11 @@ def _check_signature(entry: Entry) -> None:
 
 
 def _check_names(entry: Entry) -> None:
-    """RegistrationError where another component has one of the names."""
+    """RegistrationError where another component has one of the names, or the name has a meaning of its own."""
+    if GROUPS[entry.group].own and OWN in (entry.name, *entry.formerly):
+        raise RegistrationError(
+            f"{entry.group}={OWN} ({entry.source}): this name stands for what a model was trained with; choose another"
+        )
     for known in _entries[entry.group].values():
         taken = {entry.name, *entry.formerly} & {known.name, *known.formerly}
         if taken and known.source != entry.source:

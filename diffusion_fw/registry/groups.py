@@ -21,6 +21,12 @@ class Group:
     """What only a caller in Python can pass: names and descriptions."""
     several: bool = False
     """Whether several components are chosen at once, in order; each then stands at group.name in the config."""
+    own: bool = False
+    """Whether a program that uses a checkpoint takes what the model was trained with by group=own."""
+
+
+OWN = "own"
+"""The choice of what the model was trained with."""
 
 
 FACTS = {
@@ -41,7 +47,7 @@ FOLDER = {"folder": "the folder of the run"}
 GROUPS: dict[str, Group] = {
     "schedule": Group("diffusion_fw.process.schedules", FACTS),
     "parameterization": Group("diffusion_fw.process.parameterization", SCHEDULE | FACTS),
-    "variance": Group("diffusion_fw.process.variance"),
+    "variance": Group("diffusion_fw.process.variance", own=True),
     "network": Group(
         "diffusion_fw.networks", FACTS | {"outputs": "outputs per value: 1, or 2 where the variance is learned"}
     ),
@@ -54,8 +60,9 @@ GROUPS: dict[str, Group] = {
     "sampler": Group(
         "diffusion_fw.samplers",
         {"grid": "the grid that places the steps", "variance": "the variance of the reverse step"},
+        own=True,
     ),
-    "grid": Group("diffusion_fw.samplers.grid"),
+    "grid": Group("diffusion_fw.samplers.grid", own=True),
     "guidance": Group(
         "diffusion_fw.guidance",
         SCHEDULE
@@ -75,10 +82,11 @@ GROUPS: dict[str, Group] = {
             "noise": "noise(like) draws standard normal noise like a tensor; a sampler passes its own",
         },
         several=True,
+        own=True,
     ),
-    "data": Group("diffusion_fw.data"),
+    "data": Group("diffusion_fw.data", own=True),
     "augmentation": Group("diffusion_fw.training.augmentation", FACTS, several=True),
-    "features": Group("diffusion_fw.metrics.features", {"shape": FACTS["shape"]}),
+    "features": Group("diffusion_fw.metrics.features", {"shape": FACTS["shape"]}, own=True),
     "metric": Group(
         "diffusion_fw.metrics",
         {

@@ -63,7 +63,9 @@ def test_other_data_and_keys_of_other_data_are_refused(run):
         measured(run, f"data.path={other}")
     with pytest.raises(ConfigError, match=r"data\.root: .* data=image_folder, whose place is said by data\.path"):
         measured(run, f"data.root={other}")
-    with pytest.raises(ConfigError, match=r"data\.size: no such key.*path, root, shards, test_shards"):
+    with pytest.raises(
+        ConfigError, match=r"data\.size: .* whose place is said by data\.path; for other data choose data="
+    ):
         measured(run, "data.size=9")
 
 

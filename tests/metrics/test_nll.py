@@ -12,7 +12,8 @@ from PIL import Image
 import diffusion_fw as dfw
 from diffusion_fw.app.evaluate import evaluate
 from diffusion_fw.app.train import train
-from diffusion_fw.composition.parts import FIXED_VARIANCE, build_data, with_training
+from diffusion_fw.composition.own import DRAWING, with_training
+from diffusion_fw.composition.parts import build_data
 from diffusion_fw.config.compose import check_command_line
 from diffusion_fw.data.dataset import to_model
 from diffusion_fw.likelihood.bound import VariationalBound, discretised_log_likelihood
@@ -249,10 +250,10 @@ def test_a_fixed_model_has_no_learned_variance(tiny, tmp_path):
 
 
 def test_the_variance_is_the_models_own_unless_one_is_chosen():
-    learned, large = {"name": "learned_range"}, {"name": "large"}
-    assert with_training({}, {"variance": learned})["variance"] == learned
-    assert with_training({"variance": large}, {"variance": learned})["variance"] == large
-    assert with_training({}, {})["variance"] == FIXED_VARIANCE
+    own, learned, large = {"name": "own"}, {"name": "learned_range"}, {"name": "large"}
+    for chosen, trained, used in ((own, {"variance": learned}, learned), (large, {"variance": learned}, large)):
+        assert with_training({"variance": chosen}, trained, DRAWING)["variance"] == used
+    assert with_training({"variance": own}, {}, DRAWING)["variance"] == {"name": "small"}
 
 
 @pytest.mark.parametrize(

@@ -7,9 +7,9 @@ from typing import Any, ClassVar, cast
 
 from torch import Tensor, nn
 
-from diffusion_fw.interop.diffusion_settings import read_keys, read_settings
+from diffusion_fw.interop.diffusion_settings import read_keys, read_sampler, read_settings
 from diffusion_fw.interop.formats.dit import LABEL_DROPOUT, diffusers_pairs
-from diffusion_fw.interop.formats.format import Format, Published
+from diffusion_fw.interop.formats.format import Format, Published, Section
 from diffusion_fw.interop.latents import PIXEL_CHANNELS, value_range
 from diffusion_fw.interop.pairs import Pair
 from diffusion_fw.networks.dit import DiT
@@ -40,6 +40,7 @@ class DiffusersDiT(Format):
     """DiTTransformer2DModel of diffusers (facebook/DiT-*); it becomes network=dit, with DiT's own time embedding."""
 
     name: ClassVar[str] = "diffusers-dit"
+    guidance: ClassVar[tuple[str, ...]] = ()
     networks: ClassVar[tuple[str, ...]] = ("dit",)
     classes: ClassVar[tuple[str, ...]] = ("DiTTransformer2DModel", "Transformer2DModel")
 
@@ -77,6 +78,10 @@ class DiffusersDiT(Format):
             label_dropout=LABEL_DROPOUT,
             guessed=() if "scheduler" in settings else ("schedule", "parameterization"),
         )
+
+    def sampler_of(self, model: Published, settings: Mapping[str, Any]) -> Section:
+        """That of the pipeline's scheduler, if it is one of ours."""
+        return read_sampler(settings.get("scheduler", {})) or self.sampler
 
     def pairs(self, network: nn.Module) -> Iterable[Pair]:
         return diffusers_pairs(cast(DiT, network))

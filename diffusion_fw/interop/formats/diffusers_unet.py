@@ -7,8 +7,8 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from diffusion_fw.interop.diffusion_settings import read_keys, read_settings
-from diffusion_fw.interop.formats.format import Format, Published
+from diffusion_fw.interop.diffusion_settings import read_keys, read_sampler, read_settings
+from diffusion_fw.interop.formats.format import Format, Published, Section
 from diffusion_fw.interop.pairs import Pair, check_expressible, same, stacked
 from diffusion_fw.registry import ConfigError, OpenFraction, PositiveInt
 
@@ -140,6 +140,10 @@ class UNet2D(Format):
             )
         guessed = () if "scheduler" in settings else ("schedule", "parameterization", "variance")
         return Published(network, shape, classes, schedule, parameterization, variance, guessed=guessed)
+
+    def sampler_of(self, model: Published, settings: Mapping[str, Any]) -> Section:
+        """That of the pipeline's scheduler, if it is one of ours."""
+        return read_sampler(settings.get("scheduler", {})) or self.sampler
 
     def pairs(self, network: nn.Module) -> Iterable[Pair]:
         _check_images(network)

@@ -15,7 +15,7 @@ from typing import Any, ClassVar, cast
 import torch
 from torch import Tensor, nn
 
-from diffusion_fw.interop.formats.format import Format, Published
+from diffusion_fw.interop.formats.format import Format, Published, Section
 from diffusion_fw.interop.latents import PIXEL_CHANNELS, value_range
 from diffusion_fw.interop.pairs import Pair, check_expressible, reshaped, same, stacked
 from diffusion_fw.interop.shapes import shape_of
@@ -46,6 +46,7 @@ class DiTFormat(Format):
     """facebookresearch/DiT (Peebles & Xie 2023)."""
 
     name: ClassVar[str] = "DiT"
+    guidance: ClassVar[tuple[str, ...]] = ()
     networks: ClassVar[tuple[str, ...]] = ("dit",)
 
     def recognises(self, weights: Mapping[str, Tensor], settings: Mapping[str, Any]) -> bool:
@@ -84,6 +85,8 @@ class SiTFormat(DiTFormat):
     """willisma/SiT (Ma et al. 2024), whose keys are those of DiT, so that it has to be named."""
 
     name: ClassVar[str] = "SiT"
+    sampler: ClassVar[Section] = {"name": "ode"}
+    grid: ClassVar[Section] = {"name": "uniform"}
 
     def recognises(self, weights: Mapping[str, Tensor], settings: Mapping[str, Any]) -> bool:
         return False

@@ -84,6 +84,9 @@ class EDM(Format):
     """The state dict of a SongUNet under one of EDM's preconditionings: model.enc.32x32_conv.weight and the like."""
 
     name: ClassVar[str] = "edm"
+    sampler: ClassVar[Section] = {"name": "heun", "steps": 18}
+    grid: ClassVar[Section] = {"name": "karras"}
+    guidance: ClassVar[tuple[str, ...]] = ()
     networks: ClassVar[tuple[str, ...]] = ("ncsnpp", "ddpmpp")
 
     def recognises(self, weights: Mapping[str, Tensor], settings: Mapping[str, Any]) -> bool:

@@ -14,7 +14,7 @@ from typing import Any, ClassVar, cast
 import torch
 from torch import Tensor, nn
 
-from diffusion_fw.interop.formats.format import Format, Published
+from diffusion_fw.interop.formats.format import Format, Published, Section
 from diffusion_fw.interop.latents import PIXEL_CHANNELS, value_range
 from diffusion_fw.interop.pairs import Pair, check_expressible, same
 from diffusion_fw.interop.shapes import shape_of
@@ -30,6 +30,9 @@ class EDM2Format(Format):
     """NVlabs/edm2 (Karras et al. 2024b)."""
 
     name: ClassVar[str] = "EDM2"
+    sampler: ClassVar[Section] = {"name": "heun", "steps": 32}
+    grid: ClassVar[Section] = {"name": "karras"}
+    guidance: ClassVar[tuple[str, ...]] = ()
     networks: ClassVar[tuple[str, ...]] = ("edm2_unet",)
 
     def recognises(self, weights: Mapping[str, Tensor], settings: Mapping[str, Any]) -> bool:

@@ -45,6 +45,9 @@ class EDMADM(Format):
     """
 
     name: ClassVar[str] = "edm-adm"
+    sampler: ClassVar[Section] = {"name": "heun", "steps": 40}
+    grid: ClassVar[Section] = {"name": "karras"}
+    guidance: ClassVar[tuple[str, ...]] = ()
     networks: ClassVar[tuple[str, ...]] = ("adm_unet",)
 
     def recognises(self, weights: Mapping[str, Tensor], settings: Mapping[str, Any]) -> bool:

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, cast
 import torch
 from torch import Tensor, nn
 
-from diffusion_fw.interop.formats.format import Format, Published
+from diffusion_fw.interop.formats.format import Format, Published, Section
 from diffusion_fw.interop.pairs import Pair, reshaped, same
 from diffusion_fw.interop.shapes import shape_of
 from diffusion_fw.networks.ddpm_unet import DDPMUNet
@@ -41,6 +41,9 @@ class ErmonGroupDDIM(Format):
     """
 
     name: ClassVar[str] = "ermongroup-ddim"
+    sampler: ClassVar[Section] = {"name": "ddim", "steps": 1000}
+    grid: ClassVar[Section] = {"name": "leading"}
+    guidance: ClassVar[tuple[str, ...]] = ()
     networks: ClassVar[tuple[str, ...]] = ("ddpm_unet",)
 
     def recognises(self, weights: Mapping[str, Tensor], settings: Mapping[str, Any]) -> bool:

@@ -47,6 +47,10 @@ class Format(ABC):
     """The names of the networks that its weights belong to."""
     classes: ClassVar[tuple[str, ...]] = ()
     """The classes of diffusers that it reads, as a config.json names them."""
+    sampler: ClassVar[Section] = {"name": "ddpm", "steps": 250}
+    """How the authors draw samples, and so does the checkpoint unless told otherwise."""
+    grid: ClassVar[Section] = {"name": "respaced"}
+    guidance: ClassVar[tuple[str, ...]] = ("clip",)
 
     def weights(self, content: Any) -> Mapping[str, Tensor]:
         """The state dict in what a file holds, the averaged one if there are several; {} if there is none."""
@@ -65,6 +69,10 @@ class Format(ABC):
         ``given`` holds what the user stated, by key: ``network.num_heads`` and the like, and ``shape``. It has the last
         word on what the weights leave open; the caller lays it over the result.
         """
+
+    def sampler_of(self, model: Published, settings: Mapping[str, Any]) -> Section:
+        """The sampler of one of its models, by default ``sampler``."""
+        return self.sampler
 
     @abstractmethod
     def pairs(self, network: nn.Module) -> Iterable[Pair]:

@@ -35,6 +35,8 @@ class NCSN(Format):
     """The list [model, optimizer, epoch, step, averages] of a checkpoint, whose last three NCSN does not have."""
 
     name: ClassVar[str] = "ncsn"
+    grid: ClassVar[Section] = {"name": "uniform"}
+    guidance: ClassVar[tuple[str, ...]] = ()
     networks: ClassVar[tuple[str, ...]] = ("ncsn", "ncsnv2")
 
     def weights(self, content: Any) -> Mapping[str, Tensor]:
@@ -75,6 +77,12 @@ class NCSN(Format):
             parameterization={"name": "score", "scale_by_sigma": True},
             guessed=("shape",),
         )
+
+    def sampler_of(self, model: Published, settings: Mapping[str, Any]) -> Section:
+        """The steps of the papers' code for CIFAR-10: 100 a level without a last denoising, or 5 with one."""
+        original = model.network["name"] == "ncsn"
+        per_level = {"steps_per_level": 100, "denoise": False} if original else {"steps_per_level": 5}
+        return {"name": "annealed_langevin", "steps": model.schedule["num_steps"], **per_level}
 
     def constants(self, model: Published, network: nn.Module) -> Mapping[str, Tensor]:
         if model.network["name"] == "ncsn":

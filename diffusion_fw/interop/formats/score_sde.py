@@ -56,6 +56,8 @@ class ScoreSDE(Format):
     """``model`` and the averages ``ema`` of a checkpoint, whose module names begin with all_modules."""
 
     name: ClassVar[str] = "score_sde"
+    grid: ClassVar[Section] = {"name": "uniform"}
+    guidance: ClassVar[tuple[str, ...]] = ()
     networks: ClassVar[tuple[str, ...]] = ("ncsnpp", "ddpmpp")
 
     def weights(self, content: Any) -> Mapping[str, Tensor]:
@@ -146,6 +148,13 @@ class ScoreSDE(Format):
             parameterization=parameterization,
             guessed=("shape", "network.fir", "network.dropout", "schedule"),
         )
+
+    def sampler_of(self, model: Published, settings: Mapping[str, Any]) -> Section:
+        """Of its configs for CIFAR-10: predictor and corrector where the variance explodes, the predictor elsewhere."""
+        kind = model.schedule["name"]
+        if kind in ("ve", "ncsn"):
+            return {"name": "predictor_corrector", "steps": NUM_SCALES, "snr": 0.16}
+        return {"name": "ddpm" if "num_steps" in model.schedule else "euler_maruyama", "steps": NUM_SCALES}
 
     def constants(self, model: Published, network: nn.Module) -> Mapping[str, Tensor]:
         table = model.schedule.get("sigma_max", 2 * SIGMA_MAX), model.schedule.get("sigma_min", 2 * SIGMA_MIN)

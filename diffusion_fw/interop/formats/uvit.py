@@ -13,7 +13,7 @@ from typing import Any, ClassVar, cast
 
 from torch import Tensor, nn
 
-from diffusion_fw.interop.formats.format import Format, Published
+from diffusion_fw.interop.formats.format import Format, Published, Section
 from diffusion_fw.interop.latents import PIXEL_CHANNELS, value_range
 from diffusion_fw.interop.pairs import Pair, Read, Write, check_expressible, reshaped, same
 from diffusion_fw.interop.shapes import shape_of
@@ -29,6 +29,9 @@ class UViTFormat(Format):
     """baofff/U-ViT (Bao et al. 2023)."""
 
     name: ClassVar[str] = "U-ViT"
+    sampler: ClassVar[Section] = {"name": "dpm_solver_pp", "steps": 50}
+    grid: ClassVar[Section] = {"name": "uniform"}
+    guidance: ClassVar[tuple[str, ...]] = ()
     networks: ClassVar[tuple[str, ...]] = ("uvit",)
 
     def recognises(self, weights: Mapping[str, Tensor], settings: Mapping[str, Any]) -> bool:

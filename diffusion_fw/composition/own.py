@@ -1,0 +1,144 @@
+"""What a program that uses a checkpoint takes from the training: sampler=own, grid=own, guidance=own and the like."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from diffusion_fw import registry
+from diffusion_fw.composition.experiment import plain
+from diffusion_fw.composition.facts import Config
+from diffusion_fw.composition.parts import FIXED_VARIANCE
+from diffusion_fw.data.dataset import places
+from diffusion_fw.registry import OWN, ConfigError
+
+USUAL: dict[str, dict[str, Any]] = {
+    "sampler": {"name": "ddim"},
+    "grid": {"name": "uniform"},
+    "guidance": {"clip": {"name": "clip"}},
+    "variance": FIXED_VARIANCE,
+    "features": {"name": "auto"},
+}
+"""What stands for the model's own where its checkpoint names none, as one that was imported may."""
+
+FILES = ("checkpoint", "file")
+"""Parameters of a guidance that name a file, which a stranger's checkpoint could choose."""
+
+logger = logging.getLogger(__name__)
+
+
+DRAWING = ("sampler", "grid", "guidance", "variance")
+"""The groups that drawing samples takes; the data and the features may be of a plugin that is not here."""
+
+
+def with_training(config: Config, trained: Config, groups: Collection[str]) -> dict[str, Any]:
+    """A program's config, in which ``own`` in these groups is replaced by what the model was trained with.
+
+    A key of the program's section changes that key: sampler=own sampler.steps=10 is the model's own sampler with 10
+    steps. Of the data only their place can be changed. Several own guidances stand where ``own`` stands among others.
+    Raises ConfigError for a key that the model's own component does not have, with the keys that it has.
+    """
+    result = dict(config)
+    for group in config.keys() & groups:
+        section = config[group]
+        if registry.GROUPS[group].several:
+            result[group] = _stack(group, section, trained)
+        elif section.get("name") != OWN:
+            _note_differences(group, section, trained)
+        elif own := _recorded(group, trained):
+            changes = {key: value for key, value in section.items() if key != "name"}
+            result[group] = _changed(group, group, own, changes)
+        else:
+            del result[group]
+    return result
+
+
+def _recorded(group: str, trained: Config) -> dict[str, Any]:
+    """The section of a checkpoint's config, or what stands for it; ConfigError for what is no section."""
+    recorded = trained.get(group, USUAL.get(group, {}))
+    if not isinstance(recorded, Mapping) or not all(isinstance(key, str) for key in recorded):
+        raise ConfigError(f"{group}={OWN}: the checkpoint's config has no section {group}; choose {group}=...")
+    return dict(recorded)
+
+
+def _stack(group: str, sections: Config, trained: Config) -> dict[str, Any]:
+    """The sections of a group of several, with the model's own in the place of ``own``."""
+    if OWN not in sections:
+        return dict(sections)
+    own = _recorded(group, trained)
+    changes = {name: section for name, section in sections.items() if "name" not in section}
+    for name in changes.keys() - own.keys():
+        allowed = ", ".join(own) or "none"
+        raise ConfigError(f"{group}.{name}: the model's own {group} is {allowed}; choose {group}=[{OWN},{name}]")
+    own = {name: _changed(group, f"{group}.{name}", section, changes.get(name, {})) for name, section in own.items()}
+    result: dict[str, Any] = {}
+    for name, section in sections.items():
+        if name == OWN:
+            result |= {key: value for key, value in own.items() if key not in result}
+        elif name not in changes:
+            result[name] = section
+    return result
+
+
+def _changed(group: str, path: str, own: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """The model's own section, complete and checked, with the changes of a command line."""
+    if own == USUAL["features"] and not changes:
+        return dict(own)
+    try:
+        if not isinstance(own, Mapping) or not all(isinstance(key, str) for key in own):
+            raise ConfigError(f"{path} of the checkpoint's config is no component")
+        entry = registry.entry(group, str(own.get("name")))
+        given = {key: value for key, value in own.items() if key != "name"}
+        for key in FILES if group == "guidance" else ():
+            if given.get(key) is not None and key not in changes:
+                raise ConfigError(f"{path}.{key}={given[key]} is not taken from a checkpoint; give {path}.{key}=...")
+        given = registry.validate(group, entry.name, given, path)
+    except ConfigError as error:
+        raise ConfigError(f"{group}={OWN}: {error}; or choose another {group}=...") from None
+    if group == "data":
+        _check_places(entry.name, changes)
+    known = {key: item.default for key, item in entry.parameters.items() if not item.required}
+    for old, new in entry.renamed.items():
+        if old in changes:
+            given.pop(new, None)
+    try:
+        given = registry.validate(group, entry.name, {**given, **changes}, path)
+    except ConfigError as error:
+        raise ConfigError(f"{error} ({group}={OWN} is the model's own, {group}={entry.name})") from None
+    return {"name": entry.name, **known, **given}
+
+
+def _check_places(name: str, changes: Mapping[str, Any]) -> None:
+    """ConfigError for a change of the model's own data that is not their place."""
+    known = places(name)
+    for key in changes.keys() - set(known):
+        allowed = " or ".join(f"data.{place}" for place in known) or "nothing"
+        raise ConfigError(
+            f"data.{key}: the model was trained on data={name}, whose place is said by {allowed}; for other data "
+            "choose data=NAME"
+        )
+
+
+def _note_differences(group: str, section: Config, trained: Config) -> None:
+    """A warning where a component is chosen that is the model's own, but with a default in which it differs."""
+    own = trained.get(group, USUAL.get(group))
+    if group == "data" or not isinstance(own, Mapping) or own.get("name") != section["name"]:
+        return
+    entry = registry.entry(group, section["name"])
+    defaults = {key: item.default for key, item in entry.parameters.items()}
+    differing = {
+        key: own[key]
+        for key, value in defaults.items()
+        if key in own and section.get(key) == value and plain(own[key]) != plain(value)
+    }
+    if differing:
+        logger.warning(
+            "%s=%s has %s, which is its default; the model's own has %s, as %s=%s would",
+            group,
+            section["name"],
+            ", ".join(f"{key}={section[key]}" for key in differing),
+            ", ".join(f"{key}={value}" for key, value in differing.items()),
+            group,
+            OWN,
+        )
