@@ -34,6 +34,8 @@ SOURCES = {
     "dit": "facebookresearch/DiT",
     "sit": "willisma/SiT",
     "uvit": "baofff/U-ViT",
+    "k_diffusion": "crowsonkb/k-diffusion",
+    "k_diffusion_hdit": "crowsonkb/k-diffusion, HDiT",
 }
 
 

@@ -75,6 +75,23 @@ SETTINGS: dict[tuple[str, str], list[Parameters]] = {
     ("network", "edm2_unet"): [
         {"channels": 16, "channel_mult": [1, 2], "num_res_blocks": 1, "attention_resolutions": [8]},
     ],
+    ("network", "hdit"): [
+        {
+            **{"widths": [16, 32], "depths": [1, 1], "attention": ["neighborhood", "global"], "kernel_size": 3},
+            **{"num_head_channels": 8, "patch": 1, "mapping_width": 16, "mapping_depth": 1},
+        },
+        {
+            **{"widths": [16, 16], "depths": [2, 1], "attention": ["shifted-window", "none"], "window_size": 2},
+            **{"num_head_channels": 16, "mapping_width": 16, "mapping_depth": 1},
+        },
+    ],
+    ("network", "k_diffusion_unet"): [
+        {"channels": [8, 16], "depths": [1, 1], "self_attn_depths": [False, True], "mapping_out": 16, "augment_dim": 3},
+        {
+            **{"channels": [8, 8, 16], "depths": [1, 2, 1], "self_attn_depths": [False, False, True]},
+            **{"mapping_out": 16, "patch": 2, "skip_stages": 1, "has_variance": True},
+        },
+    ],
     ("network", "uvit"): [
         {"width": 32, "depth": 3, "num_heads": 2},
         {"width": 32, "depth": 1, "num_heads": 2, "null_class": False, "final_conv": False},

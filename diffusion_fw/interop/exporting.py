@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from diffusion_fw.interop.formats import formats
 from diffusion_fw.interop.formats.format import Format, Published
 from diffusion_fw.interop.pairs import to_theirs
 from diffusion_fw.interop.published import published_of
+from diffusion_fw.interop.source import STORED
 from diffusion_fw.networks.network import is_class_conditional
 from diffusion_fw.process.level import NoiseLevel
 from diffusion_fw.registry import ConfigError
@@ -64,7 +66,11 @@ def export_program(denoiser: NetworkDenoiser, shape: tuple[int, ...], path: Path
 
 
 def export_state_dict(network: nn.Module, format: Format, model: Published, path: Path) -> dict[str, Tensor]:
-    """Write the state dict of another code base, by torch.save or as safetensors by the path's ending."""
+    """Write the state dict of another code base, by torch.save or as safetensors by the path's ending.
+
+    A file of safetensors holds the settings of its model too, if the code base reads them from there.
+    """
+    config = format.config(model, network)
     weights = to_theirs(format.pairs(network), network.state_dict())
     weights |= format.constants(model, network)
     # Two names may have one tensor here, which safetensors refuses.
@@ -73,7 +79,7 @@ def export_state_dict(network: nn.Module, format: Format, model: Published, path
         if path.suffix == ".safetensors":
             from safetensors.torch import save
 
-            file.write(save(weights))
+            file.write(save(weights, metadata={STORED: json.dumps(config)} if config else None))
         else:
             torch.save(weights, file)
     return weights

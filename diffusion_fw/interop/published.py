@@ -139,6 +139,8 @@ def published_of(config: Mapping[str, Any], facts: Facts) -> Published:
     """A model of this framework in the terms in which a format describes one."""
     network, schedule, parameterization = (dict(config[group]) for group in GROUPS[:3])
     variance = dict(config.get("variance") or {"name": "small"})
+    if parameterization.get("sigma_data") == "auto":
+        parameterization["sigma_data"] = facts.data_std
     return Published(
         network, facts.shape, facts.num_classes, schedule, parameterization, variance, data_range=facts.data_range
     )

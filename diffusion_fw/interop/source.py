@@ -23,6 +23,9 @@ from diffusion_fw.training.archive import check_records
 
 WEIGHTS = ("diffusion_pytorch_model", "model", "pytorch_model")
 """Names of the files of weights in a folder, without their endings."""
+SAFETENSORS = ".safetensors"
+STORED = "config"
+"""The key under which files hold the settings of their model."""
 MODELS = ("unet", "transformer")
 """The parts of a diffusers pipeline that may be its network."""
 LARGEST_JSON = 1 << 26
@@ -37,7 +40,10 @@ class Source:
     content: Any = field(repr=False)
     """The tensors of the file, in whatever containers it has."""
     settings: Mapping[str, Any]
-    """The config.json beside the weights, with that of a scheduler under "scheduler"; empty for a single file."""
+    """The config.json beside the weights, with that of a scheduler under "scheduler".
+
+    Of a single file, the ``config`` that a training script stored with the weights, or the metadata of safetensors.
+    """
 
 
 def read_source(name: str) -> Source:
@@ -51,7 +57,8 @@ def read_source(name: str) -> Source:
             return _folder(name, path)
         if not path.exists():
             raise ConfigError(f"{name}: no such file or folder; hub:{name} reads it from the Hugging Face hub")
-        return Source(name, _weights(path), {})
+        content = _weights(path)
+        return Source(name, content, _metadata(path) if path.suffix == SAFETENSORS else _stored(content))
     except OSError as error:
         raise ConfigError(f"{name} cannot be read: {error.filename}: {error.strerror or error}") from None
 
@@ -100,7 +107,7 @@ def _weights_of_folder(path: Path) -> dict[str, Tensor]:
 
 
 def _weights(path: Path) -> Any:
-    if path.suffix == ".safetensors":
+    if path.suffix == SAFETENSORS:
         from safetensors import SafetensorError
         from safetensors.torch import load_file
 
@@ -127,6 +134,21 @@ def _weights(path: Path) -> Any:
         raise ConfigError(f"{path} is damaged or not written by torch.save: {said}") from None
 
 
+def _metadata(path: Path) -> dict[str, Any]:
+    """The settings in the metadata of a file of safetensors that was read; empty where there are none."""
+    from safetensors import safe_open
+
+    with safe_open(path, framework="pt") as file:
+        text = (file.metadata() or {}).get(STORED, "{}")
+    return _parsed(text, f"{path}: the config in its metadata")
+
+
+def _stored(content: Any) -> Mapping[str, Any]:
+    """The settings beside the weights of a training file; empty where there are none."""
+    found = content.get(STORED) if isinstance(content, Mapping) else None
+    return found if isinstance(found, Mapping) else {}
+
+
 def _check_archive(path: Path) -> None:
     """Raise ConfigError for an archive that unpacks to more than it holds."""
     with open_regular(path) as file:
@@ -146,11 +168,14 @@ def _first(text: str) -> str:
 
 def _json(path: Path) -> dict[str, Any]:
     with open_regular(path) as file:
-        text = file.read(LARGEST_JSON)
+        return _parsed(file.read(LARGEST_JSON), str(path))
+
+
+def _parsed(text: str | bytes, what: str) -> dict[str, Any]:
     try:
         content = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise ConfigError(f"{path} is not JSON: {error}") from None
+        raise ConfigError(f"{what} is not JSON: {error}") from None
     if not isinstance(content, dict):
-        raise ConfigError(f"{path} holds no settings")
+        raise ConfigError(f"{what} holds no settings")
     return content

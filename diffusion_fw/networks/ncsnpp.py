@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from diffusion_fw.networks.blocks.ddpm_levels import level_sizes
-from diffusion_fw.networks.blocks.embeddings import Sinusoids, class_embedding, in_float32
+from diffusion_fw.networks.blocks.embeddings import FourierFeatures, Sinusoids, class_embedding, in_float32
 from diffusion_fw.networks.blocks.norms import group_norm
 from diffusion_fw.networks.blocks.resampling import BOX, FIR, Downsample, DownsampleConv, Upsample, UpsampleConv
 from diffusion_fw.registry import OpenFraction, Positive, PositiveInt, Range, Runtime, Size, register
@@ -27,24 +27,6 @@ def xavier(module: Layer, gain: float = 1.0) -> Layer:
     if module.bias is not None:
         nn.init.zeros_(module.bias)
     return module
-
-
-class FourierFeatures(nn.Module):
-    """[sin(2 pi w label), cos(2 pi w label)] with fixed random frequencies w ~ N(0, scale^2): (B,) -> (B, 2 count).
-
-    Tancik et al. 2020; Song et al. 2021, appendix H, with scale = 16 for the label log sigma. The frequencies are part
-    of the state dict, since the weights were trained for them.
-    """
-
-    frequencies: Tensor
-
-    def __init__(self, count: int, scale: float) -> None:
-        super().__init__()
-        self.register_buffer("frequencies", scale * torch.randn(count))
-
-    def forward(self, label: Tensor) -> Tensor:
-        angles = label.float()[:, None] * self.frequencies * (2 * math.pi)
-        return torch.cat([angles.sin(), angles.cos()], dim=1)
 
 
 class OneHotMap(nn.Module):

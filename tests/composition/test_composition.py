@@ -48,7 +48,19 @@ LARGE = {name: SETTINGS["network", name][0] for name in ("adm_unet", "ddpm_unet"
 # Networks of whose kind unet meets the other groups, and an augmentation that needs one of them.
 ALIKE = {
     ("network", name)
-    for name in ("adm_unet", "ddpm_unet", "ddpmpp", "dit", "edm2_unet", "ncsn", "ncsnpp", "ncsnv2", "uvit")
+    for name in (
+        "adm_unet",
+        "ddpm_unet",
+        "ddpmpp",
+        "dit",
+        "edm2_unet",
+        "hdit",
+        "k_diffusion_unet",
+        "ncsn",
+        "ncsnpp",
+        "ncsnv2",
+        "uvit",
+    )
 } | {("augmentation", "edm")}
 EXTRAS = {("features", "efficientnet_lite0"), ("features", "inception")}
 

@@ -40,6 +40,16 @@ def built(section: dict[str, Any], group: str, **passed: Any) -> Any:
     return registry.build(group, section["name"], **given, **wanted)
 
 
+def k_diffusion_weights(record: dict[str, Any]) -> dict[str, Tensor]:
+    """The weights of a record of k-diffusion's U-Net, and its filters, which have one value."""
+    line = torch.tensor([1.0, 3.0, 3.0, 1.0])
+    found = seeded_weights(record["keys"])
+    for key in found:
+        if key.endswith("kernel"):
+            found[key] = torch.outer(line, line) / (16 if "u_blocks" in key else 64)
+    return found
+
+
 def imported(form: Any, weights: dict[str, Tensor], given: dict[str, Any], settings: Any = None) -> Any:
     """(description, denoiser) of published weights, with the parameters of the network that are ``given``."""
     model = form.describe(weights, settings or {}, given)
@@ -76,6 +86,7 @@ __all__ = [
     "difference",
     "imported",
     "imported_network",
+    "k_diffusion_weights",
     "records",
     "seeded",
     "seeded_weights",

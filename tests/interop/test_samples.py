@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from recorded import records
+from recorded import k_diffusion_weights, records
 
 import diffusion_fw as dfw
 from diffusion_fw.interop.published import import_published
@@ -38,7 +38,8 @@ def drawn(weights, given, record, sampler, *, clip=False, noise=torch.randn_like
     x = seeded(name, shape) * (float(level.sigma) if level.sigma > 1 else 1.0)
     torch.manual_seed(0)
     built = dfw.build("sampler", sampler, **parameters)
-    return built(denoiser, x, cond=torch.tensor(record["classes"]), noise=noise)
+    cond = torch.tensor(record["classes"]) if "classes" in record else None
+    return built(denoiser, x, cond=cond, noise=noise)
 
 
 @pytest.mark.parametrize("record", records("guided_diffusion_samples"), ids=lambda record: record["case"])
@@ -80,4 +81,25 @@ def test_of_edm(record):
     sampler = "edm_stochastic" if record["options"] else "heun"
     own |= {CHURN[key]: value for key, value in record["options"].items()}
     samples = drawn(weights, {}, record, sampler, noise=OfEDM(), **own)
+    assert gap(samples, record["output"]) < 5e-5
+
+
+OF_K_DIFFUSION = {
+    "sample_euler": ("ddim", {}),
+    "sample_heun": ("heun", {}),
+    "sample_euler_ancestral": ("ddim", {"eta": 1.0}),
+    "sample_dpmpp_2m": ("dpm_solver_pp", {"order": 2}),
+    "sample_lms": ("lms", {"order": 4, "warm_up": "lower_order"}),
+}
+"""Our sampler of each loop."""
+
+
+@pytest.mark.parametrize("record", records("k_diffusion_samples"), ids=lambda record: record["case"])
+def test_of_k_diffusion(record):
+    weights = k_diffusion_weights(record)
+    sampler, parameters = OF_K_DIFFUSION[record["case"]]
+    grid = dfw.build("grid", "karras", sigma_min=0.01, sigma_max=80.0)
+    samples = drawn(
+        weights, {"shape": record["input"][1][1:]}, record, sampler, steps=record["steps"], grid=grid, **parameters
+    )
     assert gap(samples, record["output"]) < 5e-5

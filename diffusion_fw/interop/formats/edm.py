@@ -20,10 +20,10 @@ from torch import Tensor, nn
 from diffusion_fw.interop.formats.format import Format, Published, Section
 from diffusion_fw.interop.pairs import Pair, same
 from diffusion_fw.interop.shapes import shape_of
+from diffusion_fw.networks.blocks.embeddings import FourierFeatures
 from diffusion_fw.networks.blocks.resampling import DownsampleConv, Filter
 from diffusion_fw.networks.ncsnpp import (
     Attention,
-    FourierFeatures,
     InputResidual,
     InputSkip,
     NCSNpp,

@@ -85,6 +85,13 @@ class Format(ABC):
         """
         return {}
 
+    def config(self, model: Published, network: nn.Module) -> Mapping[str, Any]:
+        """The settings that the code base keeps with its weights, for the metadata of safetensors; by default none.
+
+        Raises ConfigError for a model that they cannot describe.
+        """
+        return {}
+
 
 def is_state_dict(content: Any) -> bool:
     """Whether it maps names to tensors, at least one."""

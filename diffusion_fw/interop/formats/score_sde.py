@@ -18,10 +18,10 @@ from torch import Tensor, nn
 from diffusion_fw.interop.formats.format import Format, Published, Section, without_prefix
 from diffusion_fw.interop.pairs import Pair, same, stacked, transposed
 from diffusion_fw.interop.shapes import noise_levels, shape_of
+from diffusion_fw.networks.blocks.embeddings import FourierFeatures
 from diffusion_fw.networks.blocks.resampling import Filter
 from diffusion_fw.networks.ncsnpp import (
     Attention,
-    FourierFeatures,
     InputResidual,
     InputSkip,
     NCSNpp,

@@ -129,16 +129,18 @@ class ResidualBlock(nn.Module):
         return result
 
 
-def attend(qkv: Tensor, num_heads: int, *, heads_first: bool = False) -> Tensor:
+def attend(qkv: Tensor, num_heads: int, *, heads_first: bool = False, dropout: float = 0.0) -> Tensor:
     """softmax(Q K^T / sqrt(d)) V in num_heads heads: qkv (B, L, 3 C) -> (B, L, C).
 
     The 3 C features are the query, the key and the value of all heads, or with ``heads_first`` of each head in turn.
+    ``dropout`` is the share of the weights of V that are dropped.
     """
     if heads_first:
         query, key, value = qkv.unflatten(2, (num_heads, 3, -1)).permute(3, 0, 2, 1, 4)
     else:
         query, key, value = qkv.unflatten(2, (3, num_heads, -1)).permute(2, 0, 3, 1, 4)
-    return nn.functional.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2)
+    mixed = nn.functional.scaled_dot_product_attention(query, key, value, dropout_p=dropout)
+    return mixed.transpose(1, 2).flatten(2)
 
 
 class Attention(nn.Module):

@@ -38,6 +38,26 @@ class Sinusoids(nn.Module):
         return torch.cat(waves[::-1] if self.cosine_first else waves, dim=1)
 
 
+class FourierFeatures(nn.Module):
+    """[sin(2 pi w label), cos(2 pi w label)] with fixed random frequencies w ~ N(0, scale^2): (B,) -> (B, 2 count).
+
+    Tancik et al. 2020; Song et al. 2021, appendix H, with scale = 16 for the label log sigma. ``cosine_first`` swaps
+    the halves. The frequencies are part of the state dict, since the weights were trained for them.
+    """
+
+    frequencies: Tensor
+
+    def __init__(self, count: int, scale: float, *, cosine_first: bool = False) -> None:
+        super().__init__()
+        self.register_buffer("frequencies", scale * torch.randn(count))
+        self.cosine_first = cosine_first
+
+    def forward(self, label: Tensor) -> Tensor:
+        angles = label.float()[:, None] * self.frequencies * (2 * math.pi)
+        waves = angles.sin(), angles.cos()
+        return torch.cat(waves[::-1] if self.cosine_first else waves, dim=1)
+
+
 class TimeEmbedding(nn.Module):
     """W_2 silu(W_1 waves(label)): the sinusoids of DDPM, or other ``waves`` (B,) -> (B, channels), and two layers.
 

@@ -1,6 +1,7 @@
 """Resampling of images by a factor 2 with a short filter, which keeps high frequencies from folding into low ones.
 
-Karras et al. 2020; the layers of NCSN++ (Song et al. 2021, appendix H). Outside the image there are zeros.
+Karras et al. 2020; the layers of NCSN++ (Song et al. 2021, appendix H). Outside the image there are zeros,
+or its reflection.
 """
 
 from __future__ import annotations
@@ -51,6 +52,30 @@ class Upsample(Filter):
 
     def forward(self, x: Tensor) -> Tensor:
         return nn.functional.conv_transpose2d(x, 4 * self.each(x), stride=2, padding=self.padding, groups=x.shape[1])
+
+
+class ReflectedDownsample(Filter):
+    """Every second row and column of the filtered x, which is reflected at its edges.
+
+    (B, C, H, W) -> (B, C, H / 2, W / 2), for sides that have at least as many pixels as half of the taps.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        wide = nn.functional.pad(x, (self.reach - 1,) * 4, mode="reflect")
+        return nn.functional.conv2d(wide, self.each(x), stride=2, groups=x.shape[1])
+
+
+class ReflectedUpsample(Filter):
+    """4 times the filtered x with zeros between its rows and columns; x is reflected at its edges.
+
+    (B, C, H, W) -> (B, C, 2 H, 2 W), for sides that have at least as many pixels as half of the taps.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        border = self.reach // 2
+        wide = nn.functional.pad(x, (border,) * 4, mode="reflect")
+        padding = self.reach - 1 + 2 * border
+        return nn.functional.conv_transpose2d(wide, 4 * self.each(x), stride=2, padding=padding, groups=x.shape[1])
 
 
 class DownsampleConv(Filter):
