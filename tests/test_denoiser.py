@@ -107,7 +107,7 @@ def test_the_networks_weights_are_the_denoisers_parameters():
     assert set(denoiser.parameters()) == set(network.parameters())
 
 
-@pytest.mark.parametrize(("name", "sigma"), [("vp", 0.9999784069), ("ve", 50.0), ("edm", 80.0), ("flow", 1.0)])
+@pytest.mark.parametrize(("name", "sigma"), [("vp", 0.9999784069), ("ve", 100.0), ("edm", 80.0), ("flow", 1.0)])
 def test_the_prior_is_noise_of_the_size_at_time_one(name, sigma):
     """The deviation of vp at t = 1 is that of yang-song/score_sde_pytorch."""
     x = dfw.prior(dfw.build("schedule", name), (5, 2), torch.ones_like)

@@ -14,13 +14,14 @@ import torch
 from torch import Tensor
 
 from diffusion_fw.oracles import GaussianMixture
+from diffusion_fw.process.schedule import DiscreteSchedule
 from diffusion_fw.process.schedules.tables import NCSN
 from diffusion_fw.samplers.annealed_langevin import AnnealedLangevin
 from diffusion_fw.samplers.grid import Explicit
 
 WEIGHT = 0.8
 """Of the mode at (5, 5)."""
-LEVELS = NCSN(num_steps=10, sigma_min=1.0, sigma_max=20.0)
+LEVELS: DiscreteSchedule = NCSN(num_steps=10, sigma_min=1.0, sigma_max=20.0)
 """The last level is the data themselves: points with noise of variance 1."""
 POINTS = GaussianMixture(
     torch.tensor([[5.0, 5.0], [-5.0, -5.0]]), torch.zeros(2), torch.tensor([WEIGHT, 1 - WEIGHT], dtype=torch.float64)

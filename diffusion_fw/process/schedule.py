@@ -243,12 +243,15 @@ class BetaSchedule(DiscreteSchedule):
 class GeometricNoise:
     """The range sigma_min .. sigma_max of ncsn and ve, in which log sigma is linear in time.
 
+    The defaults are the papers' for CIFAR-10, 0.01 and 50 for data in [0, 1], twice as large for data in [-1, 1] as
+    they are here.
+
     sigma_max=auto is the largest Euclidean distance between two training examples, data_diameter, so that sampling can
     move from any of them to any other (Song & Ermon 2020, technique 1).
     """
 
-    sigma_min: Positive = 0.01
-    sigma_max: Positive | AutoDiameter = 50.0
+    sigma_min: Positive = 0.02
+    sigma_max: Positive | AutoDiameter = 100.0
     data_diameter: Runtime[float | None] = None
 
     def __post_init__(self) -> None:

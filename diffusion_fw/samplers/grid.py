@@ -292,9 +292,9 @@ class LevelsOf(Grid):
         return registry.build("schedule", self.schedule, **self.parameters)
 
     def noisy_times(self, steps: int, schedule: Schedule) -> Tensor:
-        ends = schedule(torch.tensor([1.0, schedule.t_min], dtype=torch.float64)).log_snr
-        first, last = self.other.time(ends).clamp(max=1).tolist()
-        even = torch.linspace(first, max(last, self.last, self.other.t_min), steps, dtype=torch.float64)
+        ends = self.other(torch.tensor([1.0, max(self.last, self.other.t_min)], dtype=torch.float64)).log_snr
+        reached = schedule(schedule.time(ends).clamp(min=schedule.t_min)).log_snr
+        even = torch.linspace(*self.other.time(reached).clamp(max=1).tolist(), steps, dtype=torch.float64)
         times = schedule.time(self.other(self.other.snap(even)).log_snr)
         times[0] = 1
         return times

@@ -138,7 +138,7 @@ def test_a_score_network_takes_x_as_it_is_or_scaled_to_unit_variance():
     plain, _ = dfw.build("parameterization", "score").input(level)
     torch.testing.assert_close(scaled, 1 / (1 + level.sigma.square()).sqrt())
     assert (plain == 1).all()
-    assert math.isclose(scaled[-1].item(), 1 / 50, rel_tol=1e-3)
+    assert math.isclose(scaled[-1].item(), 1 / 100, rel_tol=1e-3)
 
 
 def test_improved_ddpms_label_of_index_i_is_1000_i_over_the_number_of_steps():
