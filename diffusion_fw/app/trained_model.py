@@ -100,7 +100,7 @@ class Trained:
     @functools.cached_property
     def complete(self) -> dict[str, Any]:
         """The config with what the model was trained with in all groups."""
-        return with_training(self.config, self.record["config"], OWN_GROUPS)
+        return with_training(self.config, self.record["config"], set(OWN_GROUPS) - set(DRAWING))
 
     @functools.cached_property
     def data(self) -> Data:

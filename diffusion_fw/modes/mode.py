@@ -76,6 +76,12 @@ class Model:
         """x_T of the samples with these indices, and the noise of their later steps."""
         return start(self.denoiser, self.shape, indices, self.seed, self.device)
 
+    def draw(self) -> Iterator[tuple[range, Tensor]]:
+        """The samples x_0 in chunks: (indices, x)."""
+        for indices in self.indices():
+            x, noise = self.start(indices)
+            yield indices, self.sampler(self.denoiser, x, cond=self.classes(indices), noise=noise)
+
     def held_out(self, *, paired: bool = False) -> tuple[Tensor, Tensor | None]:
         """``num_samples`` held-out examples x_0 in a random order, and their classes if the model takes labels.
 

@@ -45,11 +45,7 @@ class Neighbours(Mode):
     space: Literal["pixels", "features"] = "pixels"
 
     def __call__(self, model: Model) -> Outcome:
-        drawn = []
-        for part in model.indices():
-            x, noise = model.start(part)
-            drawn.append(model.sampler(model.denoiser, x, cond=model.classes(part), noise=noise).cpu())
-        samples, train = torch.cat(drawn), model.data.train
+        samples, train = torch.cat([x.cpu() for _, x in model.draw()]), model.data.train
         embed = self.embedding(model)
         values, (real, _) = from_model(samples, model.pixels), model.held_out()
         distances, indices = nearest(embed(values), train, embed, self.count)

@@ -27,10 +27,8 @@ class Samples(Mode):
         if folder.exists():
             raise ConfigError(f"{model.folder} holds the images of another run; give another hydra.run.dir")
         with tqdm(total=model.num_samples, desc="sampling") as bar:
-            for indices in model.indices():
-                x, noise = model.start(indices)
-                drawn = model.sampler(model.denoiser, x, cond=model.classes(indices), noise=noise)
-                values.append(from_model(drawn, model.pixels).cpu())
+            for indices, x in model.draw():
+                values.append(from_model(x, model.pixels).cpu())
                 bar.update(len(indices))
         samples, classes = torch.cat(values), model.class_of(range(model.num_samples))
         names = [model.class_names[k] for k in classes[:MOST_SHOWN].tolist()] if classes is not None else []
