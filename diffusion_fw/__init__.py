@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from diffusion_fw.guidance.operators import LinearOperator
     from diffusion_fw.metrics.features.extractor import FeatureExtractor
     from diffusion_fw.metrics.metric import Measurement, Metric, Subject, TrackedMetric
+    from diffusion_fw.modes.mode import Mode, Model, Outcome
     from diffusion_fw.networks.network import Classifier, Network
     from diffusion_fw.objectives.objective import Objective
     from diffusion_fw.objectives.time_sampler import InverseTimeSampler, TimeSampler
@@ -75,6 +76,7 @@ _PUBLIC = {
         "Subject",
         "TrackedMetric",
     ),
+    "diffusion_fw.modes.mode": ("Mode", "Model", "Outcome"),
     "diffusion_fw.networks.network": ("Classifier", "Network"),
     "diffusion_fw.objectives.objective": ("Objective",),
     "diffusion_fw.objectives.time_sampler": (
@@ -146,6 +148,8 @@ __all__ = [
     "LogVariances",
     "Measurement",
     "Metric",
+    "Mode",
+    "Model",
     "Network",
     "NetworkClassifier",
     "NetworkDenoiser",
@@ -155,6 +159,7 @@ __all__ = [
     "NonNegativeInt",
     "Objective",
     "OpenFraction",
+    "Outcome",
     "Parameterization",
     "Positive",
     "PositiveInt",

@@ -1,4 +1,4 @@
-"""Sample: draw images from a checkpoint with any sampler."""
+"""Sample: draw from a checkpoint with any sampler, or show what else a mode shows."""
 
 from __future__ import annotations
 
@@ -7,59 +7,47 @@ from pathlib import Path
 from typing import Any
 
 from diffusion_fw.app.program import run, unless_explained
-from diffusion_fw.registry import ConfigError
 
 logger = logging.getLogger(__name__)
 
 
 def sample(config: dict[str, Any], folder: Path) -> None:
-    """Draw config["num_samples"] samples into ``folder``: a grid, a PNG for each image, and samples.npz if npz=true.
+    """Run config["mode"] on a checkpoint: pictures, a table, and an npz of its name with the arrays go to ``folder``.
 
-    samples.npz holds ``samples``, and for a model that takes labels ``labels``.
+    mode=samples writes a PNG for each image too, and samples.npz for points or with npz=true only.
     """
     import numpy as np
-    import torch
-    from PIL import Image
-    from tqdm import tqdm
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
 
     from diffusion_fw.app.trained_model import open_trained
-    from diffusion_fw.files import atomic_write, unfinished
-    from diffusion_fw.pictures.view import view_for
-    from diffusion_fw.sampling.draw import labels_of
+    from diffusion_fw.composition.parts import assemble
+    from diffusion_fw.files import atomic_write
 
-    if (folder / "images").exists():
-        raise ConfigError(f"{folder} holds the images of another run; give another hydra.run.dir")
     model = open_trained(config)
     model.check_sampler()
-    if model.num_classes and not model.facts.class_counts:
+    if model.num_classes and not model.facts.class_counts and not model.chosen:
         logger.warning(
             "checkpoint=%s does not say how often each class occurs in its data; they take turns",
             config["checkpoint"],
         )
     # Two copies: the chunks, and all samples together.
     print(f"memory, estimated: {model.memory(config['num_samples'], copies=2)}")
-    values = []
-    with tqdm(total=config["num_samples"], desc="sampling") as bar:
-        for chunk, examples in model.draw(config["num_samples"]):
-            values.append(examples.cpu())
-            bar.update(len(chunk))
-    result = torch.cat(values)
-    labels = labels_of(range(len(result)), model.class_counts, config["seed"], "cpu")
-    if config["npz"] or not model.facts.pixels:
-        with atomic_write(folder / "samples.npz") as file:
-            arrays: dict[str, Any] = {"samples": result.numpy()}
-            if labels is not None:
-                arrays["labels"] = labels.numpy()
-            np.savez(file, **arrays)
-    path = view_for(model.facts.shape, model.facts.data_range).samples(folder / "grid.png", result[:256])
-    if model.facts.pixels:
-        images = unfinished(folder / "images")
-        images.mkdir()
-        for index, image in enumerate(result.permute(0, 2, 3, 1).numpy()):
-            Image.fromarray(image.squeeze(-1) if image.shape[-1] == 1 else image).save(images / f"{index:06d}.png")
-        images.replace(folder / "images")
-    how = f"sampler={model.config['sampler']['name']} in {model.sampler.steps} steps, weights {model.choice.name}"
-    print(f"{len(result)} samples by {how}, in {folder}; all in one picture: {path}")
+    mode = config["mode"]["name"]
+    outcome = assemble("mode", config["mode"])(model.at_work(folder))
+    if config["npz"] or mode != "samples" or not model.facts.pixels:
+        with atomic_write(folder / f"{mode}.npz") as file:
+            np.savez(file, **{key: value.numpy() for key, value in outcome.arrays.items()})
+    if outcome.rows:
+        table = Table("", escape(config["checkpoint"]))
+        for key, value in outcome.rows.items():
+            table.add_row(key, value)
+        Console().print(table)
+    how = f"sampler={model.config['sampler']['name']}, weights {model.choice.name}"
+    count = f"{config['num_samples']} samples" if mode == "samples" else f"mode={mode}"
+    pictures = ", ".join(map(str, outcome.pictures))
+    print(f"{count} by {how}, in {folder}; all in one picture: {pictures}")
 
 
 def main(plugins: Path | None = None) -> None:

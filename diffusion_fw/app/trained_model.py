@@ -6,6 +6,7 @@ import functools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
@@ -20,6 +21,7 @@ from diffusion_fw.composition.facts import Facts
 from diffusion_fw.composition.own import DRAWING, with_training
 from diffusion_fw.composition.parts import (
     build_data,
+    build_features,
     build_sampler,
     build_variance,
     build_wrappers,
@@ -31,11 +33,16 @@ from diffusion_fw.composition.parts import (
 from diffusion_fw.config.groups import OWN_GROUPS
 from diffusion_fw.data.dataset import Data, from_model
 from diffusion_fw.denoiser import Denoiser, NetworkClassifier, NetworkDenoiser
+from diffusion_fw.modes.mode import Model as ModelAtWork
+from diffusion_fw.pictures.view import view_for
 from diffusion_fw.process.variance import Variance
 from diffusion_fw.registry import OWN, ConfigError
 from diffusion_fw.samplers.sampler import Sampler
 from diffusion_fw.sampling.chunk import Chunk, chunk_size, measure_chunk
-from diffusion_fw.sampling.draw import draw
+from diffusion_fw.sampling.draw import draw, labels_of
+
+MOST_LISTED = 20
+"""Names of classes that a message lists."""
 
 Model = TypeVar("Model", bound=torch.nn.Module)
 
@@ -58,6 +65,8 @@ class Trained:
     class_counts: tuple[int, ...]
     """How often each class is drawn, relatively; 0 where that is not known; empty for a model that takes no labels."""
     device: torch.device
+    chosen: tuple[int, ...]
+    """The classes that the samples have in turn; empty where they are as frequent as in the training data."""
     own_data: bool
     """Whether the data are those of the training."""
 
@@ -76,6 +85,12 @@ class Trained:
         """The config's, or for "auto" one that fits into memory."""
         return chunk_size(self.config["batch_size"], lambda: self.chunk, self.device)
 
+    def class_of(self, indices: Sequence[int]) -> Tensor | None:
+        """The class of each sample, int64 on the host; None for a model that takes no labels."""
+        if not self.chosen:
+            return labels_of(indices, self.class_counts, self.config["seed"], "cpu")
+        return torch.tensor(self.chosen)[torch.tensor(indices) % len(self.chosen)]
+
     def memory(self, count: int, *, copies: int = 0) -> str:
         """The peak of drawing ``count`` samples as text, with ``copies`` copies of all of them held at once."""
         example = math.prod(self.facts.shape) * (1 if self.facts.pixels else torch.empty(0).element_size())
@@ -85,7 +100,7 @@ class Trained:
     @functools.cached_property
     def complete(self) -> dict[str, Any]:
         """The config with what the model was trained with in all groups."""
-        return with_training(self.config, self.record["config"], OWN_GROUPS)
+        return with_training(self.config, self.record["config"], set(OWN_GROUPS) - set(DRAWING))
 
     @functools.cached_property
     def data(self) -> Data:
@@ -112,6 +127,28 @@ class Trained:
     def check_sampler(self) -> None:
         """ConfigError where the sampler does not fit the model."""
         check_fit(self.network, self.denoiser.schedule, self.sampler, self.variance)
+
+    def at_work(self, folder: Path) -> ModelAtWork:
+        """The model as a mode of sample.py uses it, which draws into ``folder``."""
+        names = self.facts.class_names if len(self.facts.class_names) == self.num_classes else ()
+        return ModelAtWork(
+            denoiser=self.denoiser,
+            sampler=self.sampler,
+            shape=self.facts.shape,
+            pixels=self.facts.pixels,
+            bounds=self.facts.data_range,
+            class_names=names or tuple(map(str, range(self.num_classes))),
+            chosen=self.chosen,
+            class_of=self.class_of,
+            load_data=lambda: self.data,
+            load_features=lambda: build_features(self.complete, self.data),
+            view=view_for(self.facts.shape, self.facts.data_range),
+            num_samples=self.config["num_samples"],
+            batch_size=self.batch_size,
+            seed=self.config["seed"],
+            device=self.device,
+            folder=folder,
+        )
 
     def draw(self, count: int) -> Iterator[tuple[Sequence[int], Tensor]]:
         """Chunks of (indices, examples in the data's own form); sample i depends only on the seed and on i."""
@@ -141,6 +178,10 @@ def open_trained(config: Mapping[str, Any]) -> Trained:
     loaders = second_model(facts, num_classes, device), second_classifier(facts, num_classes, device)
     denoiser = build_wrappers(own, facts, conditional, *loaders)(on_device(network, device))
     classes = num_classes or getattr(denoiser, "classes", 0)
+    given = config.get("class")
+    listed = given if isinstance(given, list) else [] if given is None else [given]
+    if given == []:
+        raise ConfigError("class=[]: must have at least one class; leave it out for classes as in the training data")
     class_counts = facts.class_counts if len(facts.class_counts) == classes else (0,) * classes
     return Trained(
         config=own,
@@ -152,9 +193,26 @@ def open_trained(config: Mapping[str, Any]) -> Trained:
         sampler=build_sampler(own),
         variance=build_variance(own),
         class_counts=class_counts,
+        chosen=tuple(class_number(item, facts, classes) for item in listed),
         device=device,
         own_data=config["data"]["name"] == OWN,
     )
+
+
+def class_number(given: int | str, facts: Facts, classes: int) -> int:
+    """A class that is given by its number or its name; ConfigError where the model has none, or not this one."""
+    if not classes:
+        raise ConfigError(
+            f"class={given}: the model takes no classes; one that does is trained with network.class_conditional=true, "
+            "and guidance=classifier gives classes to one that does not"
+        )
+    names = facts.class_names if len(facts.class_names) == classes else tuple(map(str, range(classes)))
+    if isinstance(given, int) and given < classes:
+        return given
+    if given in names:
+        return names.index(str(given))
+    listed = ", ".join(names[:MOST_LISTED]) + (", ..." if classes > MOST_LISTED else "")
+    raise ConfigError(f"class={given}: the model has the classes 0 to {classes - 1}, called {listed}")
 
 
 def _kind(shape: tuple[int, ...], pixels: bool) -> str:

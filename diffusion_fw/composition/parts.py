@@ -28,6 +28,7 @@ from diffusion_fw.composition.facts import Config, Facts
 from diffusion_fw.composition.size_limit import within_machine, without_memory
 from diffusion_fw.data.dataset import Data
 from diffusion_fw.denoiser import Denoiser, NetworkClassifier, NetworkDenoiser
+from diffusion_fw.metrics.features.extractor import FeatureExtractor
 from diffusion_fw.metrics.metric import Metric, TrackedMetric
 from diffusion_fw.networks.network import is_class_conditional, is_classifier
 from diffusion_fw.objectives.objective import Objective
@@ -180,14 +181,26 @@ def check_data(data: Data, config: Config, record: Mapping[str, Any]) -> None:
     logger.warning("%s: the data have changed since the training", text)
 
 
+def features_section(config: Config, data: Data) -> Config:
+    """The chosen features: the data's own for features=auto."""
+    section: Config = config["features"]
+    if section["name"] != "auto":
+        return section
+    parameters = registry.entry("features", data.default_features).parameters
+    return {"name": data.default_features, **{key: item.default for key, item in parameters.items()}}
+
+
+def build_features(config: Config, data: Data) -> FeatureExtractor:
+    """The chosen features."""
+    features: FeatureExtractor = assemble("features", features_section(config, data), shape=data.shape)
+    return features
+
+
 def build_metric(config: Config, data: Data) -> tuple[Metric, str]:
-    """The metric on the chosen features (the data's own for features=auto), and the features' name."""
-    section = config["features"]
-    if section["name"] == "auto":
-        parameters = registry.entry("features", data.default_features).parameters
-        section = {"name": data.default_features, **{key: item.default for key, item in parameters.items()}}
+    """The metric on the chosen features, and the features' name."""
+    section = features_section(config, data)
     wanted = registry.entry("metric", config["metric"]["name"]).runtime
-    features = assemble("features", section, shape=data.shape) if "features" in wanted else None
+    features = build_features(config, data) if "features" in wanted else None
     grid = assemble("grid", config["grid"])
     known = {"features": features, "reference": data.test, "train": data.train, "test": data.test, "grid": grid}
     return assemble("metric", config["metric"], **known), section["name"]

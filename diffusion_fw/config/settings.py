@@ -35,11 +35,14 @@ class SampleSettings:
     """What to draw from a checkpoint, with its first averaged weights unless ema or raw_weights name others.
 
     ema.rate or ema.std is the length of an average that the checkpoint holds; after training with ema=post_hoc, ema.std
-    may have any value. explain prints the config with the model's own parts, and draws nothing.
+    may have any value. class=3 or class=[0,1,2] gives the samples these classes in turn, by number or by name; without,
+    classes are as frequent as in the training data. explain prints the config with the model's own parts, and draws
+    nothing.
     """
 
     checkpoint: str
     num_samples: PositiveInt = 64
+    class_: NonNegativeInt | str | list[NonNegativeInt | str] | None = None
     seed: Seed = 0
     batch_size: PositiveInt | Literal["auto"] = 256
     raw_weights: bool = False

@@ -104,6 +104,21 @@ def trajectory(path: Path, frames: Tensor, times: Sequence[float]) -> Path:
     return _save(path, page)
 
 
+def table(path: Path, images: Tensor, rows: Sequence[str], columns: Sequence[str]) -> Path:
+    """uint8 images (R, C, C', H, W) with a title left of each row and above each column."""
+    cells = panel(images.flatten(0, 1), images.shape[1])
+    left = MARGIN + max((math.ceil(_font(12).getlength(row)) + 8 for row in rows if row), default=0)
+    top = MARGIN + 20
+    page = _page([(cells, left, top)], margin=MARGIN)
+    down, right = (factor(images) * side + GAP for side in images.shape[-2:])
+    for j, column in enumerate(columns):
+        title = _fitted(column, right - GAP)
+        _write(page, (left + GAP // 2 + (j + 0.5) * right, MARGIN), title, size=12, anchor="ma")
+    for i, row in enumerate(rows):
+        _write(page, (left - 8, top + GAP // 2 + (i + 0.5) * down), row, size=12, anchor="rm", colour=QUIET)
+    return _save(path, page)
+
+
 def _page(panels: Sequence[tuple[Tensor, int, int]], margin: int) -> Image.Image:
     """A white page with panels at (x, y) and a margin at the right and at the bottom."""
     width = max(x + panel.shape[1] for panel, x, _ in panels) + margin

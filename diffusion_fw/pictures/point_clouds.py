@@ -10,7 +10,7 @@ import torch
 from matplotlib.axes import Axes
 from torch import Tensor
 
-from diffusion_fw.pictures.style import INK, PAGE, PALETTE, page
+from diffusion_fw.pictures.style import INK, PAGE, PALETTE, legend_above, page
 
 SQUARE = 560
 PANELS_IN_A_ROW = 5
@@ -21,10 +21,32 @@ Window = tuple[float, float, float]
 """A square of the plane: centre x, centre y, half of its side."""
 
 
-def points(path: Path, values: Tensor, title: str = "Samples") -> Path:
-    """Points (N, D >= 2) by their first two coordinates."""
+def points(path: Path, values: Tensor, title: str = "Samples", classes: Sequence[str] = ()) -> Path:
+    """Points (N, D >= 2) by their first two coordinates, with a colour for each of the ``classes`` (N,) if given."""
     with page(path, SQUARE, SQUARE) as figure:
-        _scatter(figure.add_subplot(), values, _window(values), title, PALETTE[1])
+        axes, window = figure.add_subplot(), _window(values)
+        for k, name in enumerate(dict.fromkeys(classes)):
+            chosen = torch.tensor([item == name for item in classes])
+            _scatter(axes, values[: len(chosen)][chosen], window, "", PALETTE[k % len(PALETTE)])
+            axes.collections[-1].set_label(name)
+        if classes:
+            legend_above(axes)
+        else:
+            _scatter(axes, values, window, title, PALETTE[1])
+    return path
+
+
+def points_table(path: Path, values: Tensor, columns: Sequence[str]) -> Path:
+    """Points (R, C, D), a panel with R of them for each column, all in the window of the first column."""
+    count = min(PANELS_IN_A_ROW, values.shape[1])
+    rows, window = math.ceil(values.shape[1] / count), _window(values[:, 0])
+    with page(path, rows * (PAGE // count + 20) + 10) as figure:
+        panels = figure.subplots(rows, count, squeeze=False).flatten()
+        for axes in panels[values.shape[1] :]:
+            axes.set_axis_off()
+        for axes, column, title in zip(panels, values.unbind(1), columns, strict=False):
+            _scatter(axes, column, window, title, PALETTE[1], size=9)
+            axes.tick_params(length=0, labelbottom=False, labelleft=False)
     return path
 
 

@@ -19,8 +19,8 @@ class View(ABC):
     """Draws examples (N, *shape) as the data set holds them; each picture is written to ``path``, which is returned."""
 
     @abstractmethod
-    def samples(self, path: Path, values: Tensor) -> Path:
-        """Samples (N, *shape)."""
+    def samples(self, path: Path, values: Tensor, classes: Sequence[str] = ()) -> Path:
+        """Samples (N, *shape), with the name of the class of each if they have some."""
 
     @abstractmethod
     def comparison(self, path: Path, real: Tensor, generated: Tensor, title: str | None = None) -> Path:
@@ -30,6 +30,10 @@ class View(ABC):
     def trajectory(self, path: Path, frames: Tensor, times: Sequence[float]) -> Path:
         """The same samples (S, N, *shape) at S times from noise to data."""
 
+    @abstractmethod
+    def table(self, path: Path, values: Tensor, rows: Sequence[str], columns: Sequence[str]) -> Path:
+        """Examples (R, C, *shape) with a title for each row and each column."""
+
 
 @dataclass(frozen=True)
 class ImageView(View):
@@ -37,14 +41,17 @@ class ImageView(View):
 
     bounds: tuple[float, float]
 
-    def samples(self, path: Path, values: Tensor) -> Path:
-        return image_grids.image_grid(path, self._pixels(values))
+    def samples(self, path: Path, values: Tensor, classes: Sequence[str] = ()) -> Path:
+        return image_grids.image_grid(path, self._pixels(values), labels=classes)
 
     def comparison(self, path: Path, real: Tensor, generated: Tensor, title: str | None = None) -> Path:
         return image_grids.comparison(path, self._pixels(real), self._pixels(generated), title)
 
     def trajectory(self, path: Path, frames: Tensor, times: Sequence[float]) -> Path:
         return image_grids.trajectory(path, self._pixels(frames), times)
+
+    def table(self, path: Path, values: Tensor, rows: Sequence[str], columns: Sequence[str]) -> Path:
+        return image_grids.table(path, self._pixels(values), rows, columns)
 
     def _pixels(self, values: Tensor) -> Tensor:
         if values.dtype == torch.uint8:
@@ -56,14 +63,17 @@ class ImageView(View):
 class PointView(View):
     """Points (D,), D >= 2, by their first two coordinates."""
 
-    def samples(self, path: Path, values: Tensor) -> Path:
-        return point_clouds.points(path, values)
+    def samples(self, path: Path, values: Tensor, classes: Sequence[str] = ()) -> Path:
+        return point_clouds.points(path, values, classes=classes)
 
     def comparison(self, path: Path, real: Tensor, generated: Tensor, title: str | None = None) -> Path:
         return point_clouds.points_comparison(path, real, generated, title)
 
     def trajectory(self, path: Path, frames: Tensor, times: Sequence[float]) -> Path:
         return point_clouds.points_trajectory(path, frames, times)
+
+    def table(self, path: Path, values: Tensor, rows: Sequence[str], columns: Sequence[str]) -> Path:
+        return point_clouds.points_table(path, values, columns)
 
 
 def view_for(shape: Sequence[int], bounds: tuple[float, float]) -> View:

@@ -11,6 +11,7 @@ import functools
 import importlib
 import inspect
 import json
+import keyword
 import math
 import pkgutil
 import reprlib
@@ -89,10 +90,11 @@ class Entry:
             else typing.get_type_hints(target, include_extras=True)
         )
         signature = inspect.signature(self.factory)
-        return {
-            name: Parameter(name, hints.get(name, inspect.Parameter.empty), _default(self.factory, parameter))
+        found = (
+            Parameter(_key(name), hints.get(name, inspect.Parameter.empty), _default(self.factory, parameter))
             for name, parameter in signature.parameters.items()
-        }
+        )
+        return {parameter.name: parameter for parameter in found}
 
     @property
     def parameters(self) -> dict[str, Parameter]:
@@ -117,6 +119,12 @@ class Entry:
             for value, fact in measured(parameter.annotation).items()
             if values.get(key, parameter.default) == value
         }
+
+
+def _key(name: str) -> str:
+    """The key of a parameter: ``class_`` is class, a word that Python reserves."""
+    word = name.removesuffix("_")
+    return word if keyword.iskeyword(word) else name
 
 
 def _default(factory: Callable[..., Any], parameter: inspect.Parameter) -> Any:
@@ -397,6 +405,6 @@ def build(group: str, name: str, /, **kwargs: Any) -> Any:
             f'in Python, build("{group}", "{name}", {missing[0]}=...)'
         )
     try:
-        return component.factory(**values)
+        return component.factory(**{f"{key}_" if keyword.iskeyword(key) else key: values[key] for key in values})
     except ConfigError as error:
         raise ConfigError(f"{group}={component.name}: {error}") from None

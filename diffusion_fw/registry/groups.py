@@ -119,5 +119,6 @@ GROUPS: dict[str, Group] = {
         "diffusion_fw.training.trainer",
         FOLDER | {"loggers": "the loggers", "callbacks": "the callbacks, in order"},
     ),
+    "mode": Group("diffusion_fw.modes"),
     "settings": Group("diffusion_fw.config.settings"),
 }

@@ -18,11 +18,11 @@ from diffusion_fw import registry
 from diffusion_fw.checking.built_ins import SETTINGS
 from diffusion_fw.composition import experiment, parts
 from diffusion_fw.composition.experiment import build_experiment
-from diffusion_fw.config.groups import STACKED
+from diffusion_fw.config.groups import STACKED, groups
 from diffusion_fw.registry import ConfigError, Runtime
 from diffusion_fw.sampling.draw import draw
 
-GROUPS = sorted(set(registry.GROUPS) - {"settings", "trainer"})
+GROUPS = sorted(registry.GROUPS.keys() & set(groups()) - {"trainer"})
 SAMPLING = {"data", "network", "schedule", "parameterization", "sampler", "grid", "guidance"}
 TRAINING = set(GROUPS) - {"sampler", "grid", "guidance", "features", "metric", "logger", "callbacks"}
 

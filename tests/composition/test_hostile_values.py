@@ -21,7 +21,7 @@ from diffusion_fw import registry
 from diffusion_fw.checking.built_ins import SETTINGS
 from diffusion_fw.composition.experiment import build_experiment
 from diffusion_fw.config.compose import check_command_line
-from diffusion_fw.config.groups import STACKED
+from diffusion_fw.config.groups import STACKED, groups
 from diffusion_fw.registry import ConfigError
 
 HUGE, BEYOND = 2**62, 2**31
@@ -65,7 +65,8 @@ NEVER_BUILT = {"resume", "init_from", "explain", "compile"}
 
 def keys() -> list[tuple[str, str]]:
     """(group, component) of all that have keys which train.py can be given."""
-    found = [(group, name) for group in registry.GROUPS for name in registry.names(group)]
+    train = registry.GROUPS.keys() & {*groups(), "settings"}
+    found = [(group, name) for group in registry.GROUPS if group in train for name in registry.names(group)]
     own = [item for item in found if item[0] != "settings" or item[1] == "train"]
     return [item for item in own if registry.entry(*item).parameters]
 

@@ -55,7 +55,7 @@ def test_every_group_has_a_section_with_its_runtime_names_and_a_check(group):
     assert "Runtime names: " in text
     (check,) = re.findall(r"^Check: `(.+)`$", text, flags=re.MULTILINE)
     command = re.escape(f"python -m diffusion_fw.checking {group}={name}")
-    run = rf"python train\.py '?{group}=(\[[\w,]*)?{name}\b.*"
+    run = rf"python (train|sample)\.py '?{group}=(\[[\w,]*)?{name}\b.*"
     assert re.fullmatch(command if group in CHECKS else f"{command}|{run}", check)
 
 
@@ -77,7 +77,7 @@ def test_all_examples_train_one_run_and_evaluate_it(tmp_path):
     for group in GROUPS:
         (plugins / f"guide_{group}.py").write_text(example(group)[1])
     beside = {"callbacks": "evaluation,checkpoints,", "logger": "csv,", "guidance": "", "augmentation": ""}
-    choices = {group: example(group)[0] for group in GROUPS if group != "metric"}
+    choices = {group: example(group)[0] for group in GROUPS if group not in ("metric", "mode")}
     choices |= {group: f"[{names}{choices[group]}]" for group, names in beside.items()}
     small = [
         "data.num_examples=100",
@@ -95,6 +95,11 @@ def test_all_examples_train_one_run_and_evaluate_it(tmp_path):
             f"metric={example('metric')[0]}",
             f"hydra.run.dir={tmp_path}/evaluated",
         ],
+        "sample": [
+            f"checkpoint={run}/checkpoints/last.ckpt",
+            f"mode={example('mode')[0]}",
+            f"hydra.run.dir={tmp_path}/sampled",
+        ],
     }
     for program, arguments in programs.items():
         result = subprocess.run(
@@ -111,3 +116,4 @@ def test_all_examples_train_one_run_and_evaluate_it(tmp_path):
     measured = json.loads((tmp_path / "evaluated" / "evaluation.json").read_text())
     assert measured["metric"] == "denoising_error@0/ema"
     assert measured["error"] > 0
+    assert {path.name for path in (tmp_path / "sampled").iterdir()} >= {"extremes.png", "extremes.npz"}

@@ -1,0 +1,178 @@
+"""The base of every mode of sample.py, and the model that it works with."""
+
+from __future__ import annotations
+
+import functools
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from diffusion_fw.data.dataset import Data, all_labels, to_model
+from diffusion_fw.denoiser import Denoiser
+from diffusion_fw.metrics.features.extractor import FeatureExtractor
+from diffusion_fw.noise import SampleNoise, generator, seeds
+from diffusion_fw.pictures.view import View
+from diffusion_fw.process.schedule import Schedule
+from diffusion_fw.registry import ConfigError
+from diffusion_fw.samplers.grid import Grid
+from diffusion_fw.samplers.sampler import Sampler
+from diffusion_fw.sampling.draw import start
+
+DECODING_STREAM = 16
+SHOWN = 8
+"""The most rows of a picture."""
+
+
+@dataclass(frozen=True)
+class Model:
+    """A trained model as a mode uses it: with its guidance, its sampler and, if a mode asks for them, its data.
+
+    x is in the scale of the model, on ``device``. Examples and results are on the host.
+    """
+
+    denoiser: Denoiser
+    sampler: Sampler
+    shape: tuple[int, ...]
+    pixels: bool
+    """Whether the examples are images of 8-bit pixels."""
+    bounds: tuple[float, float]
+    """The smallest and the largest value of the data."""
+    class_names: tuple[str, ...]
+    """Of a model that takes labels; otherwise empty."""
+    chosen: tuple[int, ...]
+    """The classes that the command line chooses; empty without."""
+    class_of: Callable[[Sequence[int]], Tensor | None]
+    """The class of each sample, int64, by its index; None for a model that takes no labels."""
+    load_data: Callable[[], Data]
+    load_features: Callable[[], FeatureExtractor]
+    view: View
+    num_samples: int
+    batch_size: int
+    seed: int
+    device: torch.device
+    folder: Path
+
+    @functools.cached_property
+    def data(self) -> Data:
+        """The data of the training, or others that the command line chooses."""
+        return self.load_data()
+
+    def indices(self, count: int | None = None) -> Iterator[range]:
+        """The indices of ``count`` samples, by default all, in chunks of the batch size."""
+        count = self.num_samples if count is None else count
+        for first in range(0, count, self.batch_size):
+            yield range(first, min(first + self.batch_size, count))
+
+    def classes(self, indices: Sequence[int]) -> Tensor | None:
+        """The class of each sample on the device."""
+        found = self.class_of(indices)
+        return None if found is None else found.to(self.device)
+
+    def start(self, indices: Sequence[int]) -> tuple[Tensor, SampleNoise]:
+        """x_T of the samples with these indices, and the noise of their later steps."""
+        return start(self.denoiser, self.shape, indices, self.seed, self.device)
+
+    def draw(self) -> Iterator[tuple[range, Tensor]]:
+        """The samples x_0 in chunks: (indices, x)."""
+        for indices in self.indices():
+            x, noise = self.start(indices)
+            yield indices, self.sampler(self.denoiser, x, cond=self.classes(indices), noise=noise)
+
+    def held_out(self, *, paired: bool = False) -> tuple[Tensor, Tensor | None]:
+        """``num_samples`` held-out examples x_0 in a random order, and their classes if the model takes labels.
+
+        They are of the classes that the command line chooses, if it does. ``paired``: for a model that takes labels,
+        the first two are of one class, and so are the next two. Raises ConfigError where there are none.
+        """
+        test = self.data.test
+        order = torch.randperm(len(test), generator=generator(self.seed)).tolist()
+        labels = all_labels(test) if self.chosen or (paired and self.class_names) else None
+        if self.chosen:
+            order = [] if labels is None else [index for index in order if int(labels[index]) in self.chosen]
+        if paired and labels is not None:
+            order = pairs_of(order, labels[order].tolist())
+        if not order:
+            raise ConfigError("data: no held-out examples of the classes of class=...; leave it out, or choose others")
+        values, classes = test.__getitems__(order[: self.num_samples])
+        return to_model(values), classes if self.class_names else None
+
+    def encode(self, x0: Tensor, classes: Tensor | None, sampler: Sampler | None = None) -> Tensor:
+        """x_T of x_0 by the reversed sampler; ConfigError for a sampler that cannot encode."""
+        return self._mapped((sampler or self.sampler).encode, x0, classes)
+
+    def decode(self, x: Tensor, classes: Tensor | None, sampler: Sampler | None = None) -> Tensor:
+        """x_0 of x_T; the noise of a stochastic sampler belongs to the place of x_T in the batch."""
+        return self._mapped(sampler or self.sampler, x, classes, noisy=True)
+
+    def _mapped(
+        self, function: Callable[..., Tensor], x: Tensor, classes: Tensor | None, noisy: bool = False
+    ) -> Tensor:
+        parts = []
+        # Not the noise of which x_T is made.
+        (decoding,) = seeds(self.seed, DECODING_STREAM, count=1)
+        for indices in self.indices(len(x)):
+            rows = slice(indices.start, indices.stop)
+            cond = None if classes is None else classes[rows].to(self.device)
+            noise = {"noise": SampleNoise(decoding, indices, self.device)} if noisy else {}
+            parts.append(function(self.denoiser, x[rows].to(self.device), cond=cond, **noise).cpu())
+        return torch.cat(parts)
+
+    @property
+    def sigma(self) -> float:
+        """The standard deviation of x_T of data of scale 1, at the first time of the sampler's grid."""
+        return float(self.sampler.levels(self.denoiser.schedule).sigma[0])
+
+
+def pairs_of(items: Sequence[int], classes: Sequence[int]) -> list[int]:
+    """The items in such an order that items 0 and 1 are of one class, 2 and 3, ...; one without a partner is left out.
+
+    Each is paired with the next one of its class.
+    """
+    waiting: dict[int, int] = {}
+    found: list[int] = []
+    for item, label in zip(items, classes, strict=True):
+        if label in waiting:
+            found += [waiting.pop(label), item]
+        else:
+            waiting[label] = item
+    return found
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a mode found: the arrays of its npz, its pictures, and the rows of the printed table."""
+
+    arrays: Mapping[str, Tensor]
+    pictures: Sequence[Path]
+    rows: Mapping[str, str] = field(default_factory=dict)
+
+
+class Mode(ABC):
+    """A choice of `python sample.py mode=...`."""
+
+    @abstractmethod
+    def __call__(self, model: Model) -> Outcome:
+        """Do it, and draw pictures into ``model.folder``; ConfigError for a model or a sampler that it cannot use."""
+
+
+@dataclass(frozen=True)
+class Rest(Grid):
+    """Given times: those of a grid from some time on."""
+
+    times: tuple[float, ...]
+
+    on_rows = False
+
+    def noisy_times(self, steps: int, schedule: Schedule) -> Tensor:
+        return torch.tensor(self.times, dtype=torch.float64)
+
+
+def from_time(sampler: Sampler, schedule: Schedule, t: float) -> Sampler:
+    """The sampler that starts at the time of its grid that is nearest to t."""
+    times = sampler.grid(sampler.steps, schedule)[:-1]
+    rest = times[int((times - t).abs().argmin()) :]
+    return replace(sampler, steps=len(rest), grid=Rest(tuple(rest.tolist())))

@@ -1,0 +1,43 @@
+"""Samples, the mode that sample.py has by default."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from PIL import Image
+
+from diffusion_fw.data.dataset import from_model
+from diffusion_fw.files import unfinished
+from diffusion_fw.modes.mode import Mode, Model, Outcome
+from diffusion_fw.registry import ConfigError, register
+
+MOST_SHOWN = 256
+
+
+@register("mode", "samples")
+@dataclass(frozen=True)
+class Samples(Mode):
+    """num_samples samples in one picture, and a PNG for each image in images/."""
+
+    def __call__(self, model: Model) -> Outcome:
+        from tqdm import tqdm
+
+        folder, values = model.folder / "images", []
+        if folder.exists():
+            raise ConfigError(f"{model.folder} holds the images of another run; give another hydra.run.dir")
+        with tqdm(total=model.num_samples, desc="sampling") as bar:
+            for indices, x in model.draw():
+                values.append(from_model(x, model.pixels).cpu())
+                bar.update(len(indices))
+        samples, classes = torch.cat(values), model.class_of(range(model.num_samples))
+        names = [model.class_names[k] for k in classes[:MOST_SHOWN].tolist()] if classes is not None else []
+        picture = model.view.samples(model.folder / "grid.png", samples[:MOST_SHOWN], names)
+        if model.pixels:
+            images = unfinished(folder)
+            images.mkdir()
+            for index, image in enumerate(samples.permute(0, 2, 3, 1).numpy()):
+                Image.fromarray(image.squeeze(-1) if image.shape[-1] == 1 else image).save(images / f"{index:06d}.png")
+            images.replace(folder)
+        arrays = {"samples": samples} | ({} if classes is None else {"labels": classes})
+        return Outcome(arrays, [picture])
