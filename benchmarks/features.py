@@ -22,7 +22,7 @@ def measure() -> Iterator[Row]:
     examples = InMemory(images)
     for name in ("digits", "pixels"):
         features = dfw.build("features", name, shape=(1, 8, 8))
-        ours = dfw.build("metric", "fid", features=features, train=examples, reference=examples, num_samples=BATCH)
+        ours = dfw.build("metric", "fid", features=features, train=examples, test=examples, num_samples=BATCH)
         other = FrechetInceptionDistance(feature=features)
         updates = [functools.partial(ours.update, images), functools.partial(other.update, images, real=False)]
         pairs = [(first, second) for first, second in in_turns(updates, repeats=10)]

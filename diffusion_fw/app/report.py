@@ -93,9 +93,8 @@ def print_summary(experiment: Experiment, folder: Path, floor: float | None) -> 
     name = experiment.metric.name(experiment.module.weights_name)
     for step, value in history.distances:
         table.add_row(f"{name} at step {step:,}", f"{value:.4g}")
-    count = experiment.metric.floor_samples
     if floor is not None:
-        table.add_row(f"floor: {count} training against {len(experiment.data.test)} held-out examples", f"{floor:.4g}")
+        table.add_row(f"floor: {experiment.metric.floor_of}", f"{floor:.4g}")
     table.add_section()
     if history.records:
         table.add_row("loss, last interval", f"{history.records[-1]['loss']:.4f}")

@@ -11,21 +11,17 @@ Guidance by a measurement needs A, A^T and the solution of the normal equations,
 from __future__ import annotations
 
 import functools
-import os
-import zipfile
-import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
-from diffusion_fw.files import open_regular
 from diffusion_fw.guidance.guidance import Guidance
+from diffusion_fw.npz import read_npz
 from diffusion_fw.registry import ConfigError, Runtime
 
 
@@ -172,16 +168,7 @@ def read_measurement(path: str, shape: tuple[int, ...]) -> tuple[LinearOperator,
     The file holds y as ``measurement``, float values as the model sees them or uint8 pixels, and the operator as
     ``mask``, ``average_pool``, ``matrix`` or ``channel_matrix``. ConfigError for another file, and for another shape.
     """
-    try:
-        with open_regular(path) as file:
-            with zipfile.ZipFile(file) as archive:
-                unpacked = sum(member.file_size for member in archive.infolist())
-            if unpacked > max(LARGEST, os.fstat(file.fileno()).st_size):
-                raise ConfigError(f"{path} unpacks to {unpacked:,} bytes; at most {LARGEST:,} are read")
-            file.seek(0)
-            arrays = {key: torch.from_numpy(value) for key, value in dict(np.load(file, allow_pickle=False)).items()}
-    except (OSError, EOFError, MemoryError, TypeError, ValueError, zipfile.BadZipFile, zlib.error) as error:
-        raise ConfigError(f"{path} is not an npz file of numbers: {error}") from None
+    arrays = read_npz(path, LARGEST)
     names = sorted(arrays.keys() & OPERATORS.keys())
     if len(names) != 1 or arrays.keys() != {"measurement", *names}:
         raise ConfigError(

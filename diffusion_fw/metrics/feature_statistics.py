@@ -15,9 +15,12 @@ from torch import Tensor
 from diffusion_fw import cache
 from diffusion_fw.data.dataset import Examples
 from diffusion_fw.metrics.features.extractor import FeatureExtractor
+from diffusion_fw.npz import read_npz
 from diffusion_fw.registry import ConfigError
 
 BATCH = 250
+LARGEST = 1 << 30
+"""Bytes of a file of statistics; those of 2048 features have 34 million."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +30,43 @@ class Statistics:
     count: Tensor
     total: Tensor
     outer: Tensor
+
+
+@dataclass(frozen=True)
+class StatisticsFile:
+    """Published statistics of features, and a hash of the file."""
+
+    statistics: Statistics
+    fingerprint: str
+
+    @staticmethod
+    def read(path: str, features: FeatureExtractor) -> StatisticsFile:
+        """The mean ``mu`` (D,) and the covariance ``sigma`` (D, D) of an npz file, with D the number of the features.
+
+        Other arrays of the file are ignored. Raises ConfigError for another file and for statistics of other features.
+        """
+        key = f"metric.reference={path}"
+        try:
+            arrays = read_npz(path, LARGEST, wanted=("mu", "sigma"))
+        except ConfigError as error:
+            raise ConfigError(f"{key}: must be train, test or an npz file of mu and sigma: {error}") from None
+        size = features.num_features
+        shapes = {name: tuple(value.shape) for name, value in arrays.items()}
+        if shapes != {"mu": (size,), "sigma": (size, size)}:
+            held = ", ".join(f"{name} {shape}" for name, shape in sorted(shapes.items())) or "neither mu nor sigma"
+            raise ConfigError(
+                f"{key}: it holds {held}, but features={features.name} has mu ({size},) and sigma ({size}, {size}); "
+                "choose the features that it was made with"
+            )
+        mean, covariance = (arrays[name].double() for name in ("mu", "sigma"))
+        asymmetry = (covariance - covariance.T).abs().max()
+        if not (mean.isfinite().all() and covariance.isfinite().all()) or asymmetry > 1e-6 * covariance.abs().max():
+            raise ConfigError(f"{key}: mu and sigma must be finite, and sigma symmetric")
+        # The distance depends on mean and covariance alone: any number of examples does.
+        count = 2
+        outer = (count - 1) * covariance + count * torch.outer(mean, mean)
+        content = hashlib.sha256(mean.numpy().tobytes() + covariance.numpy().tobytes())
+        return StatisticsFile(Statistics(torch.tensor(count), count * mean, outer), content.hexdigest()[:16])
 
 
 def extract(features: FeatureExtractor, examples: Tensor) -> Tensor:

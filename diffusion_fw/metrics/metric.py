@@ -91,15 +91,20 @@ class TrackedMetric(Metric):
 
     @abstractmethod
     def floor(self) -> float:
-        """The value of ``floor_samples`` training examples, which a perfect model is expected to reach.
+        """The value of ``floor_samples`` real examples, which a perfect model is expected to reach.
 
         Called in one process, before any update.
         """
 
     @property
     def floor_samples(self) -> int:
-        """The number of training examples in the floor."""
+        """The number of real examples in the floor."""
         return self.num_samples
+
+    @property
+    def floor_of(self) -> str:
+        """What the floor compares, for a person."""
+        return f"{self.floor_samples} training against the held-out examples"
 
     def to(self, device: torch.device) -> Any:
         """Move the state to the device of the samples; by default there is none to move."""
@@ -121,6 +126,6 @@ class TrackedMetric(Metric):
                 self.update(examples)
                 bar.update(len(indices))
         value = self.compute()
-        rows = {self.label: f"{value:.4g}", "floor (train vs held-out)": f"{floor:.4g}"}
+        rows = {self.label: f"{value:.4g}", f"floor: {self.floor_of}": f"{floor:.4g}"}
         record = {"distance": value, "floor": floor, **self.description()}
         return Measurement(self.name(subject.weights), value, record, rows)

@@ -115,7 +115,7 @@ def test_the_distance_on_digits_grows_with_noise(tmp_path: Path) -> None:
     data = dfw.build("data", "digits")
     clean, _ = data.train.__getitems__(range(500))
     features = dfw.build("features", "digits", shape=data.shape)
-    fid = dfw.build("metric", "fid", features=features, train=data.train, reference=data.test, cache_dir=str(tmp_path))
+    fid = dfw.build("metric", "fid", features=features, train=data.train, test=data.test, cache_dir=str(tmp_path))
     values = []
     for deviation in (0.0, 0.1, 0.2, 0.4):
         noise = torch.randn(clean.shape, generator=torch.Generator().manual_seed(0))

@@ -34,7 +34,7 @@ def metric(
 ) -> FrechetDistance:
     extractor = dfw.build("features", features, shape=tuple(reference.shape[1:]))
     train = reference if train is None else train
-    splits = {"train": InMemory(train), "reference": InMemory(reference)}
+    splits = {"train": InMemory(train), "test": InMemory(reference)}
     return dfw.build("metric", "fid", features=extractor, num_samples=num_samples, cache_dir=str(folder), **splits)
 
 

@@ -110,7 +110,7 @@ def test_a_perfect_conditional_model_reaches_the_floor(make, num_samples, factor
         "fid",
         features=dfw.build("features", data.default_features, shape=data.shape),
         train=data.train,
-        reference=data.test,
+        test=data.test,
         num_samples=num_samples,
         cache_dir=str(tmp_path),
     )

@@ -197,7 +197,7 @@ def run(record: Record, options: Options) -> None:
                 "fid",
                 features=dfw.build("features", "digits", shape=digits.shape),
                 train=digits.train,
-                reference=digits.test,
+                test=digits.test,
                 num_samples=len(generated),
                 cache_dir=str(options.work / str(where)),
             )
