@@ -50,6 +50,7 @@ class PredictorCorrector(LinearSampler):
     .17, reverse_diffusion .16, probability_flow .17, none .22; otherwise .01, .01, .04, .27 (the table is for VP).
     euler_maruyama, which is not in the table, has that of reverse_diffusion.
 
+    Predictor ancestral has the variance of the posterior; on VP the paper's has beta, as sampler=ddpm variance=large.
     Predictor probability_flow is x_s = (2 - a) x_t - G^2 eps / (2 sigma_t), reverse_diffusion with half the score and
     without noise (equation 47), of order 1 and made for hundreds of steps. The last step gives the predictor's x0,
     uncorrected.
