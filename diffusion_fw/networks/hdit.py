@@ -116,7 +116,7 @@ def rotary_frequencies(num_heads: int, features: int) -> Tensor:
 class AxialRotations(nn.Module):
     """Turns the first half of the features of a head by the place in the image, times each of the frequencies.
 
-    Crowson et al. 2024, section 4.2, after Su et al. 2024. The longer side of the image is from -1 to 1. The second
+    Crowson et al. 2024, after Su et al. 2024. The longer side of the image is from -1 to 1. The second
     half is left as it is. heads (B, num_heads, H W, features).
     """
 
