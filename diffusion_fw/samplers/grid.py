@@ -294,7 +294,8 @@ class LevelsOf(Grid):
     def noisy_times(self, steps: int, schedule: Schedule) -> Tensor:
         ends = self.other(torch.tensor([1.0, max(self.last, self.other.t_min)], dtype=torch.float64)).log_snr
         reached = schedule(schedule.time(ends).clamp(min=schedule.t_min)).log_snr
-        even = torch.linspace(*self.other.time(reached).clamp(max=1).tolist(), steps, dtype=torch.float64)
+        first, last = self.other.time(reached).clamp(max=1).tolist()
+        even = torch.linspace(first, last, steps, dtype=torch.float64)
         times = schedule.time(self.other(self.other.snap(even)).log_snr)
         times[0] = 1
         return times

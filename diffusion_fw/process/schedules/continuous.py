@@ -94,8 +94,8 @@ class SubVP(VP):
 class VE(GeometricNoise, Schedule):
     """alpha = 1, sigma(t) = sigma_min (sigma_max / sigma_min)^t for t > 0, and clean data at t = 0.
 
-    Song et al. 2021, equation 31 and appendix C, where sigma jumps from sigma_min to 0 at t = 0 too, and levels are half
-    as large, for data in [0, 1]. sigma_max=auto is the largest distance between two training examples.
+    Song et al. 2021, equation 31 and appendix C, where sigma jumps from sigma_min to 0 at t = 0 too, and levels are
+    half as large, for data in [0, 1]. sigma_max=auto is the largest distance between two training examples.
     """
 
     def __call__(self, t: Tensor) -> NoiseLevel:

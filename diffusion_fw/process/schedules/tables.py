@@ -153,8 +153,8 @@ class NCSN(GeometricNoise, DiscreteSchedule):
     """alpha = 1, sigma_k = sigma_min (sigma_max / sigma_min)^((k - 1) / (L - 1)), k = 1 .. L = num_steps.
 
     The defaults are those of Song & Ermon 2020 (NCSNv2) for CIFAR-10: 232 levels from 50 to 0.01 for data in [0, 1],
-    which are twice as large for data in [-1, 1], as images are here. Song & Ermon 2019, section 4.2, where k counts from
-    the largest sigma, have L = 10 levels from 1 to 0.01, which are sigma_max=2 and sigma_min=0.02 here.
+    which are twice as large for data in [-1, 1], as images are here. Song & Ermon 2019, section 4.2, where k counts
+    from the largest sigma, have L = 10 levels from 1 to 0.01, which are sigma_max=2 and sigma_min=0.02 here.
 
     sigma_max=auto is the largest distance between two training examples. num_steps=auto takes the number of levels from
     the number D of an example's values, so that neighbouring levels overlap (Song & Ermon 2020, technique 2): the ratio
