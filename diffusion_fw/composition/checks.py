@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -156,6 +156,17 @@ def check_sharding(config: Config, group: str, part: object) -> None:
             f"trainer.strategy={strategy} would lose; choose trainer.strategy=ddp, under which each process holds all "
             f"weights, or another {group}=..."
         )
+
+
+def check_gradients(config: Config, callbacks: Mapping[str, Any]) -> None:
+    """Whether callbacks that measure gradients see all of them under the trainer's strategy."""
+    strategy = config["trainer"].get("strategy", "auto")
+    for name, callback in callbacks.items():
+        if getattr(callback, "whole_gradients", False) and strategy.startswith(SHARDING):
+            raise ConfigError(
+                f"callbacks={name} needs the gradient of all weights, of which a process holds a part under "
+                f"trainer.strategy={strategy}; choose trainer.strategy=ddp, or leave it out"
+            )
 
 
 def check_averages(config: Config, averages: Averages) -> None:

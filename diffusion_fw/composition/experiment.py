@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from diffusion_fw.composition.checks import check_processes
+from diffusion_fw.composition.checks import check_gradients, check_processes
 from diffusion_fw.composition.facts import Config, Facts
 from diffusion_fw.composition.parts import assemble, compose_parts, lay_out
 from diffusion_fw.data.dataset import Data
@@ -53,6 +53,7 @@ def build_experiment(config: Config, folder: Path) -> Experiment:
         "seed": config["seed"],
     }
     built = {name: assemble("callbacks", section, **passed) for name, section in config["callbacks"].items()}
+    check_gradients(config, built)
     callbacks = [history, *built.values()]
     if parts.averages.snapshot_every:
         callbacks.append(Snapshots(folder / FOLDER, parts.averages.snapshot_every))

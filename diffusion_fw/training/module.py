@@ -162,7 +162,12 @@ class DiffusionModule(lightning.LightningModule):
             self.noise = batch_noise(whole, (self.seed, NOISE_STREAM, step), rank, world_size)
         own = slice(part * len(x0), (part + 1) * len(x0))
         eps = self.noise[own]
-        x0, denoiser = self.augmented(x0, step, accumulate, own)
+
+        def draw(like: Tensor, number: int) -> Tensor:
+            whole = like.new_empty((accumulate * len(like), *like.shape[1:]))
+            return batch_noise(whole, (self.seed, AUGMENTATION_STREAM, step, number), rank, world_size)[own]
+
+        x0, denoiser = self.augmented(x0, draw)
         if self.draws_globally:
             torch.manual_seed(generator(self.seed, GLOBAL_STREAM, step * accumulate + part, rank).initial_seed())
         level = self.denoiser.schedule(t)
@@ -175,26 +180,14 @@ class DiffusionModule(lightning.LightningModule):
             self._learn_times(*map(torch.cat, zip(*self.draws, strict=True)))
         return {"loss": weighted.mean(), "losses": loss.detach()}
 
-    def augmented(self, x0: Tensor, step: int, parts: int, own: slice) -> tuple[Tensor, Any]:
-        """The augmented examples, and the denoiser that knows how; ``own`` are their rows of this process's batch.
-
-        As for the noise, numbers are drawn for all ``parts`` of the batch.
-        """
-        if not self.augmentations:
-            return x0, self.denoiser
-        rank, world_size = self.trainer.global_rank, self.trainer.world_size
-        draws = itertools.count()
-
-        def noise(like: Tensor) -> Tensor:
-            key = self.seed, AUGMENTATION_STREAM, step, next(draws)
-            whole = like.new_empty((parts * len(like), *like.shape[1:]))
-            return batch_noise(whole, key, rank, world_size)[own]
-
+    def augmented(self, x0: Tensor, draw: Callable[[Tensor, int], Tensor]) -> tuple[Tensor, Any]:
+        """The augmented examples, and the denoiser that knows how. ``draw(like, i)`` is the noise of the i-th draw."""
+        numbers = itertools.count()
         told = []
         for augmentation in self.augmentations:
-            x0, labels = augmentation(x0, noise)
+            x0, labels = augmentation(x0, lambda like: draw(like, next(numbers)))
             told.append(labels)
-        labels = torch.cat(told, dim=1)
+        labels = torch.cat(told, dim=1) if told else x0.new_zeros(len(x0), 0)
         return x0, self.denoiser.augmented(labels) if labels.shape[1] else self.denoiser
 
     def _learn_times(self, t: Tensor, losses: Tensor) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -140,26 +141,40 @@ def test_a_network_without_their_labels_is_refused(tiny, tmp_path):
 
 
 def test_a_step_augments_as_a_function_of_the_seed_and_the_step(tiny, tmp_path):
-    """Accumulated parts of a batch are augmented as the whole batch is."""
+    """Accumulated parts of a batch are augmented as the whole batch is, and the network is told how."""
     network = {"network": "ddpmpp", "network.channels": 4, "network.channel_mult": [1], "network.augment_dim": 9}
     network |= {"network.num_res_blocks": 1, "network.attention_resolutions": [], "network.dropout": 0.0}
     config = tiny({**network, "augmentation": ["uniform_dequantization", "edm"], "augmentation.edm.p": 1.0})
-    experiment = build_experiment(config, tmp_path)
-    module = experiment.module
-    module.trainer = experiment.trainer
-    values, _ = module.examples.__getitems__(range(4))
-    x0 = dfw.to_model(values)
-    found, denoiser = module.augmented(x0, 3, 1, slice(0, 4))
-    again, _ = module.augmented(x0, 3, 1, slice(0, 4))
-    other, _ = module.augmented(x0, 4, 1, slice(0, 4))
-    assert torch.equal(found, again)
-    assert not torch.allclose(found, other)
-    assert denoiser.augmentation.shape == (4, 9)
-    assert module.denoiser.augmentation is None
-    halves = [module.augmented(x0[part], 3, 2, part) for part in (slice(0, 2), slice(2, 4))]
-    torch.testing.assert_close(torch.cat([half for half, _ in halves]), found, rtol=0, atol=1e-5)
-    torch.testing.assert_close(torch.cat([told.augmentation for _, told in halves]), denoiser.augmentation)
-    x, level = torch.zeros_like(x0), module.denoiser.schedule(torch.full((4,), 0.5).double())
+    module = build_experiment(config, tmp_path).module
+    values, labels = module.examples.__getitems__(range(4))
+    seen = []
+
+    def objective(denoiser, x0, level, eps, cond):
+        seen.append((x0, denoiser.augmentation, denoiser.output(x0, level, cond)[0]))
+        return x0.flatten(1).sum(1)
+
+    module.objective = objective
+    module.trainer = SimpleNamespace(global_rank=0, world_size=1, accumulate_grad_batches=1, global_step=3)
+
+    def step(*parts):
+        seen.clear()
+        module.trainer.accumulate_grad_batches = len(parts)
+        for index, part in enumerate(parts):
+            module.training_step((values[part], labels[part]), index)
+        return [torch.cat(items) for items in zip(*seen, strict=True)]
+
     torch.nn.init.normal_(module.denoiser.network.embedding.augmentation.weight)
     torch.nn.init.normal_(module.denoiser.network.leave[-1].weight)
-    assert not torch.allclose(denoiser.output(x, level)[0], module.denoiser.output(x, level)[0])
+    x0, told, output = step(slice(0, 4))
+    for one, again in zip((x0, told, output), step(slice(0, 4)), strict=True):
+        assert torch.equal(one, again)
+    for whole, halves in zip((x0, told), step(slice(0, 2), slice(2, 4)), strict=False):
+        torch.testing.assert_close(halves, whole, rtol=0, atol=1e-5)
+    assert not torch.allclose(x0, dfw.to_model(values))
+    assert told.shape == (4, 9)
+    assert module.denoiser.augmentation is None
+    module.denoiser.augmented = lambda labels: module.denoiser
+    module.denoiser.augmentation = torch.zeros(4, 9)
+    assert not torch.allclose(step(slice(0, 4))[2], output)
+    module.trainer.global_step = 4
+    assert not torch.allclose(step(slice(0, 4))[0], x0)

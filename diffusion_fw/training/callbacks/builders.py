@@ -59,6 +59,27 @@ def evaluation(
     )
 
 
+@register("callbacks", "gradient_noise")
+def gradient_noise(
+    history: Runtime[Any],
+    data: Runtime[Any],
+    seed: Runtime[int],
+    every: PositiveInt = 500,
+    parts: Annotated[int, Range(2, 1_000_000)] = 32,
+    part_size: Size = 32,
+) -> Any:
+    """Log the gradient noise scale B = tr(Sigma) / |G|^2: the batch size beyond which a step gains little.
+
+    McCandlish et al. 2018, equation 2.9 and appendix A.1; Nichol & Dhariwal 2021, figure 3, compare their losses so. G
+    is the mean gradient and Sigma the covariance of those of single examples. Both are estimated without bias from
+    ``parts`` gradients of ``part_size`` examples each, which cost as many steps without an optimizer. Where the noise
+    hides the gradient, B is infinite; raise parts then.
+    """
+    from diffusion_fw.training.callbacks.gradient_noise import GradientNoiseScale
+
+    return GradientNoiseScale(history=history, data=data, seed=seed, every=every, parts=parts, part_size=part_size)
+
+
 @register("callbacks", "accuracy")
 def accuracy(
     history: Runtime[Any],
