@@ -49,7 +49,13 @@ def same(ours: str, theirs: str) -> Pair:
 
 def reshaped(ours: str, theirs: str, own: Sequence[int], other: Sequence[int]) -> Pair:
     """The same values, of shape ``own`` here and ``other`` there, as of a linear layer and a convolution of size 1."""
-    return Pair(ours, (theirs,), lambda tensors: tensors[0].reshape(*own), lambda tensor: (tensor.reshape(*other),))
+
+    def read(tensors: Sequence[Tensor]) -> Tensor:
+        if tensors[0].shape != tuple(other):
+            raise RuntimeError
+        return tensors[0].reshape(*own)
+
+    return Pair(ours, (theirs,), read, lambda tensor: (tensor.reshape(*other),))
 
 
 def transposed(ours: str, theirs: str) -> Pair:

@@ -95,6 +95,7 @@ def spec(**changes):
     [
         ({"mapping_cond_in_proj.weight": (16, 4)}, {}, r"mapping_cond_in_proj.weight"),
         ({"in_proj.weight": (16, 4), "out_proj.weight": (4, 16)}, {}, r"image_transformer_v1.*not read"),
+        ({"mid_level.1.self_attn.pos_emb.freqs": (2, 2)}, {}, r"mid_level.1.self_attn.pos_emb.freqs.*not read"),
         ({"mid_level.0.self_attn.scale": (4,)}, {}, r"several num_head_channels: \[8, 16\]"),
         ({}, {"model": {"type": "image_v1"}}, r"type 'image_v1'"),
         ({}, {**spec(), "dataset": {"cond_dropout_rate": 2}}, r"config: cond_dropout_rate=2 must be"),
@@ -109,12 +110,16 @@ def test_what_cannot_be_read_is_said(changes, settings, message):
 
 def test_keys_that_do_not_fit_are_named():
     given = weights_of(CASES["global, classes"])
-    del given["splits.0.fac"]
+    del given["splits.0.fac"], given["merges.0.proj.weight"]
     given["more"] = torch.zeros(1)
     given["up_levels.0.0.ff.up_proj.weight"] = torch.zeros(5, 16)
     with pytest.raises(ConfigError) as error:
         imported(FORM, given, {}, config_of(CASES["global, classes"]))
-    for part in ("missing: splits.0.fac", "left over: more", r"up_levels.0.0.ff.up_proj.weight \(5, 16\)"):
+    for part in (
+        "missing: merges.0.proj.weight, splits.0.fac",
+        "left over: more",
+        r"up_levels.0.0.ff.up_proj.weight \(5, 16\)",
+    ):
         assert error.match(part)
 
 

@@ -138,6 +138,7 @@ def test_keys_that_do_not_fit_are_named():
 @pytest.mark.parametrize(
     ("changes", "settings", "message"),
     [
+        ({"u_net.d_blocks.1.0.kernel": (4, 4)}, {}, r"u_net.d_blocks.1.0.kernel.*not read"),
         ({"mapping_cond.weight": (32, 4)}, {}, r"one-hot vector: state num_classes=4"),
         ({"u_net.d_blocks.0.2.kv_proj.weight": (4, 4)}, {}, r"d_blocks.0.2.kv_proj.weight.*cross_cond_dim"),
         ({"proj_in.weight": (32, 24, 1, 1)}, {}, r"24 values.*gives 13.*unet_cond_dim"),

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from diffusion_fw.interop.diffusion_settings import read_keys
 from diffusion_fw.interop.formats.format import Format, Published, Section
 from diffusion_fw.interop.formats.k_diffusion import (
+    check_constants,
     patch_of,
     preconditioned,
     read_config,
@@ -78,9 +79,12 @@ class KDiffusionHDiT(Format):
         if "mapping_cond_in_proj.weight" in weights:
             raise ConfigError("mapping_cond_in_proj.weight: a vector as a condition has no place in network=hdit")
         own, config = read_config(settings, "image_transformer_v2")
-        last = sum(key.startswith("merges.") for key in weights)
-        names = [*(f"down_levels.{i}" for i in range(last)), "mid_level"]
+        frequencies = {key: shape_of(weights, key, 2) for key in weights if key.endswith(".pos_emb.freqs")}
+        check_constants(
+            weights, {key: rotary_frequencies(count, 8 * waves) for key, (count, waves) in frequencies.items()}
+        )
         blocks = [found[1] for key in weights if (found := BLOCK.fullmatch(key))]
+        names = [*(f"down_levels.{i}" for i in range(len({*blocks, "mid_level"}) - 1)), "mid_level"]
         widths, hidden = zip(*(shape_of(weights, f"{name}.0.ff.down_proj.weight", 2) for name in names), strict=True)
         heads = [
             shape_of(weights, key, 1)[0] if (key := f"{name}.0.self_attn.scale") in weights else 0 for name in names

@@ -11,12 +11,14 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, ClassVar, cast
 
+import torch
 from torch import Tensor, nn
 
 from diffusion_fw.interop.diffusion_settings import read_keys
 from diffusion_fw.interop.formats.format import Format, Published, Section, without_prefix
 from diffusion_fw.interop.pairs import Pair, check_expressible, reshaped, same
 from diffusion_fw.interop.shapes import shape_of
+from diffusion_fw.networks.blocks.resampling import FIR
 from diffusion_fw.networks.k_diffusion_unet import KDiffusionUNet
 from diffusion_fw.networks.k_diffusion_unet import Layer as KDiffusionLayer
 from diffusion_fw.registry import ConfigError, Positive, PositiveInt
@@ -69,6 +71,9 @@ class KDiffusion(Format):
             raise ConfigError(
                 f"{crossed[0]}: cross-attention (cross_cond_dim) has no place in network=k_diffusion_unet"
             )
+        line = torch.tensor(FIR) / sum(FIR)
+        filters = {key: torch.outer(line, line) for key in weights if key.endswith(".kernel")}
+        check_constants(weights, {key: value * (4 if ".u_blocks." in key else 1) for key, value in filters.items()})
         own, config = read_config(settings, "image_v1")
         layers = [int(found[1]) for key in weights if (found := LAYER.fullmatch(key))]
         levels = range(len(set(layers)))
@@ -151,6 +156,16 @@ def unwrapped(weights: Mapping[str, Tensor], needed: str = "") -> Mapping[str, T
     while weights and needed not in weights and all(key.startswith(WRAPPED) for key in weights):
         weights = without_prefix(weights, WRAPPED)
     return weights
+
+
+def check_constants(weights: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
+    """ConfigError for an entry that should have the ``expected`` values, up to the rounding of 16 bits, and has not."""
+    for key, value in expected.items():
+        if weights[key].shape != value.shape or not torch.allclose(weights[key].float(), value, rtol=0.01):
+            raise ConfigError(
+                f"{key}: k-diffusion computes it, in the shape {tuple(value.shape)}; the values here are others, which "
+                "are not read"
+            )
 
 
 def read_config(settings: Mapping[str, Any], kind: str) -> tuple[Section, Mapping[str, Any]]:
