@@ -139,7 +139,9 @@ class NegativeLogLikelihood(Metric):
         return Measurement(name, total, record, rows, pictures)
 
     def times(self, schedule: Schedule) -> Tensor:
-        """The times of the chain, decreasing from noise to data."""
+        """The times of the chain, decreasing from noise to data; ConfigError for a grid that repeats times."""
+        if self.grid.repeats:
+            raise ConfigError("metric=nll has no term for a step of length 0; set grid.repeat=false")
         rows = schedule.num_steps if isinstance(schedule, DiscreteSchedule) else CONTINUOUS_STEPS
         return self.grid(self.steps or rows, schedule)
 

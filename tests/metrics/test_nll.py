@@ -182,6 +182,12 @@ def test_a_chain_that_jumps_from_much_noise_to_data_is_warned_of(schedule, grid,
     assert (says in caplog.text) if says else not caplog.text
 
 
+def test_a_chain_with_a_step_of_length_0_is_refused(data):
+    metric = dfw.build("metric", "nll", test=data.test, grid=dfw.build("grid", "quadratic", repeat=True))
+    with pytest.raises(ConfigError, match=r"grid\.repeat=false"):
+        metric.times(dfw.build("schedule", "linear"))
+
+
 def test_points_have_no_bits(measure, tmp_path):
     data = dfw.build("data", "moons")
     metric = dfw.build("metric", "nll", test=data.test, grid=dfw.build("grid", "uniform"))
