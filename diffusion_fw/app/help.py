@@ -51,11 +51,13 @@ def print_groups(console: Console, program: str) -> None:
     table.add_section()
     table.add_row("(keys)", settings)
     console.print(table)
+    several = ", ".join(group for group in STACKED if group in chosen)
+    example = "guidance=[own,clip]" if has_own(program, "guidance") else "logger=[csv,wandb]"
     console.print(
         f"An option and its keys:            python {program}.py --help sampler=ddim\n"
         f"A group, for plugins:              python {program}.py --help sampler\n"
         f"Several runs:                      python {program}.py -m sampler=ddim,ddpm sampler.steps=10,50\n"
-        "Several of guidance, logger, callbacks at once:   'logger=[csv,wandb]'\n"
+        f"Several at once, of {several}:   '{example}'\n"
         f"Hydra's own options:               python {program}.py --hydra-help",
         highlight=False,
         markup=False,

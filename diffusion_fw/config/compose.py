@@ -271,7 +271,7 @@ def checked(program: str, config: Any, typed: Mapping[str, str] = {}) -> dict[st
         if not isinstance(config[group], Mapping):
             raise ConfigError(f"{group}={config[group]!r:.100}: must be one of: {', '.join(choices(group))}")
     # Hydra leaves out a group of which nothing is chosen.
-    result.update({group: {} for group in STACKED})
+    result.update({group: {} for group in STACKED if group in groups(program)})
     for group, path, section in registry.sections({key: value for key, value in config.items() if key not in top}):
         if not isinstance(section, Mapping):
             raise ConfigError(
