@@ -37,8 +37,8 @@ class Neighbours(Mode):
     """The ``count`` training examples nearest to each of num_samples samples: a model that copies shows it here.
 
     As in the appendix of Ho et al. 2020. space=pixels takes the Euclidean distance of the values, and space=features
-    that of features=... The npz holds the samples, the indices (N, count) of the training examples, and the distances. Each
-    held-out example has such a distance too, and the table compares the medians: copies would be much nearer.
+    that of features=... The npz holds the samples, the indices (N, count) of the training examples, and the distances.
+    Each held-out example has such a distance too, and the table compares the medians: copies would be much nearer.
     """
 
     count: Size = 5
