@@ -20,7 +20,7 @@ NOISE_STREAM = 15
 def slerp(a: Tensor, b: Tensor, weights: Tensor) -> Tensor:
     """(sin((1 - w) theta) a + sin(w theta) b) / sin(theta) for each weight w (K,): (N, K, ...) of a and b (N, ...).
 
-    theta is the angle between a and b. Song et al. 2020, equation 67. Parallel vectors are interpolated linearly.
+    theta is the angle between a and b. Song et al. 2020, appendix D.5. Parallel vectors are interpolated linearly.
     """
     shape = (len(a), 1, *[1] * (a.ndim - 1))
     x, y = a.flatten(1).double(), b.flatten(1).double()

@@ -36,9 +36,9 @@ def nearest(queries: Tensor, examples: Examples, embed: Embedding, count: int) -
 class Neighbours(Mode):
     """The ``count`` training examples nearest to each of num_samples samples: a model that copies shows it here.
 
-    Ho et al. 2020, figures 13 to 16. space=pixels takes the Euclidean distance of the values, space=features that of
-    features=... The npz holds the samples, the indices (N, count) of the training examples, and the distances. Each
-    held-out example has such a distance too, and the table compares the medians: copies would be much nearer.
+    As in the appendix of Ho et al. 2020. space=pixels takes the Euclidean distance of the values, and space=features
+    that of features=... The npz holds the samples, the indices (N, count) of the training examples, and the distances.
+    Each held-out example has such a distance too, and the table compares the medians: copies would be much nearer.
     """
 
     count: Size = 5

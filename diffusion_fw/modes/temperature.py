@@ -16,7 +16,7 @@ from diffusion_fw.registry import ConfigError, NonNegative, register
 class Temperature(Mode):
     """The samples of x_T times each of ``temperatures``: below 1 they are smoother, and less diverse.
 
-    The temperature scaling of Song et al. 2021, appendix D.4. ends=noise draws x_T; ends=data encodes held-out
+    The temperature scaling of Song et al. 2021, section 4.3. ends=noise draws x_T; ends=data encodes held-out
     examples, by a sampler that can. The npz holds the temperatures (K,) and the samples (N, K, *shape).
     """
 
