@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import math
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -16,6 +15,8 @@ from diffusion_fw.process.parameterization import Prediction
 from diffusion_fw.process.schedule import Schedule
 from diffusion_fw.registry import ConfigError
 
+MOST_LEVELS = 1024
+"""How many levels a mixture remembers."""
 SMALLEST_VARIANCE = 1e-280
 """Replaces a variance of 0: exponents stay finite, and the nearest point gets all the weight."""
 
@@ -41,6 +42,7 @@ class GaussianMixture:
             raise ConfigError(f"weights must be {count} numbers >= 0 of sum 1, but are {self.weights.tolist()}")
         if bool((self.stds < 0).any()):
             raise ConfigError(f"stds must be >= 0, but are {self.stds.tolist()}")
+        self._known: dict[tuple[float, float, torch.device, torch.dtype], Scales] = {}
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -94,6 +96,18 @@ class GaussianMixture:
         share = (terms - offset.square().flatten(2).sum(2) / (2 * variance)).softmax(dim=1)
         return -torch.einsum("bk,bk...->b...", share / variance, offset)
 
+    def scales(self, alpha: float, sigma: float, device: torch.device, dtype: torch.dtype) -> Scales:
+        """What the posterior at one level needs. It is kept, since samplers visit a level again and again."""
+        key = (alpha, sigma, device, dtype)
+        if key not in self._known:
+            if len(self._known) >= MOST_LEVELS:
+                self._known.clear()
+            # Usable later in calls that are differentiated.
+            with torch.inference_mode(False), torch.no_grad():
+                values = torch.tensor([[alpha], [sigma]], dtype=torch.float64, device=device)
+                self._known[key] = _scales(self, values[0], values[1], dtype)
+        return self._known[key]
+
     def denoiser(self, schedule: Schedule) -> MixtureDenoiser:
         """The exact denoiser of this distribution on a schedule."""
         return MixtureDenoiser(self, schedule)
@@ -123,7 +137,7 @@ def _each(level: NoiseLevel) -> list[NoiseLevel]:
     return level.map(lambda value: value.reshape(-1)).unbind()
 
 
-class _Scales(NamedTuple):
+class Scales(NamedTuple):
     """What a mixture's posterior needs to know of noise levels, of shape (levels, K) or (levels, 1)."""
 
     prior: Tensor
@@ -134,22 +148,13 @@ class _Scales(NamedTuple):
     """alpha, and the factors of x_t - alpha m_k in the means of x_0 and eps; in the precision of x."""
 
 
-def _scales(mixture: GaussianMixture, alpha: Tensor, sigma: Tensor, dtype: torch.dtype) -> _Scales:
+def _scales(mixture: GaussianMixture, alpha: Tensor, sigma: Tensor, dtype: torch.dtype) -> Scales:
     alpha, sigma = alpha.reshape(-1, 1), sigma.reshape(-1, 1)
     stds = mixture.stds.to(alpha.device)
     variance = ((alpha * stds).square() + sigma.square()).clamp(min=SMALLEST_VARIANCE)
     prior = mixture.weights.to(alpha.device).log() - mixture.dimensions / 2 * variance.log()
     of_offset = (alpha.to(dtype), (alpha * stds.square() / variance).to(dtype), (sigma / variance).to(dtype))
-    return _Scales(prior, 0.5 / variance, of_offset)
-
-
-@functools.lru_cache(maxsize=1024)
-def _scales_at(
-    mixture: GaussianMixture, alpha: float, sigma: float, device: torch.device, dtype: torch.dtype
-) -> _Scales:
-    """Those of one level, which a sampler visits again and again."""
-    of_alpha, of_sigma = (torch.tensor(value, dtype=torch.float64, device=device) for value in (alpha, sigma))
-    return _scales(mixture, of_alpha, of_sigma, dtype)
+    return Scales(prior, 0.5 / variance, of_offset)
 
 
 @dataclass(frozen=True)
@@ -168,7 +173,7 @@ class MixtureDenoiser:
     ) -> tuple[Tensor, Tensor, Tensor]:
         """For each component, its probability given x_t (B, K) and its means of x_0 and eps (B, K, *shape)."""
         if level.t.ndim == 0:
-            scales = _scales_at(mixture, float(level.alpha), float(level.sigma), x.device, x.dtype)
+            scales = mixture.scales(float(level.alpha), float(level.sigma), x.device, x.dtype)
         else:
             scales = _scales(mixture, level.alpha.to(x.device), level.sigma.to(x.device), x.dtype)
         tail = (1,) * (x.ndim - 1)

@@ -279,3 +279,16 @@ def test_what_is_no_covariance_is_refused(covariance, message):
 def test_weights_that_do_not_sum_to_one_are_refused():
     with pytest.raises(ConfigError, match="sum 1"):
         dfw.oracles.GaussianMixture(torch.zeros(2, 1), torch.ones(2), torch.tensor([0.5, 0.6]))
+
+
+def test_a_level_that_was_visited_in_inference_mode_can_be_differentiated_later():
+    mixture = dfw.oracles.GaussianMixture(torch.tensor([[1.0, 0.0], [-1.0, 0.5]]), torch.tensor([0.3, 0.4]))
+    schedule = dfw.build("schedule", "vp")
+    level = schedule(torch.tensor(0.5, dtype=torch.float64))
+    x = torch.ones(2, 2, dtype=torch.float64)
+    with torch.inference_mode():
+        mixture.denoiser(schedule)(x, level)
+    x = x.requires_grad_()
+    mixture.denoiser(schedule)(x, level).x0.sum().backward()
+    assert x.grad is not None
+    assert x.grad.isfinite().all()
