@@ -20,6 +20,13 @@ Task = Callable[[dict[str, Any], Path], Result | None]
 Prepare = Callable[[list[dict[str, Any]], list[str]], list[dict[str, Any]]]
 
 
+def only(configs: list[dict[str, Any]]) -> dict[str, Any]:
+    """The config of the one job that explain=true prints; ConfigError for a sweep of several."""
+    if len(configs) > 1:
+        raise ConfigError(f"explain=true prints one job, but this sweep has {len(configs)}; give each key one value")
+    return configs[0]
+
+
 def unless_explained(program: str) -> Prepare:
     """``prepare`` of a program that uses a checkpoint: explain=true prints what would run, and nothing does."""
 
@@ -28,7 +35,7 @@ def unless_explained(program: str) -> Prepare:
             return configs
         from diffusion_fw.app.explain import explain_trained
 
-        explain_trained(program, configs[0], arguments)
+        explain_trained(program, only(configs), arguments)
         return []
 
     return prepare

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from diffusion_fw.app.program import run
+from diffusion_fw.app.program import only, run
 from diffusion_fw.registry import ConfigError
 from diffusion_fw.runs.record import Result
 
@@ -182,7 +182,7 @@ def prepare(configs: list[dict[str, Any]], arguments: list[str]) -> list[dict[st
         return configs
     from diffusion_fw.app.explain import explain
 
-    explain(configs[0], arguments)
+    explain(only(configs), arguments)
     return []
 
 

@@ -56,7 +56,9 @@ def with_training(config: Config, trained: Config, groups: Collection[str]) -> d
 
 def _recorded(group: str, trained: Config) -> dict[str, Any]:
     """The section of a checkpoint's config, or what stands for it; ConfigError for what is no section."""
-    recorded = trained.get(group, USUAL.get(group, {}))
+    recorded = trained.get(group)
+    if recorded is None:
+        recorded = USUAL.get(group, {})
     if not isinstance(recorded, Mapping) or not all(isinstance(key, str) for key in recorded):
         raise ConfigError(f"{group}={OWN}: the checkpoint's config has no section {group}; choose {group}=...")
     return dict(recorded)

@@ -21,6 +21,7 @@ import diffusion_fw as dfw
 from diffusion_fw import registry
 from diffusion_fw.app.evaluate import evaluate
 from diffusion_fw.app.help import print_help
+from diffusion_fw.app.program import only
 from diffusion_fw.app.sample import sample
 from diffusion_fw.app.train import prepare, train
 from diffusion_fw.composition.experiment import build_experiment
@@ -229,6 +230,12 @@ REFUSED = {
     "trainer=cpu trainer.strategy=deepspeed": "ema=exponential does not work with trainer.strategy=deepspeed",
     "init_from=nowhere.ckpt": "nowhere.ckpt: no such file",
 }
+
+
+def test_explain_prints_one_job_and_no_sweep():
+    with pytest.raises(ConfigError, match=r"explain=true prints one job, but this sweep has 2"):
+        only([{"explain": True}, {"explain": True}])
+    assert only([{"explain": True}]) == {"explain": True}
 
 
 @pytest.mark.parametrize("arguments", REFUSED)
