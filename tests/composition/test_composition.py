@@ -34,6 +34,7 @@ NEEDS_MORE = {
     ("data", "webdataset"),
     ("guidance", "autoguidance"),
     ("guidance", "classifier"),
+    ("guidance", "imputation"),
     ("guidance", "posterior"),
     ("guidance", "replacement"),
     ("guidance", "rescheduled"),
