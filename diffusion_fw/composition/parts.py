@@ -202,7 +202,7 @@ def build_metric(config: Config, data: Data) -> tuple[Metric, str]:
     wanted = registry.entry("metric", config["metric"]["name"]).runtime
     features = build_features(config, data) if "features" in wanted else None
     grid = assemble("grid", config["grid"])
-    known = {"features": features, "reference": data.test, "train": data.train, "test": data.test, "grid": grid}
+    known = {"features": features, "reference": data.test, "train": data.originals, "test": data.test, "grid": grid}
     return assemble("metric", config["metric"], **known), section["name"]
 
 
