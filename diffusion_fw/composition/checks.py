@@ -159,10 +159,18 @@ def check_sharding(config: Config, group: str, part: object) -> None:
 
 
 def check_gradients(config: Config, callbacks: Mapping[str, Any]) -> None:
-    """Whether callbacks that measure gradients see all of them under the trainer's strategy."""
-    strategy = config["trainer"].get("strategy", "auto")
+    """Whether callbacks that measure gradients see all of them, under the trainer's strategy and precision."""
+    trainer = config["trainer"]
+    strategy, precision = trainer.get("strategy", "auto"), trainer.get("precision")
     for name, callback in callbacks.items():
-        if getattr(callback, "whole_gradients", False) and strategy.startswith(SHARDING):
+        if not getattr(callback, "whole_gradients", False):
+            continue
+        if precision == "16-mixed":
+            raise ConfigError(
+                f"callbacks={name} takes gradients of the loss as it is, of which trainer.precision=16-mixed, that "
+                "scales the loss, loses the small ones; choose trainer.precision=bf16-mixed or trainer.precision=32"
+            )
+        if strategy.startswith(SHARDING):
             raise ConfigError(
                 f"callbacks={name} needs the gradient of all weights, of which a process holds a part under "
                 f"trainer.strategy={strategy}; choose trainer.strategy=ddp, or leave it out"
