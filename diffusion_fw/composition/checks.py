@@ -46,6 +46,20 @@ def check_fit(denoiser: NetworkDenoiser, path: Schedule, sampler: Sampler, varia
         )
 
 
+def check_velocity(config: Config) -> None:
+    """Whether the velocity of parameterization=flow is that of schedule=flow, which has a sigma_min of its own."""
+    path, velocity = config["schedule"], config["parameterization"]
+    if not path["name"] == velocity["name"] == "flow":
+        return
+    # A run from before sigma_min was there has none.
+    ours, theirs = velocity.get("sigma_min", 0.0), path.get("sigma_min", 0.0)
+    if ours != theirs:
+        raise ConfigError(
+            f"parameterization.sigma_min={ours:g} is not schedule.sigma_min={theirs:g}, so that parameterization=flow "
+            "is not the velocity of schedule=flow; set both to the same value"
+        )
+
+
 def check_labels(denoiser: NetworkDenoiser) -> None:
     """Whether the network was built for the time labels of all levels, the smallest noise to the largest."""
     known = known_labels(denoiser.network)

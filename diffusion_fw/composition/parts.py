@@ -23,6 +23,7 @@ from diffusion_fw.composition.checks import (
     check_objective,
     check_sharding,
     check_trainer,
+    check_velocity,
 )
 from diffusion_fw.composition.facts import Config, Facts
 from diffusion_fw.composition.size_limit import within_machine, without_memory
@@ -284,6 +285,7 @@ def compose_parts(config: Config) -> Parts:
     classifier = is_classifier(denoiser.network)
     check_classifier(config, classifier, facts)
     check_sharding(config, "network", denoiser.network)
+    check_velocity(config)
     schedule = denoiser.schedule
     sampler, variance = build_sampler(config), build_variance(config)
     wrap = build_wrappers(config, facts, is_conditional(denoiser))
