@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from diffusion_fw import registry
 from diffusion_fw.checking.findings import Row, at_least, at_most, verdict
 from diffusion_fw.checking.subject import Check, Subject
-from diffusion_fw.networks.network import is_class_conditional, is_classifier, known_labels, uses_label
+from diffusion_fw.networks.network import augment_dim, is_class_conditional, is_classifier, known_labels, uses_label
 from diffusion_fw.registry import ConfigError
 
 SHAPES = ((2,), (1, 8, 8), (3, 16, 16), (3, 32, 32))
@@ -112,6 +112,23 @@ def classes(subject: Subject) -> Iterator[Row]:
         yield verdict("cond=None", f"x {shape}", wrong, f"that of class {CLASSES}, no class")
 
 
+def augmentation(subject: Subject) -> Iterator[Row]:
+    """Declared ``augment_dim``, labels of an augmentation change the output, and zeros are as none."""
+    for shape, network in _accepted(subject).items():
+        labels = augment_dim(network)
+        if not labels:
+            continue
+        x, label = _inputs(shape, network)
+        with torch.no_grad():
+            none = network(x, label, None)
+            zeros, ones = (network(x, label, None, augmentation=torch.full((3, labels), value)) for value in (0.0, 1.0))
+        yield verdict(
+            "augmentation", f"x {shape}", "ignored" if torch.equal(ones, none) else None, "changes the output"
+        )
+        wrong = None if torch.allclose(zeros, none) else "another output"
+        yield verdict("augmentation of zeros", f"x {shape}", wrong, "that without")
+
+
 def gradients(subject: Subject) -> Iterator[Row]:
     """Every parameter that is trained gets a finite gradient, with classes and "no class" in the batch."""
     for shape, network in _accepted(subject).items():
@@ -144,4 +161,4 @@ def precision(subject: Subject) -> Iterator[Row]:
         yield verdict("time label in float32", f"x {shape}", "rounded to bf16" if rounded else None, "kept")
 
 
-CHECKS: tuple[Check, ...] = (output, batch, classes, gradients, precision)
+CHECKS: tuple[Check, ...] = (output, batch, classes, augmentation, gradients, precision)

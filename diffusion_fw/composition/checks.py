@@ -46,6 +46,20 @@ def check_fit(denoiser: NetworkDenoiser, path: Schedule, sampler: Sampler, varia
         )
 
 
+def check_velocity(config: Config) -> None:
+    """Whether the velocity of parameterization=flow is that of schedule=flow, which has a sigma_min of its own."""
+    path, velocity = config["schedule"], config["parameterization"]
+    if not path["name"] == velocity["name"] == "flow":
+        return
+    # A run from before sigma_min was there has none.
+    ours, theirs = velocity.get("sigma_min", 0.0), path.get("sigma_min", 0.0)
+    if ours != theirs:
+        raise ConfigError(
+            f"parameterization.sigma_min={ours:g} is not schedule.sigma_min={theirs:g}, so that parameterization=flow "
+            "is not the velocity of schedule=flow; set both to the same value"
+        )
+
+
 def check_labels(denoiser: NetworkDenoiser) -> None:
     """Whether the network was built for the time labels of all levels, the smallest noise to the largest."""
     known = known_labels(denoiser.network)
@@ -139,8 +153,8 @@ def check_augmentations(config: Config, augmentations: Sequence[Augmentation], n
     if needed and needed != known:
         raise ConfigError(
             f"augmentation=[{','.join(config['augmentation'])}] describes an example by {needed} labels, but "
-            f"network={config['network']['name']} takes {known}; choose network=ddpmpp or network=ncsnpp with "
-            f"network.augment_dim={needed}, or augmentation=[none]"
+            f"network={config['network']['name']} takes {known}; choose network=ddpmpp, network=ncsnpp or "
+            f"network=k_diffusion_unet with network.augment_dim={needed}, or augmentation=[none]"
         )
 
 
@@ -159,10 +173,18 @@ def check_sharding(config: Config, group: str, part: object) -> None:
 
 
 def check_gradients(config: Config, callbacks: Mapping[str, Any]) -> None:
-    """Whether callbacks that measure gradients see all of them under the trainer's strategy."""
-    strategy = config["trainer"].get("strategy", "auto")
+    """Whether callbacks that measure gradients see all of them, under the trainer's strategy and precision."""
+    trainer = config["trainer"]
+    strategy, precision = trainer.get("strategy", "auto"), trainer.get("precision")
     for name, callback in callbacks.items():
-        if getattr(callback, "whole_gradients", False) and strategy.startswith(SHARDING):
+        if not getattr(callback, "whole_gradients", False):
+            continue
+        if precision == "16-mixed":
+            raise ConfigError(
+                f"callbacks={name} takes gradients of the loss as it is, of which trainer.precision=16-mixed, that "
+                "scales the loss, loses the small ones; choose trainer.precision=bf16-mixed or trainer.precision=32"
+            )
+        if strategy.startswith(SHARDING):
             raise ConfigError(
                 f"callbacks={name} needs the gradient of all weights, of which a process holds a part under "
                 f"trainer.strategy={strategy}; choose trainer.strategy=ddp, or leave it out"

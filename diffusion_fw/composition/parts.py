@@ -23,6 +23,7 @@ from diffusion_fw.composition.checks import (
     check_objective,
     check_sharding,
     check_trainer,
+    check_velocity,
 )
 from diffusion_fw.composition.facts import Config, Facts
 from diffusion_fw.composition.size_limit import within_machine, without_memory
@@ -202,7 +203,7 @@ def build_metric(config: Config, data: Data) -> tuple[Metric, str]:
     wanted = registry.entry("metric", config["metric"]["name"]).runtime
     features = build_features(config, data) if "features" in wanted else None
     grid = assemble("grid", config["grid"])
-    known = {"features": features, "reference": data.test, "train": data.train, "test": data.test, "grid": grid}
+    known = {"features": features, "reference": data.test, "train": data.originals, "test": data.test, "grid": grid}
     return assemble("metric", config["metric"], **known), section["name"]
 
 
@@ -284,6 +285,7 @@ def compose_parts(config: Config) -> Parts:
     classifier = is_classifier(denoiser.network)
     check_classifier(config, classifier, facts)
     check_sharding(config, "network", denoiser.network)
+    check_velocity(config)
     schedule = denoiser.schedule
     sampler, variance = build_sampler(config), build_variance(config)
     wrap = build_wrappers(config, facts, is_conditional(denoiser))

@@ -183,6 +183,11 @@ class Data(ABC):
         return self.load("test")
 
     @property
+    def originals(self) -> Examples:
+        """The training examples without their mirror images, as published statistics of a data set count them."""
+        return self.train.examples if isinstance(self.train, WithFlips) else self.train
+
+    @property
     def fingerprints(self) -> dict[str, str]:
         """The fingerprint of each split."""
         return {"train": self.train.fingerprint(), "test": self.test.fingerprint()}

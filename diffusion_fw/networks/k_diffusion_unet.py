@@ -43,21 +43,25 @@ class Conditions(nn.Module):
     """Adds W [augmentation, onehot(cond)] to the waves of the label.
 
     ``augment_dim`` numbers describe how a training example was augmented (Karras et al. 2022, appendix F.2). They are 0
-    for the examples as they are, as in sampling and here. "No class" is the zero vector. embedding (B, features), cond
-    int64 (B,) in 0..num_classes, or None for "no class" throughout.
+    for the examples as they are, as in sampling. "No class" is the zero vector. embedding (B, features), cond int64
+    (B,) in 0..num_classes, or None for "no class" throughout, augmentation (B, augment_dim), or None for none.
     """
 
     columns: Tensor
 
     def __init__(self, augment_dim: int, num_classes: int, features: int) -> None:
         super().__init__()
+        self.augment_dim = augment_dim
         # The class of each column of W; those of the augmentation belong to none.
         self.register_buffer("columns", torch.arange(-augment_dim, num_classes), persistent=False)
         self.linear = nn.Linear(augment_dim + num_classes, features, bias=False)
 
-    def forward(self, embedding: Tensor, cond: Tensor | None) -> Tensor:
+    def forward(self, embedding: Tensor, cond: Tensor | None, augmentation: Tensor | None = None) -> Tensor:
         known = torch.zeros_like(self.columns)[None] if cond is None else cond[:, None] == self.columns
-        return embedding + cast(Tensor, self.linear(known.to(embedding.dtype)))
+        known = known.to(embedding.dtype)
+        if augmentation is not None:
+            known = known + nn.functional.pad(augmentation, (0, len(self.columns) - self.augment_dim))
+        return embedding + cast(Tensor, self.linear(known))
 
 
 class Mapping(nn.Module):
@@ -70,9 +74,10 @@ class Mapping(nn.Module):
         self.first = orthogonal(nn.Linear(features, features))
         self.second = orthogonal(nn.Linear(features, features))
 
-    def forward(self, label: Tensor, cond: Tensor | None) -> Tensor:
+    def forward(self, label: Tensor, cond: Tensor | None, augmentation: Tensor | None = None) -> Tensor:
+        told = () if augmentation is None else (augmentation,)
         with in_float32(label.device.type):
-            h = self.conditions(self.waves(label), cond)
+            h = self.conditions(self.waves(label), cond, *told)
             return nn.functional.gelu(self.second(nn.functional.gelu(self.first(h))))
 
 
@@ -162,9 +167,9 @@ class KDiffusionUNet(nn.Module):
     for CIFAR-10.
 
     The first ``skip_stages`` levels are left out, for training that begins with small images: their weights are kept,
-    but do not change. ``augment_dim`` adds the weights for EDM's augmentation labels, which are 0 here; k-diffusion's
-    augment_wrapper has 9. ``has_variance`` adds a channel whose mean is ``log_variance``, k-diffusion's estimate of the
-    log of the loss; no objective trains it here.
+    but do not change. ``augment_dim`` adds the weights for the labels of an augmentation, such as the 9 of EDM's and of
+    k-diffusion's augment_wrapper, which are 0 in sampling. ``has_variance`` adds a channel whose mean is
+    ``log_variance``, k-diffusion's estimate of the log of the loss; no objective trains it here.
 
     network(x, label, cond): x (B, C, H, W), label (B,), cond (B,) classes or None -> (B, outputs C, H, W), which is 0
     before training. class_conditional "auto" is true for data with classes; "no class" is the zero vector.
@@ -221,8 +226,10 @@ class KDiffusionUNet(nn.Module):
                 way.append(level.requires_grad_(i >= skip_stages))
         self.halved, self.doubled = ReflectedDownsample(FIR), ReflectedUpsample(FIR)
 
-    def forward(self, x: Tensor, label: Tensor, cond: Tensor | None = None) -> Tensor:
-        values = self._values(x, label, cond)[:, : self.values]
+    def forward(
+        self, x: Tensor, label: Tensor, cond: Tensor | None = None, augmentation: Tensor | None = None
+    ) -> Tensor:
+        values = self._values(x, label, cond, augmentation)[:, : self.values]
         # Contiguous, so that noise drawn like the output does not depend on the memory format of the weights.
         return nn.functional.pixel_shuffle(values, self.patch).contiguous()
 
@@ -230,9 +237,9 @@ class KDiffusionUNet(nn.Module):
         """The output of the variance head (B,), for has_variance=true; arguments as of the network."""
         return self._values(x, label, cond)[:, self.values :].mean(dim=(1, 2, 3))
 
-    def _values(self, x: Tensor, label: Tensor, cond: Tensor | None) -> Tensor:
+    def _values(self, x: Tensor, label: Tensor, cond: Tensor | None, augmentation: Tensor | None = None) -> Tensor:
         """The patches of the output, and of the variance head if there is one."""
-        embedding = self.mapping(label, cond)
+        embedding = self.mapping(label, cond, augmentation)
         h = self.enter(nn.functional.pixel_unshuffle(x, self.patch))
         used = range(self.skip_stages, len(self.down))
         joined: list[Tensor] = []

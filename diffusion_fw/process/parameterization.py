@@ -197,8 +197,8 @@ class V(Labelled):
 class Flow(Labelled):
     """F = (1 - sigma_min) eps - x_0 = dx_t / dt on schedule=flow of the same sigma_min: (a, b) = (-1, 1 - sigma_min).
 
-    Lipman et al. 2023, equation 23; with sigma_min = 0 Liu et al. 2023, equation 1. On that schedule D = 1. The label
-    is 1000 t, as in Esser et al. 2024 (SD3).
+    Lipman et al. 2023, equation 23; with sigma_min = 0 Liu et al. 2023, equation 1. On that schedule D = 1, and
+    training refuses another sigma_min than schedule.sigma_min. The label is 1000 t, as in Esser et al. 2024 (SD3).
     """
 
     sigma_min: OpenFraction = 0.0

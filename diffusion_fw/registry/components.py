@@ -407,4 +407,5 @@ def build(group: str, name: str, /, **kwargs: Any) -> Any:
     try:
         return component.factory(**{f"{key}_" if keyword.iskeyword(key) else key: values[key] for key in values})
     except ConfigError as error:
-        raise ConfigError(f"{group}={component.name}: {error}") from None
+        chosen, said = f"{group}={component.name}", str(error)
+        raise ConfigError(said if said.startswith(f"{chosen} ") else f"{chosen}: {said}") from None

@@ -92,7 +92,7 @@ GROUPS: dict[str, Group] = {
         {
             "features": "the feature extractor",
             "reference": "the held-out examples",
-            "train": "the training examples",
+            "train": "the training examples without mirror images",
             "test": "the held-out examples",
             "grid": "the grid that places the steps",
         },

@@ -590,6 +590,29 @@ class Classless(Timeless):
         return MLP.forward(self, x, label, None)
 
 
+class Unaugmented(Timeless):
+    """Declares that it uses the labels of an augmentation, and ignores them."""
+
+    augment_dim = 2
+
+    def forward(self, x, label, cond=None, augmentation=None):
+        return MLP.forward(self, x, label, cond)
+
+
+class AlwaysAugmented(Unaugmented):
+    """Takes no labels for other labels than zeros."""
+
+    def forward(self, x, label, cond=None, augmentation=None):
+        return MLP.forward(self, x if augmentation is None else x + 1 + augmentation.sum(), label, cond)
+
+
+class AugmentedInName(Timeless):
+    augment_dim = 2
+
+    def forward(self, x, label, cond=None):
+        return MLP.forward(self, x, label, cond)
+
+
 OTHERS = [
     (
         "schedule",
@@ -641,6 +664,9 @@ OTHERS = [
     ("network", Coupled, r"one example alone - in a batch, x \(2,\): found \S+ of its size, wanted at most 0\.0001"),
     ("network", OneOutput, r"output, x \(2,\), outputs=1: found \(3, 1\)"),
     ("network", SecretlyConditional, r"class_conditional, x \(2,\): found False, wanted True"),
+    ("network", Unaugmented, r"augmentation, x \(2,\): found ignored, wanted changes the output"),
+    ("network", AlwaysAugmented, r"augmentation of zeros, x \(2,\): found another output, wanted that without"),
+    ("network", AugmentedInName, "augmentation: found TypeError.*augmentation"),
     ("network", Classless, r"class, x \(2,\): found ignored, wanted changes the output"),
     ("network", Unused, r"gradients, x \(2,\): found none or not finite for spare\.weight"),
 ]

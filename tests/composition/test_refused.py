@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from diffusion_fw.composition.checks import check_velocity
 from diffusion_fw.composition.experiment import build_experiment
+from diffusion_fw.composition.parts import compose_parts
 from diffusion_fw.config.compose import check_command_line, store_components
 from diffusion_fw.registry import ConfigError
 
@@ -42,3 +44,22 @@ def test_a_size_beyond_any_memory_is_one_message(tiny, tmp_path, key):
     changes = {"time_sampler": "loss_aware"} if key.startswith("time") else {}
     with pytest.raises(ConfigError):
         build_experiment(tiny({**changes, key: 2**62}), tmp_path)
+
+
+FLOW = {"schedule": "flow", "parameterization": "flow"}
+
+
+@pytest.mark.parametrize("given", [(0.01, 0.0), (0.0, 0.01), (1e-5, 1e-4)], ids=str)
+def test_a_velocity_of_another_path_than_the_schedule_is_refused(tiny, given):
+    path, velocity = given
+    config = tiny({**FLOW, "schedule.sigma_min": path, "parameterization.sigma_min": velocity})
+    with pytest.raises(ConfigError, match=r"^parameterization\.sigma_min=\S+ is not schedule\.sigma_min=\S+,"):
+        compose_parts(config)
+
+
+def test_a_velocity_of_the_schedule_of_a_run_without_sigma_min_or_of_another_path_is_accepted():
+    flow = {"name": "flow"}
+    check_velocity({"schedule": flow, "parameterization": flow})
+    check_velocity({"schedule": {**flow, "sigma_min": 0.01}, "parameterization": {**flow, "sigma_min": 0.01}})
+    check_velocity({"schedule": {"name": "edm", "sigma_min": 0.002}, "parameterization": {**flow, "sigma_min": 0.0}})
+    check_velocity({"schedule": {**flow, "sigma_min": 0.01}, "parameterization": {"name": "v"}})

@@ -108,6 +108,7 @@ def test_flips_double_the_training_images_alone(tmp_path):
     assert torch.equal(both, torch.cat([values, values.flip(-1)]))
     assert torch.equal(both_labels, labels.repeat(2))
     assert flipped.train.fingerprint() != plain.train.fingerprint()
+    assert flipped.originals.fingerprint() == plain.originals.fingerprint() == plain.train.fingerprint()
 
 
 class Stranger:

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 import diffusion_fw as dfw
-from diffusion_fw.data.dataset import InMemory
+from diffusion_fw.composition.parts import build_metric
+from diffusion_fw.data.dataset import InMemory, WithFlips
 from diffusion_fw.noise import generator
 
 SPLITS = {
@@ -111,3 +112,29 @@ def test_a_file_of_other_statistics_is_refused(tmp_path, statistics, arrays, mes
 def test_a_reference_that_is_neither_a_split_nor_a_file_is_refused(tmp_path, reference):
     with pytest.raises(dfw.ConfigError, match="must be train, test or an npz file"):
         fid(tmp_path, reference)
+
+
+class Pictures(dfw.Data):
+    """Random images, with the mirror images of the training examples if ``flips``."""
+
+    default_features = "pixels"
+    shape = (1, 8, 8)
+
+    def __init__(self, flips) -> None:
+        self.flips = flips
+
+    def load(self, split):
+        source = generator(5 if split == "train" else 6)
+        examples = InMemory(torch.randint(0, 256, (40, 1, 8, 8), generator=source, dtype=torch.uint8))
+        return WithFlips(examples) if self.flips and split == "train" else examples
+
+
+@pytest.mark.parametrize("reference", ["train", "test"])
+def test_mirror_images_of_the_training_are_not_measured(tiny, reference):
+    """Published statistics are of the examples as they are, and so are the reference and the floor here."""
+    config = tiny({"metric.reference": reference, "metric.num_samples": 30})
+    (one, name), (other, same) = (build_metric(config, Pictures(flips)) for flips in (False, True))
+    assert name == same
+    assert one.name("ema") == other.name("ema")
+    assert one.description() == other.description()
+    assert one.floor() == other.floor()

@@ -97,6 +97,20 @@ def test_augmentation_labels_have_weights_and_are_zero():
     assert torch.equal(network(x, label), before)
 
 
+@pytest.mark.parametrize("options", [{}, {"num_classes": 3}, {"num_classes": 3, "class_conditional": False}])
+def test_an_example_is_described_by_its_own_augmentation_labels(options):
+    """W [a, onehot(cond)] of k-diffusion: the first columns are of the augmentation."""
+    network = unet(augment_dim=2, **options)
+    x, label = inputs(2)
+    told = torch.tensor([[0.5, -1.0], [0.0, 0.0]])
+    none, some = network(x, label), network(x, label, augmentation=told)
+    assert not torch.allclose(some[0], none[0])
+    torch.testing.assert_close(some[1], none[1])
+    conditions = network.mapping.conditions
+    weight, embedding = conditions.linear.weight, torch.zeros(2, 16)
+    torch.testing.assert_close(conditions(embedding, None, told), told @ weight[:, :2].T)
+
+
 def test_dropout_is_for_training_only():
     network = unet(dropout=0.5)
     x, label = inputs(2)

@@ -39,3 +39,10 @@ def test_a_message_of_megabytes_keeps_its_beginning_and_its_end(length):
 def test_an_error_survives_the_way_between_processes():
     error = dfw.ConfigError("seed=\x1b: must be int")
     assert str(pickle.loads(pickle.dumps(error))) == str(error) == r"seed=\x1b: must be int"
+
+
+def test_a_refusal_says_once_which_component_it_is_of():
+    with pytest.raises(dfw.ConfigError, match=r"^network=unet needs images"):
+        dfw.build("network", "unet", shape=(2,))
+    with pytest.raises(dfw.ConfigError, match=r"^grid=karras: grid\.sigma_max"):
+        dfw.build("grid", "karras", sigma_min=3.0, sigma_max=2.0)

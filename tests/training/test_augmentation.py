@@ -125,9 +125,9 @@ def test_dequantized_pixels_are_uniform_in_their_256th_of_the_range():
 @pytest.mark.parametrize(
     ("name", "given", "message"),
     [
-        ("uniform_dequantization", {"pixels": False}, "8-bit pixels"),
-        ("edm", {"shape": (2,)}, "is for images"),
-        ("edm", {"shape": (3, 1, 8)}, "is for images"),
+        ("uniform_dequantization", {"pixels": False}, "^augmentation=uniform_dequantization is for .* 8-bit pixels"),
+        ("edm", {"shape": (2,)}, "^augmentation=edm is for images"),
+        ("edm", {"shape": (3, 1, 8)}, "^augmentation=edm is for images"),
     ],
 )
 def test_data_that_do_not_fit_are_refused(name, given, message):

@@ -83,13 +83,20 @@ def test_a_model_whose_gradients_are_known():
     assert all(item.grad is None for item in module.trained)
 
 
-@pytest.mark.parametrize("objective", ["simple", "sliced_score_matching"])
-def test_a_run_is_the_same_with_it(tiny, tmp_path, objective):
+WRITES = {"network": "edm2_unet", "network.channels": 4, "network.channel_mult": [1], "network.num_res_blocks": 1}
+WRITES |= {"network.attention_resolutions": []}
+"""A network that normalizes its weights in place in every forward pass of the training."""
+
+
+@pytest.mark.parametrize(
+    "changes", [{}, {"objective": "sliced_score_matching"}, WRITES], ids=["simple", "sliced", "writes weights"]
+)
+def test_a_run_is_the_same_with_it(tiny, tmp_path, changes):
     weights, logged = [], []
     for callbacks in ([], ["gradient_noise"]):
         options = {"callbacks.gradient_noise.every": 1, "callbacks.gradient_noise.parts": 2} if callbacks else {}
         options |= {"callbacks.gradient_noise.part_size": 4} if callbacks else {}
-        config = tiny({"callbacks": callbacks, "objective": objective, "trainer.max_steps": 2, **options})
+        config = tiny({"callbacks": callbacks, "trainer.max_steps": 2, **changes, **options})
         experiment = build_experiment(config, tmp_path)
         experiment.trainer.loggers = [Recorder(logged)]
         experiment.trainer.fit(experiment.module)
@@ -120,3 +127,10 @@ def test_it_is_refused_where_a_process_holds_a_part_of_the_weights():
     check_gradients({"trainer": {"strategy": "ddp"}}, {"gradient_noise": callback})
     with pytest.raises(dfw.ConfigError, match=r"callbacks=gradient_noise needs .* trainer\.strategy=fsdp;"):
         check_gradients({"trainer": {"strategy": "fsdp"}}, {"gradient_noise": callback})
+
+
+def test_a_precision_whose_loss_is_scaled_is_refused():
+    callback = dfw.build("callbacks", "gradient_noise", history=None, data=None, seed=0)
+    check_gradients({"trainer": {"precision": "bf16-mixed"}}, {"gradient_noise": callback})
+    with pytest.raises(dfw.ConfigError, match=r"callbacks=gradient_noise .* trainer\.precision=16-mixed"):
+        check_gradients({"trainer": {"precision": "16-mixed"}}, {"gradient_noise": callback, "other": object()})

@@ -72,8 +72,10 @@ def gradient_noise(
 
     McCandlish et al. 2018, equation 2.9 and appendix A.1; Nichol & Dhariwal 2021, figure 3, compare their losses so. G
     is the mean gradient and Sigma the covariance of those of single examples. Both are estimated without bias from
-    ``parts`` gradients of ``part_size`` examples each, which cost as many steps without an optimizer. Where the noise
-    hides the gradient, B is infinite; raise parts then.
+    ``parts`` gradients of ``part_size`` examples each, which cost as many steps of that batch size without an
+    optimizer, on each of several processes. part_size bounds the memory, and may differ from the batch size of a step.
+    Where the noise hides the gradient, B is infinite; raise parts or part_size then. trainer.precision=16-mixed is
+    refused.
     """
     from diffusion_fw.training.callbacks.gradient_noise import GradientNoiseScale
 

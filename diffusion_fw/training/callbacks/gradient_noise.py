@@ -11,9 +11,10 @@ parts of b examples and the n b examples of all n parts together:
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 import lightning
@@ -57,10 +58,22 @@ def squared_norm(tensors: list[Tensor]) -> Tensor:
     return torch.stack(torch._foreach_norm(tensors)).double().square().sum()
 
 
+@contextlib.contextmanager
+def unchanged(tensors: list[Tensor]) -> Iterator[None]:
+    """Give the tensors their values back after the block: some networks write their weights in training."""
+    values = [item.detach().clone() for item in tensors]
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            torch._foreach_copy_(tensors, values)
+
+
 class GradientNoiseScale(StepCallback):
     """Logs ``gradient_noise/scale``, ``/trace`` and ``/squared`` every ``every`` steps, and leaves the training alone.
 
-    The examples, times and noise are drawn as in training, a function of the seed and the step, but are others.
+    The examples, times and noise are drawn as in training, a function of the seed and the step, but are others. Every
+    process computes all parts.
     """
 
     whole_gradients = True
@@ -104,6 +117,7 @@ class GradientNoiseScale(StepCallback):
                 found = torch.autograd.grad(loss, module.trained, allow_unused=True)
                 yield [item for item in found if item is not None]
 
-        with torch.random.fork_rng([module.device] if module.device.type == "cuda" else []):
+        kept = unchanged([*module.trained, *module.denoiser.buffers()])
+        with kept, torch.random.fork_rng([module.device] if module.device.type == "cuda" else []):
             torch.manual_seed(source.initial_seed())
             return GradientNoise.of(gradients(), self.part_size)
