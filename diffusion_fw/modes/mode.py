@@ -20,7 +20,7 @@ from diffusion_fw.process.schedule import Schedule
 from diffusion_fw.registry import ConfigError
 from diffusion_fw.samplers.grid import Grid
 from diffusion_fw.samplers.sampler import Sampler
-from diffusion_fw.sampling.draw import start
+from diffusion_fw.sampling.draw import draw, start
 
 DECODING_STREAM = 16
 SHOWN = 8
@@ -76,11 +76,19 @@ class Model:
         """x_T of the samples with these indices, and the noise of their later steps."""
         return start(self.denoiser, self.shape, indices, self.seed, self.device)
 
-    def draw(self) -> Iterator[tuple[range, Tensor]]:
+    def draw(self) -> Iterator[tuple[Sequence[int], Tensor]]:
         """The samples x_0 in chunks: (indices, x)."""
-        for indices in self.indices():
-            x, noise = self.start(indices)
-            yield indices, self.sampler(self.denoiser, x, cond=self.classes(indices), noise=noise)
+        indices = range(self.num_samples)
+        return draw(
+            self.sampler,
+            self.denoiser,
+            self.shape,
+            indices,
+            seed=self.seed,
+            labels=self.classes(indices),
+            batch_size=self.batch_size,
+            device=self.device,
+        )
 
     def held_out(self, *, paired: bool = False) -> tuple[Tensor, Tensor | None]:
         """``num_samples`` held-out examples x_0 in a random order, and their classes if the model takes labels.

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
+import weakref
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from PIL import Image
 
 import diffusion_fw as dfw
 from diffusion_fw.data.dataset import InMemory
+from diffusion_fw.guidance.operators import Mask
 from diffusion_fw.modes import neighbours
 from diffusion_fw.modes.encode import Encode
 from diffusion_fw.modes.interpolate import Interpolate, InterpolateNoised, slerp
@@ -195,6 +198,53 @@ def test_a_trajectory_ends_at_the_samples_and_holds_the_predictions_of_its_state
     torch.testing.assert_close(x0[-1], x[-1])
     for i in range(5):
         torch.testing.assert_close(x0[i], work.denoiser(x[i], work.denoiser.schedule(times[i])).x0)
+
+
+def test_a_guidance_draws_from_the_seed_in_every_mode(model):
+    work = model(num_samples=7)
+    guided = dfw.build(
+        "guidance",
+        "imputation",
+        denoiser=work.denoiser,
+        operator=Mask(torch.tensor([True, False])),
+        measurement=torch.tensor([0.5, 0.0]),
+    )
+    work = dataclasses.replace(work, denoiser=guided)
+    state = torch.get_rng_state()
+    found = Trajectory(frames=3)(work).arrays
+    assert torch.equal(state, torch.get_rng_state())
+    torch.testing.assert_close(found["x"][-1], torch.cat([x for _, x in work.draw()]))
+    for mode in (Encode(), Reconstruct(steps=(5,)), Temperature(ends="data"), Interpolate(ends="data")):
+        with pytest.raises(ConfigError, match="guidance=imputation"):
+            mode(work)
+
+
+@pytest.mark.parametrize(("sampler", "steps"), [("ddim", 40), ("restart", 18)])
+def test_a_trajectory_holds_the_states_that_it_shows_and_no_others(model, sampler, steps):
+    work = model(sampler=sampler, steps=steps, num_samples=5, grid=dfw.build("grid", "karras"))
+    alive: weakref.WeakSet[torch.Tensor] = weakref.WeakSet()
+    most = 0
+
+    class Watched:
+        schedule = work.denoiser.schedule
+
+        def __call__(self, x, level, cond=None):
+            nonlocal most
+            alive.add(x)
+            prediction = work.denoiser(x, level, cond)
+            alive.add(prediction.x0)
+            most = max(most, len(alive))
+            return prediction
+
+    watched = dataclasses.replace(work, denoiser=Watched())
+    shown = Trajectory(frames=3).followed(watched, range(5))
+    assert most <= 12
+    full = Trajectory(frames=1000).followed(watched, range(5))
+    assert len(full[0]) == 1 + work.sampler.step_count(work.denoiser.schedule) >= 1 + steps
+    middle = round((len(full[0]) - 1) / 2)
+    assert shown[0] == [full[0][index] for index in (0, middle, -1)]
+    for few, all_of_them in zip(shown[1:], full[1:], strict=True):
+        assert torch.equal(few, all_of_them[[0, middle, -1]])
 
 
 def test_the_samples_of_normal_data_are_proportional_to_the_temperature(model):
