@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -25,6 +26,8 @@ from diffusion_fw.sampling.draw import draw, start
 DECODING_STREAM = 16
 SHOWN = 8
 """The most rows of a picture."""
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -94,17 +97,27 @@ class Model:
         """``num_samples`` held-out examples x_0 in a random order, and their classes if the model takes labels.
 
         They are of the classes that the command line chooses, if it does. ``paired``: for a model that takes labels,
-        the first two are of one class, and so are the next two. Raises ConfigError where there are none.
+        the first two are of one class, and so are the next two. Raises ConfigError where there are none, and warns
+        where there are fewer.
         """
         test = self.data.test
         order = torch.randperm(len(test), generator=generator(self.seed)).tolist()
         labels = all_labels(test) if self.chosen or (paired and self.class_names) else None
         if self.chosen:
             order = [] if labels is None else [index for index in order if int(labels[index]) in self.chosen]
-        if paired and labels is not None:
-            order = pairs_of(order, labels[order].tolist())
+        which = f"held-out examples of class={list(self.chosen)}" if self.chosen else "held-out examples"
+        if not order and self.chosen:
+            raise ConfigError(f"class={list(self.chosen)}: data=... has no {which}; leave class out, or choose others")
         if not order:
-            raise ConfigError("data: no held-out examples of the classes of class=...; leave it out, or choose others")
+            raise ConfigError(
+                "data=... has no held-out examples, which this mode takes; choose other data, or another mode"
+            )
+        if paired and labels is not None:
+            order, which = pairs_of(order, labels[order].tolist()), f"{which} in pairs of one class"
+            if not order:
+                raise ConfigError(f"num_samples={self.num_samples}: data=... has no {which}; choose mode=samples")
+        if len(order) < self.num_samples:
+            logger.warning("num_samples=%d: there are only %d %s, which are used", self.num_samples, len(order), which)
         values, classes = test.__getitems__(order[: self.num_samples])
         return to_model(values), classes if self.class_names else None
 

@@ -162,8 +162,35 @@ def test_chosen_classes_choose_the_held_out_examples(model):
     x0, classes = model(class_names=("left", "right"), chosen=(1,)).held_out()
     assert bool((classes == 1).all())
     assert bool((x0[:, 0] > 0).all())
-    with pytest.raises(ConfigError, match="no held-out examples of the classes of class="):
+    with pytest.raises(ConfigError, match=r"class=\[7\]: .* no held-out examples of class=\[7\]; leave class out"):
         model(class_names=("left", "right"), chosen=(7,)).held_out()
+
+
+def test_fewer_held_out_examples_than_asked_for_are_told(model, caplog):
+    labels = {"class_names": ("left", "right")}
+    right = int((model().data.test.labels == 1).sum())
+    model(num_samples=400).held_out()
+    assert not caplog.text
+    for work, paired, found in (
+        (model(num_samples=401), False, 400),
+        (model(num_samples=400, chosen=(1,), **labels), False, right),
+        (model(num_samples=500, **labels), True, 2 * (right // 2) + 2 * ((400 - right) // 2)),
+    ):
+        caplog.clear()
+        assert len(work.held_out(paired=paired)[0]) == found
+        assert f"num_samples={work.num_samples}: there are only {found} held-out examples" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"), [([], "data=... has no held-out examples"), ([0, 1], r"num_samples=16: .*in pairs of one")]
+)
+def test_without_held_out_examples_the_error_speaks_of_no_class_that_was_not_chosen(model, labels, message):
+    data = model().data
+    data.test = InMemory(torch.zeros(len(labels), 2), torch.tensor(labels, dtype=torch.int64))
+    work = dataclasses.replace(model(class_names=("left", "right")), load_data=lambda: data)
+    with pytest.raises(ConfigError, match=message) as caught:
+        work.held_out(paired=True)
+    assert "class=" not in str(caught.value)
 
 
 def test_examples_with_little_noise_come_back_and_with_much_are_invented(model):
@@ -268,6 +295,35 @@ def test_neighbours_are_the_nearest_training_examples(model, monkeypatch):
     copies, own = neighbours.nearest(train[[5, 9]], work.data.train, lambda values: values, 1)
     assert own[:, 0].tolist() == [5, 9]
     assert float(copies.max()) < 1e-6
+
+
+def test_neighbours_take_memory_for_parts_of_examples_and_samples_only(model, monkeypatch):
+    """Features come in batches, without gradients, on the device; distances of a part of both sides."""
+    monkeypatch.setattr(neighbours, "READ_AT_ONCE", 100)
+    monkeypatch.setattr(neighbours, "QUERIES_AT_ONCE", 8)
+    monkeypatch.setattr(neighbours, "BATCH", 30)
+    batches, sizes, places = [], [], []
+
+    class Learned(type(dfw.build("features", "identity", shape=(2,)))):
+        def forward(self, values):
+            batches.append(len(values))
+            assert not torch.is_grad_enabled()
+            return super().forward(values)
+
+        def to(self, device):
+            places.append(device)
+            return self
+
+    cdist = torch.cdist
+    monkeypatch.setattr(torch, "cdist", lambda a, b: sizes.append((len(a), len(b))) or cdist(a, b))
+    work = dataclasses.replace(model(num_samples=20), load_features=lambda: Learned(shape=(2,)))
+    found = Neighbours(count=3, space="features")(work).arrays
+    assert max(batches) == 30
+    assert places == [work.device]
+    assert max(sizes) == (8, 100)
+    distances, indices = cdist(found["samples"].double(), work.data.train.values.double()).topk(3, largest=False)
+    assert found["indices"].tolist() == indices.tolist()
+    torch.testing.assert_close(found["distances"], distances)
 
 
 @pytest.mark.parametrize(
