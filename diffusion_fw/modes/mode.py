@@ -64,6 +64,11 @@ class Model:
         """The data of the training, or others that the command line chooses."""
         return self.load_data()
 
+    @functools.cached_property
+    def features(self) -> FeatureExtractor:
+        """The features of the training, or others that the command line chooses."""
+        return self.load_features()
+
     def indices(self, count: int | None = None) -> Iterator[range]:
         """The indices of ``count`` samples, by default all, in chunks of the batch size."""
         count = self.num_samples if count is None else count

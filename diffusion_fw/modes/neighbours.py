@@ -79,7 +79,7 @@ class Neighbours(Mode):
         """The function from examples, as the data hold them, to vectors."""
         if self.space == "pixels":
             return lambda values: to_model(values).flatten(1)
-        features = model.load_features().to(model.device)
+        features = model.features.to(model.device)
         return lambda values: torch.cat(
             [extract(features, part.to(model.device)).cpu() for part in values.split(BATCH)]
         )
