@@ -119,8 +119,8 @@ class Model:
             )
         if paired and labels is not None:
             order, which = pairs_of(order, labels[order].tolist()), f"{which} in pairs of one class"
-            if not order:
-                raise ConfigError(f"num_samples={self.num_samples}: data=... has no {which}; choose mode=samples")
+        if paired and len(order) < 2:
+            raise ConfigError(f"data=... has no two {which}, which this mode takes; choose other data, or another mode")
         if len(order) < self.num_samples:
             logger.warning("num_samples=%d: there are only %d %s, which are used", self.num_samples, len(order), which)
         values, classes = test.__getitems__(order[: self.num_samples])

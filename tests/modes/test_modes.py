@@ -182,12 +182,20 @@ def test_fewer_held_out_examples_than_asked_for_are_told(model, caplog):
 
 
 @pytest.mark.parametrize(
-    ("labels", "message"), [([], "data=... has no held-out examples"), ([0, 1], r"num_samples=16: .*in pairs of one")]
+    ("labels", "message"),
+    [
+        ([], "data=... has no held-out examples, which"),
+        ([0, 1], "data=... has no two held-out examples in pairs of one class"),
+        (None, "data=... has no two held-out examples, which"),
+    ],
 )
 def test_without_held_out_examples_the_error_speaks_of_no_class_that_was_not_chosen(model, labels, message):
     data = model().data
-    data.test = InMemory(torch.zeros(len(labels), 2), torch.tensor(labels, dtype=torch.int64))
-    work = dataclasses.replace(model(class_names=("left", "right")), load_data=lambda: data)
+    data.test = InMemory(
+        torch.zeros(1 if labels is None else len(labels), 2), torch.tensor(labels or [], dtype=torch.int64)
+    )
+    names = () if labels is None else ("left", "right")
+    work = dataclasses.replace(model(class_names=names), load_data=lambda: data)
     with pytest.raises(ConfigError, match=message) as caught:
         work.held_out(paired=True)
     assert "class=" not in str(caught.value)
