@@ -13,6 +13,7 @@ from diffusion_fw.networks.network import Classifier, Network
 from diffusion_fw.process.level import SMALLEST_SIGNAL, NoiseLevel, combine, expand, per_example, scale
 from diffusion_fw.process.parameterization import Parameterization, Prediction, with_x0
 from diffusion_fw.process.schedule import Schedule
+from diffusion_fw.registry import ConfigError
 
 Noise = Callable[[Tensor], Tensor]
 """noise(like) draws standard normal noise of the shape, precision and device of ``like``."""
@@ -33,6 +34,15 @@ def seeded(denoiser: Denoiser, noise: Noise) -> Denoiser:
     """The denoiser with its own randomness, if it has some, drawn from ``noise``."""
     own: Callable[[Noise], Denoiser] | None = getattr(denoiser, "seeded", None)
     return denoiser if own is None else own(noise)
+
+
+def require_deterministic(denoiser: Denoiser, user: str) -> None:
+    """ConfigError for a denoiser with randomness of its own: each evaluation is of another function."""
+    if seeded(denoiser, torch.randn_like) is not denoiser:
+        raise ConfigError(
+            f"{user} needs a denoiser that draws no noise, but a guidance draws some at every evaluation, as "
+            "guidance=imputation does; leave it out, or choose guidance=posterior"
+        )
 
 
 MAX_CACHED_LEVELS = 8192

@@ -24,6 +24,7 @@ def sample(config: dict[str, Any], folder: Path) -> None:
     from diffusion_fw.app.trained_model import open_trained
     from diffusion_fw.composition.parts import assemble
     from diffusion_fw.files import atomic_write
+    from diffusion_fw.registry import OWN
 
     model = open_trained(config)
     model.check_sampler()
@@ -35,7 +36,11 @@ def sample(config: dict[str, Any], folder: Path) -> None:
     # Two copies: the chunks, and all samples together.
     print(f"memory, estimated: {model.memory(config['num_samples'], copies=2)}")
     mode = config["mode"]["name"]
-    outcome = assemble("mode", config["mode"])(model.at_work(folder))
+    work = model.at_work(folder)
+    outcome = assemble("mode", config["mode"])(work)
+    for group in ("data", "features"):
+        if config[group] != {"name": OWN} and group not in vars(work):
+            logger.warning("%s=... is ignored: mode=%s with these keys takes no %s", group, mode, group)
     if config["npz"] or mode != "samples" or not model.facts.pixels:
         with atomic_write(folder / f"{mode}.npz") as file:
             np.savez(file, **{key: value.numpy() for key, value in outcome.arrays.items()})

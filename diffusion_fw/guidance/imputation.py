@@ -27,8 +27,8 @@ class Imputation(Measured):
     sampler=annealed_langevin it is NCSN's inpainting (Song & Ermon 2019, algorithm 2), but for their single z of a
     level. The sample agrees with y to rounding: in the range of P x_0 is A^+ y. The rest is approximate
     (``posterior`` is closer), as the model never learned of y; Langevin steps at each level bring it closer.
-    ``replacement`` keeps the noise of the sampler's own path in place of z. As the denoiser is random, sampler=ode
-    cannot reach its tolerance.
+    ``replacement`` keeps the noise of the sampler's own path in place of z. As the denoiser is random, sampler=ode,
+    encodings and the likelihood of the flow refuse it.
 
     ``file``: an npz file with y as ``measurement`` (float values as the model sees them, or uint8 pixels) and A as one
     of ``mask`` (true where known), ``average_pool`` (the size of a block), ``matrix`` (for flattened examples) and

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from diffusion_fw.denoiser import Denoiser
+from diffusion_fw.denoiser import Denoiser, require_deterministic
 from diffusion_fw.likelihood.integrate import Derivative
 from diffusion_fw.process.level import NoiseLevel, expand
 from diffusion_fw.process.schedule import Schedule
@@ -49,7 +49,11 @@ def require_every_level(schedule: Schedule, user: str) -> None:
 
 
 def velocity(denoiser: Denoiser, cond: Any) -> Derivative:
-    """d(x / r)/dtheta = cos(theta) eps - sin(theta) x0, bounded at both ends of the path."""
+    """d(x / r)/dtheta = cos(theta) eps - sin(theta) x0, bounded at both ends of the path.
+
+    Raises ConfigError for a denoiser that draws noise: no step size would be small enough.
+    """
+    require_deterministic(denoiser, "the probability flow")
 
     def derivative(theta: Tensor, u: Tensor) -> Tensor:
         level = level_at(theta, denoiser.schedule)

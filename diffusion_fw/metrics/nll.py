@@ -12,7 +12,7 @@ from torch import Tensor
 
 from diffusion_fw import likelihood
 from diffusion_fw.data.dataset import Examples, to_model
-from diffusion_fw.denoiser import Denoiser
+from diffusion_fw.denoiser import Denoiser, require_deterministic, seeded
 from diffusion_fw.guidance.guidance import without_bounds
 from diffusion_fw.likelihood.bound import BIN, VariationalBound
 from diffusion_fw.metrics.metric import Measurement, Metric, Subject
@@ -86,6 +86,11 @@ class NegativeLogLikelihood(Metric):
                 "their density with diffusion_fw.likelihood.log_prob"
             )
         count = min(self.num_images or len(self.test), len(self.test))
+        flow = count if self.flow_images is None else min(self.flow_images, count)
+        flowing = subject.denoiser if self.flow_clip else without_bounds(subject.denoiser)
+        if flow:
+            user = f"metric.flow_images={flow}: the likelihood of the flow, which metric.flow_images=0 leaves out,"
+            require_deterministic(flowing, user)
         values, labels = self.test.__getitems__(range(count))
         bound = VariationalBound(subject.denoiser.schedule(self.times(subject.denoiser.schedule)), subject.variance)
         warn_coarse(bound, subject.denoiser.schedule)
@@ -118,19 +123,17 @@ class NegativeLogLikelihood(Metric):
             "images": str(count),
             "steps": str(bound.steps),
         }
-        flow = count if self.flow_images is None else min(self.flow_images, count)
         if flow:
-            denoiser = subject.denoiser if self.flow_clip else without_bounds(subject.denoiser)
-            bits = self._flow(denoiser, subject, values[:flow], None if labels is None else labels[:flow])
+            bits = self._flow(flowing, subject, values[:flow], None if labels is None else labels[:flow])
             record |= {
                 "flow_bits_per_dim": float(bits.mean()),
                 "flow_standard_error": float(bits.std()) / math.sqrt(flow) if flow > 1 else math.nan,
                 "flow_images": flow,
                 "flow_repeats": self.flow_repeats,
                 "flow_tolerance": self.flow_tolerance,
-                "flow_unclipped": denoiser is not subject.denoiser,
+                "flow_unclipped": flowing is not subject.denoiser,
             }
-            how = f"{flow} images" + (", without the clip of guidance" if denoiser is not subject.denoiser else "")
+            how = f"{flow} images" + (", without the clip of guidance" if flowing is not subject.denoiser else "")
             rows[f"flow, bits/dim ({how})"] = f"{float(bits.mean()):.4f} ± {record['flow_standard_error']:.4f}"
         pictures = [
             bound_curve(subject.folder / "bound.png", record["t"], record["terms"], mean["prior"]),
@@ -156,12 +159,13 @@ class NegativeLogLikelihood(Metric):
             for first in range(0, count, subject.batch_size):
                 indices = range(first, min(first + subject.batch_size, count))
                 noise = _noise(subject, NOISE_STREAM, indices)
+                denoiser = seeded(subject.denoiser, noise)
                 part = x0[first : indices.stop].to(subject.device)
                 cond = _cond(labels, indices, subject)
                 results, squares = [], []
                 for step, level in enumerate(levels):
                     x = noised(level, part, noise(part))
-                    prediction = subject.denoiser(x, level, cond)
+                    prediction = denoiser(x, level, cond)
                     results.append(bound.term(prediction, part, torch.full((len(part),), step)))
                     squares.append((prediction.x0 - part).square().flatten(1).mean(1))
                     bar.update(len(part))
@@ -175,12 +179,12 @@ class NegativeLogLikelihood(Metric):
         for repeat in range(self.flow_repeats):
             # The first repeat has the keys of a single one.
             key = (repeat,) if repeat else ()
-            x = likelihood.dequantise(pixels, generator(subject.seed, FLOW_STREAM, *key)).to(subject.device)
+            x = likelihood.dequantise(pixels, generator(subject.seed, FLOW_STREAM, *key))
             for first in range(0, len(x), subject.batch_size):
                 indices = range(first, min(first + subject.batch_size, len(x)))
                 nats = likelihood.log_prob(
                     denoiser,
-                    x[first : indices.stop],
+                    x[first : indices.stop].to(subject.device),
                     cond=_cond(labels, indices, subject),
                     divergence="rademacher",
                     noise=_noise(subject, PROBE_STREAM, indices, *key),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -20,11 +21,13 @@ from diffusion_fw.process.schedule import Schedule
 from diffusion_fw.registry import ConfigError
 from diffusion_fw.samplers.grid import Grid
 from diffusion_fw.samplers.sampler import Sampler
-from diffusion_fw.sampling.draw import start
+from diffusion_fw.sampling.draw import draw, start
 
 DECODING_STREAM = 16
 SHOWN = 8
 """The most rows of a picture."""
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,11 @@ class Model:
         """The data of the training, or others that the command line chooses."""
         return self.load_data()
 
+    @functools.cached_property
+    def features(self) -> FeatureExtractor:
+        """The features of the training, or others that the command line chooses."""
+        return self.load_features()
+
     def indices(self, count: int | None = None) -> Iterator[range]:
         """The indices of ``count`` samples, by default all, in chunks of the batch size."""
         count = self.num_samples if count is None else count
@@ -76,27 +84,45 @@ class Model:
         """x_T of the samples with these indices, and the noise of their later steps."""
         return start(self.denoiser, self.shape, indices, self.seed, self.device)
 
-    def draw(self) -> Iterator[tuple[range, Tensor]]:
+    def draw(self) -> Iterator[tuple[Sequence[int], Tensor]]:
         """The samples x_0 in chunks: (indices, x)."""
-        for indices in self.indices():
-            x, noise = self.start(indices)
-            yield indices, self.sampler(self.denoiser, x, cond=self.classes(indices), noise=noise)
+        indices = range(self.num_samples)
+        return draw(
+            self.sampler,
+            self.denoiser,
+            self.shape,
+            indices,
+            seed=self.seed,
+            labels=self.classes(indices),
+            batch_size=self.batch_size,
+            device=self.device,
+        )
 
     def held_out(self, *, paired: bool = False) -> tuple[Tensor, Tensor | None]:
         """``num_samples`` held-out examples x_0 in a random order, and their classes if the model takes labels.
 
         They are of the classes that the command line chooses, if it does. ``paired``: for a model that takes labels,
-        the first two are of one class, and so are the next two. Raises ConfigError where there are none.
+        the first two are of one class, and so are the next two. Raises ConfigError where there are none, and warns
+        where there are fewer.
         """
         test = self.data.test
         order = torch.randperm(len(test), generator=generator(self.seed)).tolist()
         labels = all_labels(test) if self.chosen or (paired and self.class_names) else None
         if self.chosen:
             order = [] if labels is None else [index for index in order if int(labels[index]) in self.chosen]
-        if paired and labels is not None:
-            order = pairs_of(order, labels[order].tolist())
+        which = f"held-out examples of class={list(self.chosen)}" if self.chosen else "held-out examples"
+        if not order and self.chosen:
+            raise ConfigError(f"class={list(self.chosen)}: data=... has no {which}; leave class out, or choose others")
         if not order:
-            raise ConfigError("data: no held-out examples of the classes of class=...; leave it out, or choose others")
+            raise ConfigError(
+                "data=... has no held-out examples, which this mode takes; choose other data, or another mode"
+            )
+        if paired and labels is not None:
+            order, which = pairs_of(order, labels[order].tolist()), f"{which} in pairs of one class"
+        if paired and len(order) < 2:
+            raise ConfigError(f"data=... has no two {which}, which this mode takes; choose other data, or another mode")
+        if len(order) < self.num_samples:
+            logger.warning("num_samples=%d: there are only %d %s, which are used", self.num_samples, len(order), which)
         values, classes = test.__getitems__(order[: self.num_samples])
         return to_model(values), classes if self.class_names else None
 

@@ -10,24 +10,35 @@ import torch
 from torch import Tensor
 
 from diffusion_fw.data.dataset import READ_AT_ONCE, Examples, from_model, to_model
+from diffusion_fw.metrics.feature_statistics import BATCH, extract
 from diffusion_fw.modes.mode import SHOWN, Mode, Model, Outcome
 from diffusion_fw.registry import Size, register
 
 Embedding = Callable[[Tensor], Tensor]
-"""From examples as the data hold them to vectors (N, D)."""
+"""From examples as the data hold them to vectors (N, D) on the host."""
+
+QUERIES_AT_ONCE = 1000
 
 
-def nearest(queries: Tensor, examples: Examples, embed: Embedding, count: int) -> tuple[Tensor, Tensor]:
-    """The distances and the indices (N, count) of the examples that are nearest to the queries (N, D)."""
-    distances = torch.empty(len(queries), 0, dtype=torch.float64)
-    indices = torch.empty(len(queries), 0, dtype=torch.int64)
+def nearest(
+    queries: Tensor, examples: Examples, embed: Embedding, count: int, device: torch.device | str = "cpu"
+) -> tuple[Tensor, Tensor]:
+    """The distances and the indices (N, count) of the examples that are nearest to the queries (N, D), on the host.
+
+    The device holds READ_AT_ONCE examples and QUERIES_AT_ONCE queries at once.
+    """
+    count = min(count, len(examples))
+    distances = torch.full((len(queries), count), torch.inf, dtype=torch.float64)
+    indices = torch.zeros(len(queries), count, dtype=torch.int64)
     for first in range(0, len(examples), READ_AT_ONCE):
         part = range(first, min(first + READ_AT_ONCE, len(examples)))
-        found = torch.cdist(queries.double(), embed(examples.__getitems__(part)[0]).double())
-        distances = torch.cat([distances, found], dim=1)
-        indices = torch.cat([indices, torch.tensor(part).expand(len(queries), -1)], dim=1)
-        distances, order = distances.topk(min(count, distances.shape[1]), largest=False)
-        indices = indices.gather(1, order)
+        vectors = embed(examples.__getitems__(part)[0]).to(device).double()
+        for start in range(0, len(queries), QUERIES_AT_ONCE):
+            rows = slice(start, start + QUERIES_AT_ONCE)
+            between = torch.cdist(queries[rows].to(device).double(), vectors)
+            near, order = between.topk(min(count, len(part)), largest=False)
+            distances[rows], best = torch.cat([distances[rows], near.cpu()], dim=1).topk(count, largest=False)
+            indices[rows] = torch.cat([indices[rows], first + order.cpu()], dim=1).gather(1, best)
     return distances, indices
 
 
@@ -48,8 +59,8 @@ class Neighbours(Mode):
         samples, train = torch.cat([x.cpu() for _, x in model.draw()]), model.data.train
         embed = self.embedding(model)
         values, (real, _) = from_model(samples, model.pixels), model.held_out()
-        distances, indices = nearest(embed(values), train, embed, self.count)
-        usual, _ = nearest(embed(from_model(real, model.pixels)), train, embed, 1)
+        distances, indices = nearest(embed(values), train, embed, self.count, model.device)
+        usual, _ = nearest(embed(from_model(real, model.pixels)), train, embed, 1, model.device)
         shown = min(SHOWN, len(samples))
         found = to_model(train.__getitems__(indices[:shown].flatten().tolist())[0]).unflatten(0, (shown, -1))
         picture = model.view.table(
@@ -68,5 +79,7 @@ class Neighbours(Mode):
         """The function from examples, as the data hold them, to vectors."""
         if self.space == "pixels":
             return lambda values: to_model(values).flatten(1)
-        features = model.load_features()
-        return lambda values: features(values)
+        features = model.features.to(model.device)
+        return lambda values: torch.cat(
+            [extract(features, part.to(model.device)).cpu() for part in values.split(BATCH)]
+        )

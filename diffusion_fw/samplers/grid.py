@@ -29,6 +29,9 @@ from diffusion_fw import registry
 from diffusion_fw.process.schedule import Schedule
 from diffusion_fw.registry import ConfigError, Fraction, OpenFraction, Positive, PositiveInt, Range, register
 
+PRESERVED = 1e-6
+"""The error of alpha^2 + sigma^2 = 1 on a path that preserves the variance."""
+
 
 @dataclass(frozen=True)
 class Grid(ABC):
@@ -82,12 +85,21 @@ class Uniform(Grid):
     On a table this is the "trailing" spacing (Lin et al. 2024, table 2); N = num_steps visits every row, as DDPM does.
 
     ``start`` below 1 skips a prefix of the reverse process, on variance-preserving paths: pure noise is taken for x_t
-    at t = start. start=0.8 with N = 0.8 num_steps is 20% skipped in Nichol & Dhariwal 2021, figure 4.
+    at t = start. start=0.8 with N = 0.8 num_steps is 20% skipped in Nichol & Dhariwal 2021, figure 4. Raises
+    ConfigError on other paths.
     """
 
     start: Annotated[float, Range(0, 1, low_open=True)] = 1.0
 
     def noisy_times(self, steps: int, schedule: Schedule) -> Tensor:
+        if self.start < 1:
+            level = schedule(schedule.snap(torch.tensor(self.start, dtype=torch.float64)))
+            power = float(level.alpha.square() + level.sigma.square())
+            if abs(power - 1) > PRESERVED:
+                raise ConfigError(
+                    f"grid.start={self.start:g}: pure noise stands for x_t on variance-preserving paths alone, but "
+                    f"this schedule has alpha^2 + sigma^2 = {power:.4g} there; set grid.start=1, or change schedule"
+                )
         return self.start * (1 - torch.arange(steps, dtype=torch.float64) / steps)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -45,9 +45,24 @@ class Step:
     evaluations: int = 1
 
 
+def _with_noise_of_denoiser(trajectory: Callable[..., Iterator[Step]]) -> Callable[..., Iterator[Step]]:
+    """The same trajectory, in which a denoiser with randomness of its own draws it from ``noise`` too."""
+
+    @functools.wraps(trajectory)
+    def run(
+        self: Sampler, denoiser: Denoiser, x: Tensor, *, cond: Any = None, noise: Noise = torch.randn_like
+    ) -> Iterator[Step]:
+        return trajectory(self, seeded(denoiser, noise), x, cond=cond, noise=noise)
+
+    return run
+
+
 @dataclass(frozen=True)
 class Sampler(ABC):
-    """Parameters and no state: schedule from the denoiser, times from the grid, randomness from ``noise``."""
+    """Parameters and no state: schedule from the denoiser, times from the grid, randomness from ``noise``.
+
+    A denoiser with randomness of its own, as guidance=imputation, draws it from ``noise`` in every ``trajectory``.
+    """
 
     steps: Size = 50
     grid: Runtime[Grid] = field(default_factory=Uniform)
@@ -61,6 +76,11 @@ class Sampler(ABC):
 
     uses_variance: ClassVar[bool] = False
     """Whether its noise has the variance of the model (variance=...)."""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "trajectory" in vars(cls):
+            cls.trajectory = _with_noise_of_denoiser(cls.trajectory)  # type: ignore[method-assign]
 
     @property
     def order(self) -> int | None:
@@ -96,6 +116,10 @@ class Sampler(ABC):
             )
         return schedule(self.grid(self.steps, schedule))
 
+    def step_count(self, schedule: Schedule) -> int:
+        """The number of Steps of a ``trajectory``: ``steps``, or more where the sampler returns to noise."""
+        return self.steps
+
     def check(self, schedule: Schedule) -> None:
         """Raise the ConfigError that ``trajectory`` would raise on this schedule, if any."""
         self.levels(schedule)
@@ -113,11 +137,8 @@ class Sampler(ABC):
 
     @torch.no_grad()
     def __call__(self, denoiser: Denoiser, x: Tensor, *, cond: Any = None, noise: Noise = torch.randn_like) -> Tensor:
-        """x_0 from x = x_T, without gradients (iterate over ``trajectory`` to differentiate through the steps).
-
-        A denoiser with randomness of its own, as guidance=imputation, draws it from ``noise`` too.
-        """
-        for step in self.trajectory(seeded(denoiser, noise), x, cond=cond, noise=noise):
+        """x_0 from x = x_T, without gradients (iterate over ``trajectory`` to differentiate through the steps)."""
+        for step in self.trajectory(denoiser, x, cond=cond, noise=noise):
             x = step.x
         bounds: tuple[float, float] | None = getattr(denoiser, "bounds", None)
         if bounds is not None:

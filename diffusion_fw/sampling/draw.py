@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from diffusion_fw.denoiser import Denoiser, prior, seeded
+from diffusion_fw.denoiser import Denoiser, Noise, prior
 from diffusion_fw.noise import SampleNoise, generator
-from diffusion_fw.samplers.sampler import Sampler, Step
+from diffusion_fw.samplers.sampler import Sampler
 
 LABEL_STREAM = 14
 
@@ -59,14 +60,17 @@ def draw(
     *,
     seed: int,
     class_counts: Sequence[int] = (),
+    labels: Tensor | None = None,
     batch_size: int = 256,
     device: torch.device | str = "cpu",
 ) -> Iterator[tuple[Sequence[int], Tensor]]:
     """Yields (indices, x_0) in chunks; sample i and its class depend on (seed, i) alone.
 
-    For a model that takes labels, ``class_counts`` says how often each class occurs in the training data.
+    For a model that takes labels, ``class_counts`` says how often each class occurs in the training data, or
+    ``labels`` gives the classes.
     """
-    labels = labels_of(indices, class_counts, seed, device)
+    if labels is None:
+        labels = labels_of(indices, class_counts, seed, device)
     for first in range(0, len(indices), batch_size):
         part = slice(first, first + batch_size)
         x, noise = start(denoiser, shape, indices[part], seed, device)
@@ -74,6 +78,29 @@ def draw(
 
 
 @torch.no_grad()
+def follow(
+    sampler: Sampler, denoiser: Denoiser, x: Tensor, *, cond: Any = None, noise: Noise = torch.randn_like, count: int
+) -> tuple[list[float], Tensor, Tensor]:
+    """At most ``count`` times from noise to data, both ends included, with x_t and the x_0 predicted from it.
+
+    Both (S, B, *shape), on the host; at t = 0 they are the sample. No other states are held.
+    """
+    schedule = denoiser.schedule
+    last = sampler.step_count(schedule)
+    wanted = set(torch.linspace(0, last, min(count, last + 1)).round().long().tolist())
+    shown: list[tuple[float, Tensor, Tensor]] = []
+    t = float(sampler.levels(schedule).t[0])
+    for index, step in enumerate(sampler.trajectory(denoiser, x, cond=cond, noise=noise)):
+        # The prediction of a step is made at the state where the step starts.
+        if index in wanted and index < last:
+            shown.append((t, x.cpu(), step.x0.cpu()))
+        t, x = step.t, step.x
+    if last in wanted:
+        shown.append((t, x.cpu(), x.cpu()))
+    times, states, predictions = zip(*shown, strict=True)
+    return list(times), torch.stack(states), torch.stack(predictions)
+
+
 def frames(
     sampler: Sampler,
     denoiser: Denoiser,
@@ -88,7 +115,5 @@ def frames(
     """The times and states (S, B, *shape) of at most ``count`` steps from noise to data, both ends included."""
     x, noise = start(denoiser, shape, indices, seed, device)
     cond = labels_of(indices, class_counts, seed, device)
-    first = float(sampler.levels(denoiser.schedule).t[0])
-    steps = [Step(first, x, x), *sampler.trajectory(seeded(denoiser, noise), x, cond=cond, noise=noise)]
-    chosen = torch.linspace(0, len(steps) - 1, min(count, len(steps))).round().long().tolist()
-    return [steps[i].t for i in chosen], torch.stack([steps[i].x for i in chosen])
+    times, states, _ = follow(sampler, denoiser, x, cond=cond, noise=noise, count=count)
+    return times, states

@@ -8,8 +8,11 @@ import torch
 
 import diffusion_fw as dfw
 from diffusion_fw.guidance.operators import ChannelMatrix, Mask
+from diffusion_fw.likelihood import log_prob
 from diffusion_fw.noise import SampleNoise
 from diffusion_fw.oracles import CorrelatedGaussian
+from diffusion_fw.registry import ConfigError
+from diffusion_fw.samplers.ddim import DDIM
 from diffusion_fw.sampling.draw import draw, frames
 
 KNOWN = torch.tensor([True, False, True, False])
@@ -20,6 +23,12 @@ GRAY = torch.full((1, 3), 1 / 3, dtype=torch.float64)
 def normal(seed):
     generator = torch.Generator().manual_seed(seed)
     return lambda like: torch.randn(like.shape, dtype=like.dtype, generator=generator)
+
+
+def imputed(tools):
+    return dfw.build(
+        "guidance", "imputation", denoiser=tools.Mixture(), operator=Mask(KNOWN), measurement=VALUES.float()
+    )
 
 
 @pytest.mark.parametrize("name", ["reverse_diffusion", "ddpm"])
@@ -33,7 +42,7 @@ def test_the_unknown_values_take_the_step_of_the_replaced_state(tools, name):
     level = denoiser.schedule(tools.times(1.0))
     replaced = torch.where(KNOWN, level.alpha * VALUES + level.sigma * z, x)
     ours, plain = (
-        next(sampler.trajectory(model, state, noise=torch.ones_like)).x
+        next(sampler.trajectory(model, state, noise=lambda _: z)).x
         for model, state in ((guided, x), (denoiser, replaced))
     )
     torch.testing.assert_close(ours[:, ~KNOWN], plain[:, ~KNOWN], rtol=1e-12, atol=1e-12)
@@ -79,10 +88,8 @@ def test_langevin_steps_bring_a_gaussian_to_its_conditional_distribution(sampler
 
 def test_a_sample_depends_on_its_seed_alone_not_on_its_batch(tools):
     """The noise of the replacement is that of the sampler, also where another guidance wraps it."""
-    imputed = dfw.build(
-        "guidance", "imputation", denoiser=tools.Mixture(), operator=Mask(KNOWN), measurement=VALUES.float()
-    )
-    guided = dfw.build("guidance", "clip", denoiser=imputed)
+    inner = imputed(tools)
+    guided = dfw.build("guidance", "clip", denoiser=inner)
     sampler = dfw.build("sampler", "ddim", steps=5)
     state = torch.get_rng_state()
     found = [
@@ -94,7 +101,36 @@ def test_a_sample_depends_on_its_seed_alone_not_on_its_batch(tools):
     _, shown = frames(sampler, guided, (4,), range(4), seed=0)
     torch.testing.assert_close(shown[-1], found[0], rtol=1e-6, atol=1e-6)
     assert torch.equal(state, torch.get_rng_state())
-    assert guided.seeded(torch.randn_like).denoiser.known[1] is imputed.measurement
+    assert guided.seeded(torch.randn_like).denoiser.known[1] is inner.measurement
+
+
+def test_every_trajectory_draws_the_noise_of_its_guidance_from_the_samplers_noise(tools):
+    """Also of a sampler that hands its trajectory on to its base, as a plugin may."""
+
+    class Handed(DDIM):
+        def trajectory(self, denoiser, x, *, cond=None, noise=torch.randn_like):
+            yield from super().trajectory(denoiser, x, cond=cond, noise=noise)
+
+    guided = imputed(tools)
+    for sampler in (Handed(4), *(dfw.build("sampler", name, steps=4) for name in ("heun", "euler_maruyama", "ddpm"))):
+        state = torch.get_rng_state()
+        first, second, other = (
+            list(sampler.trajectory(guided, tools.draw().float(), noise=normal(seed)))[-1].x for seed in (0, 0, 1)
+        )
+        assert torch.equal(first, second)
+        assert not torch.equal(first, other)
+        assert torch.equal(state, torch.get_rng_state())
+
+
+def test_what_needs_one_function_refuses_a_guidance_that_draws_noise(tools):
+    guided, x = imputed(tools), tools.draw().float()
+    for name in ("ddim", "ode"):
+        with pytest.raises(ConfigError, match="guidance=imputation"):
+            dfw.build("sampler", name, steps=4).encode(guided, x)
+    with pytest.raises(ConfigError, match="guidance=imputation"):
+        dfw.build("sampler", "ode")(guided, x)
+    with pytest.raises(ConfigError, match="guidance=imputation"):
+        log_prob(dfw.build("guidance", "clip", denoiser=guided), x)
 
 
 def test_a_gray_image_is_coloured_and_its_gray_values_are_kept(tmp_path):

@@ -10,12 +10,14 @@ import torch
 from PIL import Image
 
 import diffusion_fw as dfw
+from diffusion_fw import likelihood
 from diffusion_fw.app.evaluate import evaluate
 from diffusion_fw.app.train import train
 from diffusion_fw.composition.own import DRAWING, with_training
 from diffusion_fw.composition.parts import build_data
 from diffusion_fw.config.compose import check_command_line
 from diffusion_fw.data.dataset import to_model
+from diffusion_fw.guidance.operators import Mask
 from diffusion_fw.likelihood.bound import VariationalBound, discretised_log_likelihood
 from diffusion_fw.metrics.metric import Subject
 from diffusion_fw.metrics.nll import warn_coarse
@@ -75,6 +77,42 @@ def test_a_model_that_knows_the_images_pays_for_the_decoder_alone(data, measure)
     assert found.value == pytest.approx(
         sum(found.record[f"{part}_bits_per_dim"] for part in ("prior", "steps", "decoder"))
     )
+
+
+def test_a_guidance_draws_from_the_seed_and_the_flow_refuses_it(data, measure):
+    x = to_model(data.test.__getitems__(range(2))[0])
+    schedule = dfw.build("schedule", "cosine")
+    guided = dfw.build(
+        "guidance",
+        "imputation",
+        denoiser=dfw.oracles.Empirical(x, schedule),
+        operator=Mask(torch.arange(64).view(1, 8, 8) < 32),
+        measurement=x[0],
+    )
+    state = torch.get_rng_state()
+    found = [measure(guided, steps=3, num_images=2, batch_size=size).value for size in (2, 1)]
+    assert found[0] == pytest.approx(found[1], rel=1e-5)
+    assert torch.equal(state, torch.get_rng_state())
+    with pytest.raises(ConfigError, match=r"metric\.flow_images=1: .*guidance=imputation"):
+        measure(guided, steps=3, num_images=2, flow_images=1)
+
+
+def test_the_flow_holds_one_batch_of_images_on_the_device(data, measure, monkeypatch):
+    """The dequantised images stay on the host until their batch comes."""
+    moved = []
+    dequantise = likelihood.dequantise
+
+    class Host(torch.Tensor):
+        def to(self, *args, **kwargs):
+            if args and isinstance(args[0], torch.device):
+                moved.append(len(self))
+            return super().to(*args, **kwargs)
+
+    monkeypatch.setattr(likelihood, "dequantise", lambda *given: dequantise(*given).as_subclass(Host))
+    monkeypatch.setattr(likelihood, "log_prob", lambda denoiser, x, **options: torch.zeros(len(x)))
+    denoiser = dfw.oracles.Gaussian(torch.zeros(1, 8, 8), 0.5).denoiser(dfw.build("schedule", "cosine"))
+    measure(denoiser, steps=2, num_images=5, flow_images=None, batch_size=2)
+    assert moved == [2, 2, 1]
 
 
 def test_neither_the_batch_size_nor_the_other_images_change_an_images_bits(measure):

@@ -55,6 +55,22 @@ def test_every_mode_leaves_a_picture_and_its_arrays(conditional, tmp_path, capsy
     assert np.asarray(Image.open(picture).convert("L")).std() > 1
 
 
+@pytest.mark.parametrize(
+    ("words", "ignored"),
+    [
+        (["mode=samples", "data.root=elsewhere"], ["data"]),
+        (["mode=temperature", "data=digits", "features=pixels", "mode.temperatures=[1]"], ["data", "features"]),
+        (["mode=temperature", "data=digits", "mode.ends=data", "mode.temperatures=[1]"], []),
+        (["mode=neighbours", "features=pixels"], ["features"]),
+        (["mode=neighbours", "features=pixels", "mode.space=features"], []),
+        (["mode=trajectory"], []),
+    ],
+)
+def test_data_and_features_that_a_mode_does_not_take_are_told(conditional, tmp_path, caplog, words, ignored):
+    sample(config(conditional, "num_samples=2", *words), tmp_path)
+    assert [word for word in ("data", "features") if f"{word}=... is ignored: mode=" in caplog.text] == ignored
+
+
 def test_samples_have_the_chosen_classes_in_turn(conditional, tmp_path):
     sample(config(conditional, "class=[3,1]", "npz=true"), tmp_path)
     assert np.load(tmp_path / "samples.npz")["labels"].tolist() == [3, 1, 3, 1, 3, 1]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
+import weakref
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from PIL import Image
 
 import diffusion_fw as dfw
 from diffusion_fw.data.dataset import InMemory
+from diffusion_fw.guidance.operators import Mask
 from diffusion_fw.modes import neighbours
 from diffusion_fw.modes.encode import Encode
 from diffusion_fw.modes.interpolate import Interpolate, InterpolateNoised, slerp
@@ -159,8 +162,43 @@ def test_chosen_classes_choose_the_held_out_examples(model):
     x0, classes = model(class_names=("left", "right"), chosen=(1,)).held_out()
     assert bool((classes == 1).all())
     assert bool((x0[:, 0] > 0).all())
-    with pytest.raises(ConfigError, match="no held-out examples of the classes of class="):
+    with pytest.raises(ConfigError, match=r"class=\[7\]: .* no held-out examples of class=\[7\]; leave class out"):
         model(class_names=("left", "right"), chosen=(7,)).held_out()
+
+
+def test_fewer_held_out_examples_than_asked_for_are_told(model, caplog):
+    labels = {"class_names": ("left", "right")}
+    right = int((model().data.test.labels == 1).sum())
+    model(num_samples=400).held_out()
+    assert not caplog.text
+    for work, paired, found in (
+        (model(num_samples=401), False, 400),
+        (model(num_samples=400, chosen=(1,), **labels), False, right),
+        (model(num_samples=500, **labels), True, 2 * (right // 2) + 2 * ((400 - right) // 2)),
+    ):
+        caplog.clear()
+        assert len(work.held_out(paired=paired)[0]) == found
+        assert f"num_samples={work.num_samples}: there are only {found} held-out examples" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        ([], "data=... has no held-out examples, which"),
+        ([0, 1], "data=... has no two held-out examples in pairs of one class"),
+        (None, "data=... has no two held-out examples, which"),
+    ],
+)
+def test_without_held_out_examples_the_error_speaks_of_no_class_that_was_not_chosen(model, labels, message):
+    data = model().data
+    data.test = InMemory(
+        torch.zeros(1 if labels is None else len(labels), 2), torch.tensor(labels or [], dtype=torch.int64)
+    )
+    names = () if labels is None else ("left", "right")
+    work = dataclasses.replace(model(class_names=names), load_data=lambda: data)
+    with pytest.raises(ConfigError, match=message) as caught:
+        work.held_out(paired=True)
+    assert "class=" not in str(caught.value)
 
 
 def test_examples_with_little_noise_come_back_and_with_much_are_invented(model):
@@ -197,6 +235,53 @@ def test_a_trajectory_ends_at_the_samples_and_holds_the_predictions_of_its_state
         torch.testing.assert_close(x0[i], work.denoiser(x[i], work.denoiser.schedule(times[i])).x0)
 
 
+def test_a_guidance_draws_from_the_seed_in_every_mode(model):
+    work = model(num_samples=7)
+    guided = dfw.build(
+        "guidance",
+        "imputation",
+        denoiser=work.denoiser,
+        operator=Mask(torch.tensor([True, False])),
+        measurement=torch.tensor([0.5, 0.0]),
+    )
+    work = dataclasses.replace(work, denoiser=guided)
+    state = torch.get_rng_state()
+    found = Trajectory(frames=3)(work).arrays
+    assert torch.equal(state, torch.get_rng_state())
+    torch.testing.assert_close(found["x"][-1], torch.cat([x for _, x in work.draw()]))
+    for mode in (Encode(), Reconstruct(steps=(5,)), Temperature(ends="data"), Interpolate(ends="data")):
+        with pytest.raises(ConfigError, match="guidance=imputation"):
+            mode(work)
+
+
+@pytest.mark.parametrize(("sampler", "steps"), [("ddim", 40), ("restart", 18)])
+def test_a_trajectory_holds_the_states_that_it_shows_and_no_others(model, sampler, steps):
+    work = model(sampler=sampler, steps=steps, num_samples=5, grid=dfw.build("grid", "karras"))
+    alive: weakref.WeakSet[torch.Tensor] = weakref.WeakSet()
+    most = 0
+
+    class Watched:
+        schedule = work.denoiser.schedule
+
+        def __call__(self, x, level, cond=None):
+            nonlocal most
+            alive.add(x)
+            prediction = work.denoiser(x, level, cond)
+            alive.add(prediction.x0)
+            most = max(most, len(alive))
+            return prediction
+
+    watched = dataclasses.replace(work, denoiser=Watched())
+    shown = Trajectory(frames=3).followed(watched, range(5))
+    assert most <= 12
+    full = Trajectory(frames=1000).followed(watched, range(5))
+    assert len(full[0]) == 1 + work.sampler.step_count(work.denoiser.schedule) >= 1 + steps
+    middle = round((len(full[0]) - 1) / 2)
+    assert shown[0] == [full[0][index] for index in (0, middle, -1)]
+    for few, all_of_them in zip(shown[1:], full[1:], strict=True):
+        assert torch.equal(few, all_of_them[[0, middle, -1]])
+
+
 def test_the_samples_of_normal_data_are_proportional_to_the_temperature(model):
     work = model(NORMAL, num_samples=9)
     outcome = Temperature(temperatures=(0.5, 1.0, 2.0))(work)
@@ -218,6 +303,35 @@ def test_neighbours_are_the_nearest_training_examples(model, monkeypatch):
     copies, own = neighbours.nearest(train[[5, 9]], work.data.train, lambda values: values, 1)
     assert own[:, 0].tolist() == [5, 9]
     assert float(copies.max()) < 1e-6
+
+
+def test_neighbours_take_memory_for_parts_of_examples_and_samples_only(model, monkeypatch):
+    """Features come in batches, without gradients, on the device; distances of a part of both sides."""
+    monkeypatch.setattr(neighbours, "READ_AT_ONCE", 100)
+    monkeypatch.setattr(neighbours, "QUERIES_AT_ONCE", 8)
+    monkeypatch.setattr(neighbours, "BATCH", 30)
+    batches, sizes, places = [], [], []
+
+    class Learned(type(dfw.build("features", "identity", shape=(2,)))):
+        def forward(self, values):
+            batches.append(len(values))
+            assert not torch.is_grad_enabled()
+            return super().forward(values)
+
+        def to(self, device):
+            places.append(device)
+            return self
+
+    cdist = torch.cdist
+    monkeypatch.setattr(torch, "cdist", lambda a, b: sizes.append((len(a), len(b))) or cdist(a, b))
+    work = dataclasses.replace(model(num_samples=20), load_features=lambda: Learned(shape=(2,)))
+    found = Neighbours(count=3, space="features")(work).arrays
+    assert max(batches) == 30
+    assert places == [work.device]
+    assert max(sizes) == (8, 100)
+    distances, indices = cdist(found["samples"].double(), work.data.train.values.double()).topk(3, largest=False)
+    assert found["indices"].tolist() == indices.tolist()
+    torch.testing.assert_close(found["distances"], distances)
 
 
 @pytest.mark.parametrize(

@@ -114,6 +114,9 @@ class LinearSampler(Sampler):
         super().check(schedule)
         self.checked_plan(schedule)
 
+    def step_count(self, schedule: Schedule) -> int:
+        return len(self.plan(schedule))
+
     def run(
         self, plan: list[LinearStep], denoiser: Denoiser, x: Tensor, cond: Any, noise: Noise, *, analytic: bool
     ) -> Iterator[Step]:

@@ -149,6 +149,19 @@ def test_a_skipped_prefix_leaves_the_rows_below_it():
         dfw.build("grid", "uniform", start=0.0)
 
 
+@pytest.mark.parametrize("name", ["edm", "flow", "ncsn", "sub_vp", "ve"])
+def test_a_skipped_prefix_is_refused_where_noise_does_not_stand_for_x_t(name):
+    schedule = dfw.build("schedule", name)
+    dfw.build("grid", "uniform")(3, schedule)
+    with pytest.raises(dfw.ConfigError, match=r"grid\.start=0\.8: .*alpha\^2 \+ sigma\^2 = "):
+        dfw.build("grid", "uniform", start=0.8)(3, schedule)
+
+
+@pytest.mark.parametrize("name", ["linear", "cosine", "vp"])
+def test_a_prefix_may_be_skipped_on_every_path_that_preserves_the_variance(name):
+    assert dfw.build("grid", "uniform", start=0.8)(4, dfw.build("schedule", name))[0] == pytest.approx(0.8)
+
+
 SIGMAS_18 = [
     80, 57.5859847, 40.7855738, 28.3745846, 19.3524530, 12.9100824, 8.40093531, 5.31519452, 3.25682152, 1.92333984,
     1.08817064, 0.585348123, 0.296442284, 0.139516469, 0.0599473112, 0.0229345184, 0.00752801996, 0.002, 0,
