@@ -115,10 +115,10 @@ def _check_places(name: str, changes: Mapping[str, Any]) -> None:
     """ConfigError for a change of the model's own data that is not their place."""
     known = places(name)
     for key in changes.keys() - set(known):
-        allowed = " or ".join(f"data.{place}" for place in known) or "nothing"
+        allowed = " and ".join(f"data.{place}" for place in known)
+        taken = f"takes {allowed} alone" if known else "takes no place"
         raise ConfigError(
-            f"data.{key}: the model was trained on data={name}, whose place is said by {allowed}; for other data "
-            "choose data=NAME"
+            f"data.{key}={changes[key]}: the model's own data={name} {taken} here; for other data choose data=NAME"
         )
 
 

@@ -61,11 +61,9 @@ def test_other_data_and_keys_of_other_data_are_refused(run):
     other = pictures(run / "other", 1000)
     with pytest.raises(ConfigError, match=r"data\.path=.*other: these are not the data of the training"):
         measured(run, f"data.path={other}")
-    with pytest.raises(ConfigError, match=r"data\.root: .* data=image_folder, whose place is said by data\.path"):
+    with pytest.raises(ConfigError, match=r"data\.root=.*: the model's own data=image_folder takes data\.path alone"):
         measured(run, f"data.root={other}")
-    with pytest.raises(
-        ConfigError, match=r"data\.size: .* whose place is said by data\.path; for other data choose data="
-    ):
+    with pytest.raises(ConfigError, match=r"data\.size=9: .* takes data\.path alone here; for other data choose data="):
         measured(run, "data.size=9")
 
 
