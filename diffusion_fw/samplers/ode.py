@@ -39,7 +39,7 @@ class ODE(Sampler):
 
     def check(self, schedule: Schedule) -> None:
         super().check(schedule)
-        require_every_level(schedule, "sampler: ODE")
+        require_every_level(schedule, "sampler=ode")
 
     def trajectory(
         self, denoiser: Denoiser, x: Tensor, *, cond: Any = None, noise: Noise = torch.randn_like
