@@ -196,8 +196,8 @@ def resolved(program: str, config: DictConfig, overrides: Sequence[str]) -> dict
 
 
 def _top_keys(program: str) -> set[str]:
-    """The groups and settings of a program."""
-    return {*groups(program), *registry.entry("settings", program).parameters}
+    """The nodes of a program's config: its groups of components, and its settings. Presets leave no node."""
+    return {*(set(groups(program)) & registry.GROUPS.keys()), *registry.entry("settings", program).parameters}
 
 
 def _unknown_key(program: str, key: str) -> ConfigError:

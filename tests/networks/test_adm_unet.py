@@ -171,9 +171,9 @@ def test_the_two_attentions_are_those_of_images_and_of_sequences():
 def test_factorized_attention_costs_less(monkeypatch):
     costs: list[int] = []
 
-    def counting(query, key, value, exact=nn.functional.scaled_dot_product_attention):
+    def counting(query, key, value, exact=nn.functional.scaled_dot_product_attention, **options):
         costs.append(query.shape[0] * query.shape[2] * key.shape[2])
-        return exact(query, key, value)
+        return exact(query, key, value, **options)
 
     monkeypatch.setattr(nn.functional, "scaled_dot_product_attention", counting)
     h = torch.zeros(1, 8, 3, 2, 4)
