@@ -202,7 +202,11 @@ def _top_keys(program: str) -> set[str]:
 
 def _unknown_key(program: str, key: str) -> ConfigError:
     allowed = _top_keys(program)
-    note = ". A file of an experiment begins with the line `# @package _global_`" if "experiment" in groups(program) else ""
+    note = (
+        ". A file of an experiment begins with the line `# @package _global_`"
+        if "experiment" in groups(program)
+        else ""
+    )
     return ConfigError(
         f"{key}: no such key{registry.nearest(key, allowed)}; keys at the top: {', '.join(sorted(allowed))}{note}"
     )
