@@ -153,8 +153,8 @@ def check_augmentations(config: Config, augmentations: Sequence[Augmentation], n
     if needed and needed != known:
         raise ConfigError(
             f"augmentation=[{','.join(config['augmentation'])}] describes an example by {needed} labels, but "
-            f"network={config['network']['name']} takes {known}; choose network=ddpmpp, network=ncsnpp or "
-            f"network=k_diffusion_unet with network.augment_dim={needed}, or augmentation=[none]"
+            f"network={config['network']['name']} takes {known}; choose network=hdit, or "
+            f"network=ddpmpp, ncsnpp or k_diffusion_unet with network.augment_dim={needed}, or augmentation=[none]"
         )
 
 

@@ -91,7 +91,7 @@ class EDMAugmentation(Augmentation):
     The image is extended by reflection and resampled at twice its resolution with the wavelet sym6. The paper has
     p = 0.12 for CIFAR-10 and 0.15 for FFHQ and AFHQ.
 
-    The network must take the labels: network=ddpmpp, ncsnpp or k_diffusion_unet with network.augment_dim=9. Raises
+    The network must take the labels: network=hdit, or ddpmpp, ncsnpp or k_diffusion_unet with augment_dim=9. Raises
     ConfigError for data that are no images.
     """
 

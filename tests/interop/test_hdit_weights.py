@@ -13,7 +13,7 @@ from diffusion_fw.interop.formats.hdit import KDiffusionHDiT
 from diffusion_fw.interop.pairs import to_theirs
 from diffusion_fw.interop.published import import_published, published_of
 from diffusion_fw.interop.source import read_source
-from diffusion_fw.networks.hdit import rotary_frequencies
+from diffusion_fw.networks.blocks.hourglass import rotary_frequencies
 from diffusion_fw.registry import ConfigError
 from scripts.peer_outputs.k_diffusion_hdit import weights
 from scripts.peer_outputs.seeded import gap

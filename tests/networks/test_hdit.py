@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 import diffusion_fw as dfw
+from diffusion_fw.networks.blocks.hourglass import AxialRotations
 from diffusion_fw.networks.blocks.regions import Everything, Neighborhoods, Windows
-from diffusion_fw.networks.hdit import AxialRotations
 from diffusion_fw.registry import ConfigError
 
 SMALL = {

@@ -24,7 +24,8 @@ from diffusion_fw.interop.formats.k_diffusion import (
 )
 from diffusion_fw.interop.pairs import Pair, check_expressible, reshaped, same
 from diffusion_fw.interop.shapes import shape_of
-from diffusion_fw.networks.hdit import Block, HDiT, Level, rotary_frequencies
+from diffusion_fw.networks.blocks.hourglass import Block, Level, rotary_frequencies
+from diffusion_fw.networks.hdit import HDiT
 from diffusion_fw.registry import ConfigError, Fraction
 
 BLOCK = re.compile(r"(down_levels\.\d{1,4}|mid_level)\.\d{1,4}\.ff\.down_proj\.weight")
