@@ -21,7 +21,7 @@ START = 10.0
 
 
 class AugmentationEmbedding(nn.Module):
-    """W [cos(2 pi V a), sin(2 pi V a)] of the augmentation labels a (B, 9), 0 without: (B, features)."""
+    """W [cos(2 pi V a), sin(2 pi V a)] of the augmentation labels a (B, 9): (B, features)."""
 
     frequencies: Tensor
 
@@ -30,9 +30,8 @@ class AugmentationEmbedding(nn.Module):
         self.register_buffer("frequencies", torch.randn(features // 2, AUGMENTATIONS))
         self.linear = nn.Linear(features, features, bias=False)
 
-    def forward(self, labels: Tensor | None = None) -> Tensor:
-        known = self.frequencies.new_zeros(1, AUGMENTATIONS) if labels is None else labels.to(self.frequencies)
-        angles = 2 * math.pi * known @ self.frequencies.T
+    def forward(self, labels: Tensor) -> Tensor:
+        angles = 2 * math.pi * labels.to(self.frequencies) @ self.frequencies.T
         result: Tensor = self.linear(torch.cat([angles.cos(), angles.sin()], dim=1))
         return result
 
@@ -83,7 +82,8 @@ class Mapping(nn.Module):
 
     def forward(self, label: Tensor, cond: Tensor | None, augmentation: Tensor | None = None) -> Tensor:
         with in_float32(label.device.type):
-            h = self.time(self.waves(label)) + self.augmentation(augmentation)
+            told = label.new_zeros(len(label), AUGMENTATIONS) if augmentation is None else augmentation
+            h = self.time(self.waves(label)) + self.augmentation(told)
             h = self.enter(self.classes(h, cond))
             for block in self.blocks:
                 h = block(h)
