@@ -21,6 +21,10 @@ CASES: dict[str, dict[str, Any]] = {
         **{"widths": [16, 32], "depths": [1, 2], "classes": 5, "size": [8, 12]},
         "self_attns": [{"type": "global", "d_head": 16}, {"type": "global", "d_head": 16}],
     },
+    "labels of augmentations": {
+        **{"widths": [16, 32], "depths": [1, 1], "classes": 0, "size": [8, 8], "augmented": True},
+        "self_attns": [{"type": "global", "d_head": 16}, {"type": "global", "d_head": 16}],
+    },
     "neighborhood": {
         **{"widths": [16, 16, 32], "depths": [1, 1, 1], "classes": 0, "size": [24, 40]},
         "self_attns": [
@@ -102,9 +106,11 @@ def records() -> Iterator[dict[str, Any]]:
         shape = (2, 3, *settings["size"])
         cond = [2, settings["classes"] - 1] if settings["classes"] else None
         extra = {} if cond is None else {"class_cond": torch.tensor(cond)}
+        told = ["augmentation", [2, 9]] if settings.get("augmented") else None
+        extra |= {"aug_cond": seeded(*told)} if told else {}
         with torch.no_grad():
             output = record(model(seeded("x", shape) * sigma[:, None, None, None], sigma, **extra))
         yield {
             **{"case": case, "settings": settings, "keys": keys, "input": ["x", list(shape)], "sigma": sigma.tolist()},
-            **{"cond": cond, "output": output},
+            **{"cond": cond, "augmentation": told, "output": output},
         }

@@ -47,6 +47,8 @@ def test_the_images_are_denoised_as_by_the_original(record):
     level = denoiser.schedule(denoiser.schedule.time(-2 * sigma.log()))
     x = seeded(*record["input"]) * sigma.float()[:, None, None, None]
     cond = record["cond"] and torch.tensor(record["cond"])
+    if record["augmentation"]:
+        denoiser = denoiser.augmented(seeded(*record["augmentation"]))
     with torch.no_grad():
         assert gap(denoiser(x, level, cond).x0, record["output"]) < 1e-5
     assert model.guessed == ()
