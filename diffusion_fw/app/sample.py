@@ -51,8 +51,7 @@ def sample(config: dict[str, Any], folder: Path) -> None:
         Console().print(table)
     how = f"sampler={model.config['sampler']['name']}, weights {model.choice.name}"
     count = f"{config['num_samples']} samples" if mode == "samples" else f"mode={mode}"
-    pictures = ", ".join(map(str, outcome.pictures))
-    print(f"{count} by {how}, in {folder}; all in one picture: {pictures}")
+    print(f"{count} by {how}, in {folder}; picture: {', '.join(map(str, outcome.pictures))}")
 
 
 def main(plugins: Path | None = None) -> None:

@@ -106,7 +106,7 @@ def records() -> Iterator[dict[str, Any]]:
         shape = (2, 3, *settings["size"])
         cond = [2, settings["classes"] - 1] if settings["classes"] else None
         extra = {} if cond is None else {"class_cond": torch.tensor(cond)}
-        told = ["augmentation", [2, 9]] if settings.get("augmented") else None
+        told: Any = ["augmentation", [2, 9]] if settings.get("augmented") else None
         extra |= {"aug_cond": seeded(*told)} if told else {}
         with torch.no_grad():
             output = record(model(seeded("x", shape) * sigma[:, None, None, None], sigma, **extra))

@@ -126,36 +126,6 @@ def test_dropout_may_differ_between_levels():
     assert torch.equal(network(x, label), network(x, label))
 
 
-def test_checkpointing_gives_the_same_gradients():
-    def gradients(**changed):
-        network = hdit(num_classes=3, dropout=0.2, **changed)
-        torch.manual_seed(2)
-        network(*inputs(2), torch.tensor([0, 3])).square().sum().backward()
-        return [parameter.grad for parameter in network.parameters()]
-
-    for first, second in zip(gradients(), gradients(checkpointing=True), strict=True):
-        torch.testing.assert_close(first, second)
-
-
-def test_embeds_the_label_in_float32_under_autocast():
-    network = hdit().eval()
-    x = inputs(1)[0].expand(2, -1, -1, -1)
-    label = torch.tensor([998.0, 999.0])  # the same number in bf16
-    exact = network(x, label)
-    with torch.autocast("cpu", torch.bfloat16):
-        output = network(x, label)
-    assert not torch.equal(output[0], output[1])
-    assert (output.float() - exact).norm() < 0.05 * exact.norm()
-
-
-def test_all_memory_formats_give_the_same():
-    network = hdit().to(memory_format=torch.channels_last)
-    x, label = inputs(2)
-    output = network(x.to(memory_format=torch.channels_last), label)
-    torch.testing.assert_close(output, network(x, label))
-    assert output.is_contiguous()
-
-
 @pytest.mark.parametrize(
     ("shape", "changes", "message"),
     [
