@@ -6,13 +6,15 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
 
 from diffusion_fw.data.dataset import Data
 from diffusion_fw.denoiser import Denoiser
+from diffusion_fw.metrics.features.extractor import FeatureExtractor
+from diffusion_fw.metrics.sample_set import Part, SampleSet, seen
 from diffusion_fw.process.variance import Variance
 
 
@@ -34,6 +36,21 @@ class Subject:
     batch_size: int
     folder: Path
     """Where pictures go."""
+    collect: Callable[[int, frozenset[Part], FeatureExtractor | None], SampleSet] | None = None
+    """The first ``count`` samples as a set, from the one pass over the samples that all metrics share."""
+
+    def sample_set(self, count: int, takes: frozenset[Part], features: FeatureExtractor | None) -> SampleSet:
+        """The first ``count`` samples with the parts that a metric takes; drawn for it alone without ``collect``."""
+        from tqdm import tqdm
+
+        if self.collect is not None:
+            return self.collect(count, takes, features)
+        parts: list[SampleSet] = []
+        with tqdm(total=count, desc="sampling") as bar:
+            for indices, examples in self.samples():
+                parts.append(seen(features, takes, examples, None, self.device))
+                bar.update(len(indices))
+        return SampleSet.joined(parts)[:count]
 
 
 @dataclass(frozen=True)
@@ -45,6 +62,13 @@ class Measurement:
     record: dict[str, Any]
     rows: dict[str, str]
     pictures: list[Path] = field(default_factory=list)
+    better: Literal["lower", "higher"] = "lower"
+    floor: float | None = None
+    """What a perfect model is expected to reach."""
+    interval: tuple[float, float] | None = None
+    """A 95% confidence interval of the value."""
+    further: Sequence[Measurement] = ()
+    """Other numbers that the metric measures at the same time."""
 
 
 class Metric(ABC):

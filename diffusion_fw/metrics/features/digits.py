@@ -67,3 +67,7 @@ class Digits(FeatureExtractor):
 
     def forward(self, examples: Tensor) -> Tensor:
         return self.classifier.features(self.input(examples))
+
+    def logits(self, examples: Tensor) -> Tensor:
+        found: Tensor = self.classifier(self.input(examples))
+        return found

@@ -36,6 +36,13 @@ class FeatureExtractor(nn.Module, ABC):
     def forward(self, examples: Tensor) -> Tensor:
         """float32 (B, num_features)."""
 
+    def logits(self, examples: Tensor) -> Tensor:
+        """float32 (B, K) of the classifier that the features are of. Raises ConfigError where there is none."""
+        raise ConfigError(
+            f"features={self.name} are of no classifier, whose classes this metric takes; choose features=inception, "
+            "or features=digits for digits"
+        )
+
     def fingerprint(self) -> str:
         """A hash of name, settings and weights; statistics of the features are cached under it."""
         content = hashlib.sha256(repr((self.name, self.num_features, self.settings)).encode())
