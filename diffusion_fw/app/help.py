@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from diffusion_fw import registry
-from diffusion_fw.config.groups import STACKED, defaults, groups, has_own, unregistered
+from diffusion_fw.config.groups import defaults, groups, has_own, stacked, unregistered
 from diffusion_fw.registry import OWN, discovery
 from diffusion_fw.registry.overview import overview
 
@@ -26,9 +26,9 @@ def print_help(program: str, arguments: Sequence[str]) -> None:
         if not name:
             print_group(console, program, group)
         elif name == OWN and has_own(program, group):
-            print_own(console, group)
+            print_own(console, program, group)
         elif name in registry.names(group):
-            print_component(console, registry.entry(group, name))
+            print_component(console, program, registry.entry(group, name))
         else:
             continue
         described = True
@@ -51,7 +51,7 @@ def print_groups(console: Console, program: str) -> None:
     table.add_section()
     table.add_row("(keys)", settings)
     console.print(table)
-    several = ", ".join(group for group in STACKED if group in chosen)
+    several = ", ".join(stacked(program))
     example = "guidance=[own,clip]" if has_own(program, "guidance") else "logger=[csv,wandb]"
     console.print(
         f"An option and its keys:            python {program}.py --help sampler=ddim\n"
@@ -72,9 +72,9 @@ def label(name: str, python_only: bool) -> str:
     return f"{name} (Python only)" if python_only else name
 
 
-def print_own(console: Console, group: str) -> None:
+def print_own(console: Console, program: str, group: str) -> None:
     """Print what group=own stands for."""
-    place = f"{group}.NAME.KEY" if group in STACKED else f"{group}.KEY"
+    place = f"{group}.NAME.KEY" if group in stacked(program) else f"{group}.KEY"
     console.print(
         f"{group}={OWN}: {OF_MODEL}. {place}=... changes a key of it; explain=true prints what it is.",
         highlight=False,
@@ -95,13 +95,13 @@ def print_group(console: Console, program: str, group: str) -> None:
         print_runtime(console, f"a {group} can ask for these by name: Runtime[...]", group, passed)
 
 
-def print_component(console: Console, entry: registry.Entry) -> None:
+def print_component(console: Console, program: str, entry: registry.Entry) -> None:
     """Print a component's docstring, its keys with what they allow and their defaults, and what it is passed."""
     note = " (Python only)" if entry.python_only else ""
     console.print(f"[bold]{entry.group}={entry.name}[/bold]{note}  ({entry.source})\n", highlight=False)
     console.print(entry.documentation, "", highlight=False, markup=False)
     if entry.parameters:
-        place = f"{entry.group}.{entry.name}" if entry.group in STACKED else entry.group
+        place = f"{entry.group}.{entry.name}" if entry.group in stacked(program) else entry.group
         table = Table("key", "default", "allowed")
         for key, parameter in entry.parameters.items():
             table.add_row(

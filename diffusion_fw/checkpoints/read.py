@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-from diffusion_fw.checkpoints.folder import HUB, from_hub, is_model_folder, read_model
+from diffusion_fw.checkpoints.folder import HUB, WEIGHTS, from_hub, is_model_folder, read_model
+from diffusion_fw.files import open_regular
 from diffusion_fw.registry import ConfigError
 from diffusion_fw.training.archive import read_archive
 from diffusion_fw.training.module import RECORD_KEY
@@ -40,6 +42,17 @@ def checkpoint_of(run: str | os.PathLike[str], key: str = "resume") -> Path:
             f"{key}={run}: no checkpoints/last.ckpt in this folder; the run saved none, or it is not a run's folder"
         )
     return max(found, key=lambda item: item.stat().st_mtime)
+
+
+def fingerprint(checkpoint: str | os.PathLike[str]) -> str:
+    """The SHA-256 of a checkpoint's file, or of the weights of a folder of model.safetensors and config.json."""
+    name = os.fspath(checkpoint)
+    path = from_hub(name.removeprefix(HUB)) if name.startswith(HUB) else Path(name)
+    content = hashlib.sha256()
+    with open_regular(path / WEIGHTS if path.is_dir() else path) as file:
+        while part := file.read(1 << 20):
+            content.update(part)
+    return content.hexdigest()
 
 
 def read(checkpoint: str | os.PathLike[str]) -> dict[str, Any]:

@@ -197,26 +197,28 @@ def build_features(config: Config, data: Data) -> FeatureExtractor:
     return features
 
 
-def build_metric(config: Config, data: Data) -> tuple[Metric, str]:
-    """The metric on the chosen features, and the features' name."""
-    section = features_section(config, data)
-    wanted = registry.entry("metric", config["metric"]["name"]).runtime
-    features = build_features(config, data) if "features" in wanted else None
-    grid = assemble("grid", config["grid"])
+def build_metric(section: Config, config: Config, data: Data, features: FeatureExtractor | None = None) -> Metric:
+    """The metric of a section, on ``features`` or else on those of the config."""
+    wanted = registry.entry("metric", section["name"]).runtime
+    if "features" in wanted and features is None:
+        features = build_features(config, data)
+    # Samples that files hold have no grid.
+    grid = assemble("grid", config["grid"]) if "grid" in wanted else None
     known = {"features": features, "reference": data.test, "train": data.originals, "test": data.test, "grid": grid}
-    return assemble("metric", config["metric"], **known), section["name"]
+    metric: Metric = assemble("metric", section, **known)
+    return metric
 
 
 def build_tracked_metric(config: Config, data: Data) -> tuple[TrackedMetric, str]:
     """``build_metric`` for training. Raises ConfigError for a metric that cannot be tracked."""
-    metric, features = build_metric(config, data)
+    metric = build_metric(config["metric"], config, data)
     if not isinstance(metric, TrackedMetric):
         name = config["metric"]["name"]
         raise ConfigError(
             f"metric={name} cannot be tracked during training; choose metric=fid or metric=none, and "
             f"`python evaluate.py checkpoint=... metric={name}` afterwards"
         )
-    return metric, features
+    return metric, features_section(config, data)["name"]
 
 
 @dataclass(frozen=True)

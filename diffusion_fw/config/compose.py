@@ -19,7 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from diffusion_fw import registry
 from diffusion_fw.config import command_line
-from diffusion_fw.config.groups import OWN_GROUPS, STACKED, conf_dir, groups, has_own, unregistered
+from diffusion_fw.config.groups import OWN_GROUPS, STACKED, conf_dir, groups, has_own, stacked, unregistered
 from diffusion_fw.config.hydra_settings import check_hydra
 from diffusion_fw.config.sources import check_files
 from diffusion_fw.config.sweep_overrides import check_sweep_overrides
@@ -73,6 +73,35 @@ def store_components() -> None:
     store.store(name=RESUMED_FOLDER, node={}, package="hydra")
 
 
+def store_stacked(program: str) -> None:
+    """Put the components of groups of which some program takes several, and others one, into the store for this one.
+
+    In a stack a component stands at group.name, and the key group.KEY sets KEY of every component that has it.
+    """
+    store = ConfigStore.instance()
+    for group in {group for other in registry.names("settings") for group in stacked(other)} - set(STACKED):
+        for entry in registry.entries(group).values():
+            for name in (entry.name, *entry.formerly):
+                section = {**node(entry), "name": name}
+                shared = {key: MISSING for key in section if key != "name"}
+                own = {**shared, name: section} if group in stacked(program) else section
+                provider = f"signature of {entry.factory.__name__}"
+                store.store(group=group, name=name, node=own, package=group, provider=provider)
+
+
+def _unshared(section: Mapping[str, Any], typed: dict[str, str], group: str) -> dict[str, Any]:
+    """The components of a stack, each with the keys that are set for all of them, unless its own is."""
+    parts = {name: part for name, part in section.items() if name in registry.names(group) or isinstance(part, Mapping)}
+    shared = {key: value for key, value in section.items() if key not in parts and value != MISSING}
+    for name, part in parts.items():
+        given = {key: value for key, value in shared.items() if isinstance(part, Mapping) and key in part}
+        for key in [key for key in given if f"{group}.{name}.{key}" in typed]:
+            del given[key]
+        typed.update({f"{group}.{name}.{key}": typed[f"{group}.{key}"] for key in given if f"{group}.{key}" in typed})
+        parts[name] = {**part, **given} if given else part
+    return parts
+
+
 RESUMED_FOLDER = "resumed_folder"
 """The name under which conf/train.yaml includes what ``run_in`` stores."""
 
@@ -100,6 +129,7 @@ def check_command_line(program: str, arguments: Sequence[str]) -> list[dict[str,
     Raises ConfigError for an unknown choice, key, type or value, before Hydra makes a folder.
     """
     line = command_line.read(arguments)
+    store_stacked(program)
     if line.shows_only:
         return []
     with line.composing() as loader:
@@ -113,10 +143,11 @@ def check_command_line(program: str, arguments: Sequence[str]) -> list[dict[str,
             for group in groups(program)
         }
         foreign = set(groups()) - known.keys()
+        several = stacked(program)
         for override in overrides:
             if override.key_or_group in foreign:
                 raise _unknown_key(program, override.key_or_group)
-            _check_choice(override, known)
+            _check_choice(override, known, several)
         check_sweep_overrides(overrides, multirun=line.multirun)
         own = [override for override in overrides if override.key_or_group != command_line.SEARCHPATH]
         name = line.options.config_name or program
@@ -124,7 +155,7 @@ def check_command_line(program: str, arguments: Sequence[str]) -> list[dict[str,
         return [_compose(program, name, job) for job in asked]
 
 
-def _check_choice(override: Override, known: Mapping[str, Sequence[str]]) -> None:
+def _check_choice(override: Override, known: Mapping[str, Sequence[str]], several: Sequence[str]) -> None:
     group = override.key_or_group
     if group in known and override.is_delete():
         remedy = f"{group}=none leaves it empty" if group in STACKED else f"choose one by {group}=..."
@@ -139,7 +170,7 @@ def _check_choice(override: Override, known: Mapping[str, Sequence[str]]) -> Non
     else:
         value = override.value()
         values = [str(item) for item in value] if isinstance(value, list) else [str(value)]
-        if isinstance(value, list) and group in registry.GROUPS.keys() - set(STACKED):
+        if isinstance(value, list) and group in registry.GROUPS.keys() - set(several):
             raise ConfigError(f"{override.input_line}: a config has one {group}; choose from: {', '.join(allowed)}")
     for value in values:
         if not value.startswith("[") and value not in allowed and value not in _former_names(group):
@@ -263,7 +294,8 @@ def checked(program: str, config: Any, typed: Mapping[str, str] = {}) -> dict[st
     ``typed`` holds values as they were typed, by key: 007 is a text where the signature wants one. Raises ConfigError
     that names the key.
     """
-    result = dict(config)
+    result, typed = dict(config), dict(typed)
+    several = stacked(program)
     settings = registry.entry("settings", program)
     top = {key: value for key, value in config.items() if key in settings.parameters}
     try:
@@ -274,9 +306,15 @@ def checked(program: str, config: Any, typed: Mapping[str, str] = {}) -> dict[st
     for group in registry.GROUPS.keys() & config.keys() - top.keys():
         if not isinstance(config[group], Mapping):
             raise ConfigError(f"{group}={config[group]!r:.100}: must be one of: {', '.join(choices(group))}")
-    # Hydra leaves out a group of which nothing is chosen.
     result.update({group: {} for group in STACKED if group in groups(program)})
-    for group, path, section in registry.sections({key: value for key, value in config.items() if key not in top}):
+    known = {key: value for key, value in config.items() if key not in top}
+    for group in set(several) - set(STACKED):
+        # Hydra leaves out a group of which nothing is chosen.
+        known[group] = _unshared(known.get(group, {}), typed, group)
+        result[group] = {}
+        if not known[group]:
+            raise ConfigError(f"{group}=[]: must be one or more of: {', '.join(choices(group))}")
+    for group, path, section in registry.sections(known, several):
         if not isinstance(section, Mapping):
             raise ConfigError(
                 f"{path}={section}: {path} is a component; set its parameters by {path}.PARAMETER=..., "
@@ -294,7 +332,7 @@ def checked(program: str, config: Any, typed: Mapping[str, str] = {}) -> dict[st
         entry = registry.entry(group, section["name"])
         given = _given({key: value for key, value in section.items() if key != "name"}, entry, typed, path)
         values = {"name": entry.name, **registry.validate(group, entry.name, given, path)}
-        if group in STACKED:
+        if group in several:
             key = path.removeprefix(f"{group}.")
             result[group] = {**result[group], entry.name if key in entry.formerly else key: values}
         else:

@@ -42,6 +42,11 @@ def groups(program: str = "train") -> list[str]:
     return sorted(defaults(program))
 
 
+def stacked(program: str) -> list[str]:
+    """The groups of which a program takes several choices: those whose default is a list."""
+    return [group for group, choice in defaults(program).items() if isinstance(choice, list)]
+
+
 def has_own(program: str, group: str) -> bool:
     """Whether group=own stands for what the model was trained with: in the programs that use a checkpoint."""
     return defaults(program).get(group) in (OWN, [OWN])

@@ -55,14 +55,23 @@ class SampleSettings:
 @register("settings", "evaluate")
 @dataclass(frozen=True)
 class EvaluateSettings:
-    """Which checkpoint to measure, with the weights that sample.py would use.
+    """Which checkpoint to measure, with the weights that sample.py would use, or which samples.
 
-    Sampler, grid, guidance, variance, data and features are those of the training unless others are chosen; the metric
-    with its number of samples is this program's. The table and evaluation.json state them. data.path, data.root, ...
-    say where the data of the training are now, if they have moved. explain prints the config, and measures nothing.
+    Sampler, grid, guidance, variance, data and features are those of the training unless others are chosen; the metrics
+    with their numbers of samples are this program's. metric=[fid,kid] measures several on the same samples, and
+    metric.num_samples=N sets the key of all that have it, metric.fid.num_samples=N that of one. The table and
+    evaluation.json state them. data.path, data.root, ... say where the data of the training are now, if they have
+    moved.
+
+    samples=A reference=B compares a folder, zip or npz file of images with another, without a checkpoint; data=NAME may
+    stand for the reference, and a reference for the data of a checkpoint. A line for each number is appended to
+    results.jsonl in the folder ``results`` (null: nowhere). explain prints the config, and measures nothing.
     """
 
-    checkpoint: str
+    checkpoint: str | None = None
+    samples: str | None = None
+    reference: str | None = None
+    results: str | None = "results"
     seed: Seed = 0
     batch_size: PositiveInt | Literal["auto"] = 256
     raw_weights: bool = False

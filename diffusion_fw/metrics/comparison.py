@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,15 @@ from diffusion_fw.metrics.features.extractor import FeatureExtractor
 from diffusion_fw.metrics.metric import Measurement, Metric, Subject
 from diffusion_fw.metrics.sample_set import Part, SampleSet, real_set
 from diffusion_fw.registry import Range, Runtime
+
+CHECKED = 16
+"""The least number of samples that a check of a result measures again."""
+
+
+def partial_count(num_samples: int) -> int:
+    """The number of samples that a check measures again: 1%, but at least CHECKED."""
+    return min(num_samples, max(CHECKED, math.ceil(num_samples / 100)))
+
 
 Numbers = dict[str, float]
 """Numbers by their names, in the order of ``Comparison.numbers``."""
@@ -73,8 +83,9 @@ class Comparison(Metric):
         generated = subject.sample_set(self.num_samples, self.takes, self.features)
         measure = self.measuring(subject.device)
         values = measure(generated)
-        other: Literal["train", "test"] = "train" if self.reference == "test" else "test"
-        floor = measure(self.real(other, subject.device, self.num_samples))
+        checked = partial_count(self.num_samples)
+        partial = measure(generated[slice(checked)])
+        floor = self.floor_numbers(measure, subject.device)
         measured = [
             Measurement(
                 name=self.full_name(number, subject.weights),
@@ -83,11 +94,24 @@ class Comparison(Metric):
                 rows={number: f"{values[number]:.4g}", f"floor of {number}": f"{floor[number]:.4g}"},
                 better=better,
                 floor=floor[number],
+                partial=(checked, partial[number]),
             )
             for number, better in self.numbers.items()
         ]
         first, *further = measured
         return Measurement(**{**vars(first), "further": further})
+
+    def floor_numbers(self, measure: Callable[[SampleSet], Numbers], device: torch.device) -> Numbers:
+        """The numbers of ``num_samples`` other real examples.
+
+        Where both splits are the same examples, those of one half of them against the other half.
+        """
+        if self.train is self.test:
+            whole = self.real("test", device)
+            order = torch.randperm(len(whole), generator=torch.Generator().manual_seed(0))
+            halves = [whole[half] for half in order.tensor_split(2)]
+            return self.against(halves[0], device)(halves[1][: self.num_samples])
+        return measure(self.real("train" if self.reference == "test" else "test", device, self.num_samples))
 
     def description(self) -> dict[str, Any]:
         """What a person needs to know to compare the numbers with others; written to evaluation.json."""

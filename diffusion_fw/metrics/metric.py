@@ -67,6 +67,8 @@ class Measurement:
     """What a perfect model is expected to reach."""
     interval: tuple[float, float] | None = None
     """A 95% confidence interval of the value."""
+    partial: tuple[int, float] | None = None
+    """(n, the value of the first n samples): what a check measures again at a fraction of the cost."""
     further: Sequence[Measurement] = ()
     """Other numbers that the metric measures at the same time."""
 

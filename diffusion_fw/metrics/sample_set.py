@@ -108,7 +108,7 @@ def real_set(
             values, _ = examples.__getitems__(indices[start : start + BATCH])
             parts.append(seen(features, takes - rest, values, None, device))
         whole = SampleSet.joined(parts)
-        return {name: value for name, value in whole._parts().items()}
+        return whole._parts()
 
     def check(found: cache.Tensors) -> None:
         if found.keys() != takes - rest or any(len(value) != len(indices) for value in found.values()):

@@ -18,7 +18,7 @@ import reprlib
 import sys
 import typing
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
 from diffusion_fw.registry.groups import GROUPS, OWN
@@ -281,13 +281,16 @@ def entry(group: str, name: str) -> Entry:
     raise ConfigError(f"{group}={name}: no such {group}{nearest(name, known)}; choose from: {', '.join(known)}")
 
 
-def sections(config: Mapping[str, Any]) -> Iterator[tuple[str, str, Any]]:
-    """Every component of a config: its group, the key where it stands, and its section."""
+def sections(config: Mapping[str, Any], several: Collection[str] = ()) -> Iterator[tuple[str, str, Any]]:
+    """Every component of a config: its group, the key where it stands, and its section.
+
+    ``several`` names groups of which this config may hold several components, besides those of which every one may.
+    """
     for group in GROUPS:
         section = config.get(group)
         if not isinstance(section, Mapping):
             continue
-        if GROUPS[group].several:
+        if GROUPS[group].several or group in several:
             yield from ((group, f"{group}.{name}", item) for name, item in section.items())
         else:
             yield group, group, section
