@@ -79,6 +79,20 @@ def stored() -> None:
     store_components()
 
 
+@pytest.fixture(scope="session", autouse=True)
+def ledger(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The folder to which evaluations of this process append their lines, instead of results/."""
+    from diffusion_fw.runs import results
+
+    folder = tmp_path_factory.mktemp("results")
+    with pytest.MonkeyPatch.context() as patch:
+        append = results.append
+        patch.setattr(
+            results, "append", lambda given, lines: append(folder if given == Path("results") else given, lines)
+        )
+        yield folder
+
+
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., dict[str, Any]]:
     """tiny(changes) -> the config of six steps of a network of some hundred weights on the digits."""

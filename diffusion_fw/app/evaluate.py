@@ -42,6 +42,9 @@ def evaluate(config: dict[str, Any], folder: Path) -> Result:
     from diffusion_fw.metrics.collection import rank
     from diffusion_fw.runs import results
 
+    if "name" in config["metric"]:
+        # A single metric, as a training's config has it.
+        config = {**config, "metric": {config["metric"]["name"]: config["metric"]}}
     with together():
         source = open_source(config)
         metrics = build_metrics(source)

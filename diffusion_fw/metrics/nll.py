@@ -15,6 +15,7 @@ from diffusion_fw.data.dataset import Examples, to_model
 from diffusion_fw.denoiser import Denoiser, require_deterministic, seeded
 from diffusion_fw.guidance.guidance import without_bounds
 from diffusion_fw.likelihood.bound import BIN, VariationalBound
+from diffusion_fw.metrics.comparison import partial_count
 from diffusion_fw.metrics.metric import Measurement, Metric, Subject
 from diffusion_fw.noise import SampleNoise, generator
 from diffusion_fw.process.level import noised
@@ -139,7 +140,14 @@ class NegativeLogLikelihood(Metric):
             bound_curve(subject.folder / "bound.png", record["t"], record["terms"], mean["prior"]),
             rate_distortion(subject.folder / "rate_distortion.png", record["t"], rate, distortion),
         ]
-        return Measurement(name, total, record, rows, pictures)
+        part = partial_count(count)
+        partial = (part, float(terms.total[:part].mean()))
+        return Measurement(name, total, record, rows, pictures, partial=partial)
+
+    @staticmethod
+    def part(count: int) -> dict[str, Any]:
+        """The settings under which the first ``count`` images alone are measured."""
+        return {"num_images": count, "flow_images": 0}
 
     def times(self, schedule: Schedule) -> Tensor:
         """The times of the chain, decreasing from noise to data; ConfigError for a grid that repeats times."""
