@@ -39,6 +39,7 @@ def evaluate(config: dict[str, Any], folder: Path) -> Result:
             data=data,
             samples=lambda: model.draw(metric.num_samples),
             num_classes=model.num_classes,
+            class_of=model.class_of,
             weights=choice.name,
             device=model.device,
             seed=config["seed"],
