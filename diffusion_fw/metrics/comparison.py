@@ -74,7 +74,7 @@ class Comparison(Metric):
         It is a function of the samples alone: randomness is seeded.
         """
 
-    def beside(self, generated: SampleSet, values: Numbers, subject: Subject) -> Beside:
+    def beside(self, measure: Measure, generated: SampleSet, values: Numbers, subject: Subject) -> Beside:
         """What is written beside the numbers of the samples."""
         return Beside()
 
@@ -125,7 +125,7 @@ class Comparison(Metric):
             values = measure(generated)
             if self.interval_groups:
                 intervals = self.intervals(measure, generated, values, subject.device)
-            beside = self.beside(generated, values, subject)
+            beside = self.beside(measure, generated, values, subject)
         else:
             bad = int((~generated.finite).sum())
             logger.warning("%d of %d samples or their features are not finite: the model diverged", bad, len(generated))

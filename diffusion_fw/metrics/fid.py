@@ -145,7 +145,7 @@ class FrechetDistance(nn.Module, Comparison, TrackedMetric):
         parts = (of_vectors(vectors[group == index], device) for index in range(int(group.max()) + 1))
         return [{"fid": self._distance(whole.without(part))} for part in parts]
 
-    def beside(self, generated: SampleSet, values: Numbers, subject: Subject) -> Beside:
+    def beside(self, measure: Measure, generated: SampleSet, values: Numbers, subject: Subject) -> Beside:
         fewest = round(FEWEST * self.features.num_features)
         if not self.extrapolate or len(generated) < 2 * fewest:
             return Beside()
