@@ -103,7 +103,7 @@ def collect(source: Source, metrics: Mapping[str, Metric]) -> Collection | None:
     from diffusion_fw.metrics.comparison import Comparison
 
     wants = [
-        Want(metric.num_samples, metric.takes, metric.features)
+        Want(metric.num_samples, metric.takes | {"extremes"}, metric.features)
         for metric in metrics.values()
         if isinstance(metric, Comparison)
     ]

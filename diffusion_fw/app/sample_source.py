@@ -205,6 +205,7 @@ class Drawn(Source):
             data=self.data,
             samples=lambda: model.draw(count),
             num_classes=model.num_classes,
+            class_of=model.class_of,
             weights=self.weights,
             device=self.device,
             seed=model.config["seed"],

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torchmetrics.image.fid import FrechetInceptionDistance
 
-from diffusion_fw.metrics.feature_statistics import Statistics, extract
+from diffusion_fw.metrics.feature_statistics import Fitted, Statistics, extract
 from diffusion_fw.metrics.features.extractor import FeatureExtractor
 
 
@@ -28,8 +28,9 @@ class _Float64(nn.Module):
 class Accumulator(FrechetInceptionDistance):
     """Sums of the features of samples, beside those of the reference; torchmetrics adds them up over all ranks.
 
-    ``compute`` raises ValueError unless there are ``num_samples`` samples on all ranks together, and is NaN if one of
-    their features is not finite.
+    The distance is that of ``Fitted``, as the eigenvalues by which torchmetrics computes it lose half of their digits
+    where covariances have a low rank. ``compute`` raises ValueError unless there are ``num_samples`` samples on all
+    ranks together, and is NaN if one of their features is not finite.
     """
 
     def __init__(self, features: FeatureExtractor, num_samples: int, **kwargs: Any):
@@ -67,4 +68,6 @@ class Accumulator(FrechetInceptionDistance):
             raise ValueError(f"{count} samples were given for a distance of {self.num_samples}")
         if not self.fake_features_cov_sum.isfinite().all():
             return self.fake_features_sum.new_tensor(math.nan)
-        return super().compute()
+        real = Statistics(self.real_features_num_samples, self.real_features_sum, self.real_features_cov_sum)
+        generated = Statistics(self.fake_features_num_samples, self.fake_features_sum, self.fake_features_cov_sum)
+        return Fitted.of(generated).distance(Fitted.of(real))

@@ -31,6 +31,45 @@ class Statistics:
     total: Tensor
     outer: Tensor
 
+    def without(self, part: Statistics) -> Statistics:
+        """Those of the other examples."""
+        return Statistics(self.count - part.count, self.total - part.total, self.outer - part.outer)
+
+    def to(self, device: torch.device) -> Statistics:
+        """The same on a device."""
+        return Statistics(self.count.to(device), self.total.to(device), self.outer.to(device))
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """The Gaussian of statistics: its mean (D,), a factor (D, R) of the covariance F F^T of rank R, and its trace."""
+
+    mean: Tensor
+    factor: Tensor
+    trace: Tensor
+
+    @staticmethod
+    def of(statistics: Statistics) -> Fitted:
+        """The mean and the unbiased covariance."""
+        count = statistics.count
+        mean = statistics.total / count
+        covariance = (statistics.outer - count * torch.outer(mean, mean)) / (count - 1)
+        values, vectors = torch.linalg.eigh(covariance)
+        # Smaller ones are those of rounding. Their roots would not be small: sqrt(1e-16) is 1e-8, a thousand times.
+        size = statistics.outer.diagonal().max() / count
+        kept = values > len(values) * torch.finfo(values.dtype).eps * size
+        return Fitted(mean, vectors[:, kept] * values[kept].sqrt(), covariance.trace())
+
+    def to(self, device: torch.device) -> Fitted:
+        """The same on a device."""
+        return Fitted(self.mean.to(device), self.factor.to(device), self.trace.to(device))
+
+    def distance(self, other: Fitted) -> Tensor:
+        """The Fréchet distance d^2: tr (C C_r)^(1/2) is the sum of the singular values of F^T F_r."""
+        cross = torch.linalg.svdvals(self.factor.T @ other.factor).sum()
+        total: Tensor = (self.mean - other.mean).square().sum() + self.trace + other.trace - 2 * cross
+        return total
+
 
 @dataclass(frozen=True)
 class StatisticsFile:
@@ -74,6 +113,17 @@ def extract(features: FeatureExtractor, examples: Tensor) -> Tensor:
     with torch.no_grad(), torch.autocast(examples.device.type, enabled=False):
         found: Tensor = features(examples)
         return found.double()
+
+
+def of_vectors(vectors: Tensor, device: torch.device) -> Statistics:
+    """The statistics of features (N, D), on a device."""
+    total = torch.zeros(vectors.shape[1], dtype=torch.float64, device=device)
+    outer = torch.zeros(vectors.shape[1], vectors.shape[1], dtype=torch.float64, device=device)
+    for part in vectors.split(BATCH):
+        batch = part.to(device).double()
+        total += batch.sum(0)
+        outer += batch.T @ batch
+    return Statistics(torch.tensor(len(vectors), device=device), total, outer)
 
 
 def compute(features: FeatureExtractor, examples: Examples, indices: Sequence[int], device: torch.device) -> Statistics:

@@ -36,6 +36,8 @@ class Subject:
     batch_size: int
     folder: Path
     """Where pictures go."""
+    class_of: Callable[[Sequence[int]], Tensor | None] = lambda indices: None
+    """The classes that these samples were asked to have; None for a model that takes no labels."""
     collect: Callable[[int, frozenset[Part], FeatureExtractor | None], SampleSet] | None = None
     """The first ``count`` samples as a set, from the one pass over the samples that all metrics share."""
 
@@ -48,7 +50,7 @@ class Subject:
         parts: list[SampleSet] = []
         with tqdm(total=count, desc="sampling") as bar:
             for indices, examples in self.samples():
-                parts.append(seen(features, takes, examples, None, self.device))
+                parts.append(seen(features, takes, examples, self.class_of(indices), self.device))
                 bar.update(len(indices))
         return SampleSet.joined(parts)[:count]
 

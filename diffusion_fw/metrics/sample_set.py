@@ -17,7 +17,7 @@ from diffusion_fw.metrics.feature_statistics import BATCH, source
 from diffusion_fw.metrics.features.extractor import FeatureExtractor
 from diffusion_fw.registry import ConfigError
 
-Part = Literal["features", "logits", "examples", "labels"]
+Part = Literal["features", "logits", "examples", "labels", "extremes"]
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,8 @@ class SampleSet:
     """As the data hold them: uint8 (N, C, H, W) or floats (N, *shape)."""
     labels: Tensor | None = None
     """int64 (N,), the class that was asked for or that the data state; None where there are no classes."""
+    extremes: Tensor | None = None
+    """The smallest and the largest value (N, 2) of each example, of the examples' type."""
 
     def __len__(self) -> int:
         return next(len(value) for value in self._parts().values())
@@ -49,6 +51,12 @@ class SampleSet:
         """The features; a metric that takes them has them."""
         assert self.features is not None
         return self.features
+
+    @property
+    def finite(self) -> Tensor:
+        """Whether all parts of each example are finite: bool (N,)."""
+        parts = [value.isfinite().flatten(1).all(1) for value in self._parts().values() if value.ndim > 1]
+        return torch.stack([torch.ones(len(self), dtype=torch.bool), *parts]).all(0)
 
     @staticmethod
     def joined(sets: Sequence[SampleSet]) -> SampleSet:
@@ -80,6 +88,8 @@ def seen(
         found["examples"] = examples.cpu()
     if "labels" in takes:
         found["labels"] = None if labels is None else labels.cpu()
+    if "extremes" in takes:
+        found["extremes"] = torch.stack(examples.flatten(1).aminmax(dim=1), dim=1).cpu()
     return SampleSet(**found)
 
 

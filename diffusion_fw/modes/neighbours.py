@@ -2,44 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from torch import Tensor
 
-from diffusion_fw.data.dataset import READ_AT_ONCE, Examples, from_model, to_model
+from diffusion_fw.data.dataset import from_model, to_model
 from diffusion_fw.metrics.feature_statistics import BATCH, extract
+from diffusion_fw.metrics.neighbours import Embedding, nearest
 from diffusion_fw.modes.mode import SHOWN, Mode, Model, Outcome
 from diffusion_fw.registry import Size, register
-
-Embedding = Callable[[Tensor], Tensor]
-"""From examples as the data hold them to vectors (N, D) on the host."""
-
-QUERIES_AT_ONCE = 1000
-
-
-def nearest(
-    queries: Tensor, examples: Examples, embed: Embedding, count: int, device: torch.device | str = "cpu"
-) -> tuple[Tensor, Tensor]:
-    """The distances and the indices (N, count) of the examples that are nearest to the queries (N, D), on the host.
-
-    The device holds READ_AT_ONCE examples and QUERIES_AT_ONCE queries at once.
-    """
-    count = min(count, len(examples))
-    distances = torch.full((len(queries), count), torch.inf, dtype=torch.float64)
-    indices = torch.zeros(len(queries), count, dtype=torch.int64)
-    for first in range(0, len(examples), READ_AT_ONCE):
-        part = range(first, min(first + READ_AT_ONCE, len(examples)))
-        vectors = embed(examples.__getitems__(part)[0]).to(device).double()
-        for start in range(0, len(queries), QUERIES_AT_ONCE):
-            rows = slice(start, start + QUERIES_AT_ONCE)
-            between = torch.cdist(queries[rows].to(device).double(), vectors)
-            near, order = between.topk(min(count, len(part)), largest=False)
-            distances[rows], best = torch.cat([distances[rows], near.cpu()], dim=1).topk(count, largest=False)
-            indices[rows] = torch.cat([indices[rows], first + order.cpu()], dim=1).gather(1, best)
-    return distances, indices
 
 
 @register("mode", "neighbours")

@@ -14,6 +14,7 @@ from PIL import Image
 import diffusion_fw as dfw
 from diffusion_fw.data.dataset import InMemory
 from diffusion_fw.guidance.operators import Mask
+from diffusion_fw.metrics import neighbours as search
 from diffusion_fw.modes import neighbours
 from diffusion_fw.modes.encode import Encode
 from diffusion_fw.modes.interpolate import Interpolate, InterpolateNoised, slerp
@@ -292,7 +293,7 @@ def test_the_samples_of_normal_data_are_proportional_to_the_temperature(model):
 
 
 def test_neighbours_are_the_nearest_training_examples(model, monkeypatch):
-    monkeypatch.setattr(neighbours, "READ_AT_ONCE", 37)
+    monkeypatch.setattr(search, "READ_AT_ONCE", 37)
     work = model(num_samples=6)
     found = {space: Neighbours(count=3, space=space)(work) for space in ("pixels", "features")}
     samples, train = found["pixels"].arrays["samples"], work.data.train.values
@@ -300,15 +301,15 @@ def test_neighbours_are_the_nearest_training_examples(model, monkeypatch):
     for outcome in found.values():
         assert outcome.arrays["indices"].tolist() == indices.tolist()
         torch.testing.assert_close(outcome.arrays["distances"], distances)
-    copies, own = neighbours.nearest(train[[5, 9]], work.data.train, lambda values: values, 1)
+    copies, own = search.nearest(train[[5, 9]], work.data.train, lambda values: values, 1)
     assert own[:, 0].tolist() == [5, 9]
     assert float(copies.max()) < 1e-6
 
 
 def test_neighbours_take_memory_for_parts_of_examples_and_samples_only(model, monkeypatch):
     """Features come in batches, without gradients, on the device; distances of a part of both sides."""
-    monkeypatch.setattr(neighbours, "READ_AT_ONCE", 100)
-    monkeypatch.setattr(neighbours, "QUERIES_AT_ONCE", 8)
+    monkeypatch.setattr(search, "READ_AT_ONCE", 100)
+    monkeypatch.setattr(search, "QUERIES_AT_ONCE", 8)
     monkeypatch.setattr(neighbours, "BATCH", 30)
     batches, sizes, places = [], [], []
 
