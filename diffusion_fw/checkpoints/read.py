@@ -8,7 +8,8 @@ from typing import Any
 
 from torch import Tensor
 
-from diffusion_fw.checkpoints.folder import HUB, from_hub, is_model_folder, read_model
+from diffusion_fw.checkpoints.folder import HUB, WEIGHTS, from_hub, is_model_folder, read_model
+from diffusion_fw.provenance import file_hash
 from diffusion_fw.registry import ConfigError
 from diffusion_fw.training.archive import read_archive
 from diffusion_fw.training.module import RECORD_KEY
@@ -65,6 +66,13 @@ def read(checkpoint: str | os.PathLike[str]) -> dict[str, Any]:
             raise ConfigError(f"checkpoint={path} was not loaded: its weights hold a {type(value).__name__}")
     result: dict[str, Any] = content
     return result
+
+
+def checkpoint_hash(checkpoint: str | os.PathLike[str]) -> str:
+    """SHA-256 of a checkpoint's file; of the weights, where it is a folder or of the hub."""
+    name = os.fspath(checkpoint)
+    path = from_hub(name.removeprefix(HUB)) if name.startswith(HUB) else Path(name)
+    return file_hash(path / WEIGHTS if is_model_folder(path) else path)
 
 
 def _is_ours(content: Any) -> bool:
