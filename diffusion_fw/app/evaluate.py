@@ -44,6 +44,7 @@ def evaluate(config: dict[str, Any], folder: Path) -> Result:
             seed=config["seed"],
             batch_size=model.batch_size,
             folder=folder,
+            training=lambda: model.training,
         )
     )
     how = {"sampler": config["sampler"]["name"], "sampler steps": str(sampler.steps)} if metric.of_samples else {}

@@ -22,8 +22,10 @@ from diffusion_fw.composition.checks import check_fit, check_label_dropout
 from diffusion_fw.composition.facts import Facts
 from diffusion_fw.composition.own import DRAWING, with_training
 from diffusion_fw.composition.parts import (
+    assemble,
     build_data,
     build_features,
+    build_objective,
     build_sampler,
     build_variance,
     build_wrappers,
@@ -35,6 +37,7 @@ from diffusion_fw.composition.parts import (
 from diffusion_fw.config.groups import OWN_GROUPS
 from diffusion_fw.data.dataset import Data, from_model
 from diffusion_fw.denoiser import Denoiser, NetworkClassifier, NetworkDenoiser
+from diffusion_fw.metrics.metric import Training
 from diffusion_fw.modes.mode import Model as ModelAtWork
 from diffusion_fw.pictures.view import Stamped, view_for
 from diffusion_fw.process.variance import Variance
@@ -46,6 +49,9 @@ from diffusion_fw.sampling.draw import draw, labels_of
 
 MOST_LISTED = 20
 """Names of classes that a message lists."""
+
+TRAINED_WITH = ("objective", "weighting", "parameterization", "schedule", "variance", "time_sampler")
+"""The groups on which the loss of a model depends besides its weights."""
 
 Model = TypeVar("Model", bound=torch.nn.Module)
 
@@ -130,6 +136,23 @@ class Trained:
     def check_sampler(self) -> None:
         """ConfigError where the sampler does not fit the model."""
         check_fit(self.network, self.denoiser.schedule, self.sampler, self.variance)
+
+    @property
+    def training(self) -> Training:
+        """What the model was trained with; ConfigError where the checkpoint does not say it, as an imported one."""
+        config = self.record["config"]
+        missing = [group for group in TRAINED_WITH if group not in config and group != "variance"]
+        if missing:
+            raise ConfigError(
+                f"checkpoint={self.config['checkpoint']} does not say with what {', '.join(missing)} it was trained, "
+                "on which its loss depends; choose metric=fid or metric=nll"
+            )
+        return Training(
+            network=self.network,
+            objective=build_objective(config, self.facts, self.network.schedule),
+            time_sampler=assemble("time_sampler", config["time_sampler"], schedule=self.network.schedule),
+            sections={group: config[group] for group in TRAINED_WITH if group in config},
+        )
 
     def provenance(self, program: str) -> dict[str, Any]:
         """What files of samples say about what made them."""
