@@ -24,6 +24,7 @@ def sample(config: dict[str, Any], folder: Path) -> None:
     from diffusion_fw.app.trained_model import open_trained
     from diffusion_fw.composition.parts import assemble
     from diffusion_fw.files import atomic_write
+    from diffusion_fw.provenance import ARRAY, text
     from diffusion_fw.registry import OWN
 
     model = open_trained(config)
@@ -43,7 +44,10 @@ def sample(config: dict[str, Any], folder: Path) -> None:
             logger.warning("%s=... is ignored: mode=%s with these keys takes no %s", group, mode, group)
     if config["npz"] or mode != "samples" or not model.facts.pixels:
         with atomic_write(folder / f"{mode}.npz") as file:
-            np.savez(file, **{key: value.numpy() for key, value in outcome.arrays.items()})
+            arrays = {key: value.numpy() for key, value in outcome.arrays.items()}
+            if work.record is not None:
+                arrays[ARRAY] = np.array(text({**work.record, "index": f"0..{config['num_samples'] - 1}"}))
+            np.savez(file, **arrays)
     if outcome.rows:
         table = Table("", escape(config["checkpoint"]))
         for key, value in outcome.rows.items():

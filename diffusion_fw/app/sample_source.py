@@ -17,7 +17,7 @@ from diffusion_fw import registry
 from diffusion_fw.app.device import choose
 from diffusion_fw.app.probe import PROBED, Probe, fingerprints, probe
 from diffusion_fw.app.trained_model import Trained, open_trained
-from diffusion_fw.checkpoints.read import fingerprint
+from diffusion_fw.checkpoints.read import checkpoint_hash
 from diffusion_fw.composition.parts import build_data
 from diffusion_fw.data.dataset import Data, Examples, from_model
 from diffusion_fw.data.formats.given_images import given_images
@@ -139,7 +139,7 @@ class Drawn(Source):
     def checkpoint(self) -> dict[str, str]:
         """The path of the checkpoint and the hash of its content."""
         given = self.model.config["checkpoint"]
-        return {"path": given, "sha256": fingerprint(given)}
+        return {"path": given, "sha256": checkpoint_hash(given)}
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -206,6 +206,7 @@ class Drawn(Source):
             samples=lambda: model.draw(count),
             num_classes=model.num_classes,
             class_of=model.class_of,
+            training=lambda: model.training,
             weights=self.weights,
             device=self.device,
             seed=model.config["seed"],

@@ -29,6 +29,7 @@ def train(config: dict[str, Any], folder: Path) -> Result:
     from diffusion_fw.checkpoints.weights import check_optimizer, check_weights
     from diffusion_fw.composition.experiment import build_experiment
     from diffusion_fw.composition.parts import assemble, build_data, build_tracked_metric, check_data
+    from diffusion_fw.pictures.view import Stamped
     from diffusion_fw.sweeps.trial import trial_callbacks
     from diffusion_fw.training.callbacks.checkpointing import Checkpoints
     from diffusion_fw.training.callbacks.history import LOGGERS_KEY
@@ -65,6 +66,8 @@ def train(config: dict[str, Any], folder: Path) -> Result:
     experiment = build_experiment(config, folder)
     if checkpoint:
         check_data(experiment.data, config, content[RECORD_KEY])
+    if experiment.evaluation is not None:
+        experiment.evaluation.view = Stamped(experiment.evaluation.view, provenance(config))
     trainer = experiment.trainer
     if checkpoint:
         check_weights(content["state_dict"], experiment.module.state_dict(), f"resume={config['resume']}")
@@ -96,6 +99,20 @@ def _best(content: dict[str, Any]) -> float:
     """The smallest finite distance of a run, from its checkpoint."""
     distances = [value for _, value in content["callbacks"]["History"]["distances"]]
     return min((value for value in distances if math.isfinite(value)), default=math.inf)
+
+
+def provenance(config: dict[str, Any]) -> dict[str, Any]:
+    """What the pictures of samples say about what made them."""
+    from diffusion_fw import __version__
+    from diffusion_fw.provenance import config_hash
+
+    return {
+        "generated": True,
+        "program": "diffusion_fw train.py",
+        "version": __version__,
+        "config_sha256": config_hash(config),
+        "seed": config["seed"],
+    }
 
 
 RESTORES = "checkpoint_connector.py"

@@ -12,16 +12,20 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from diffusion_fw import __version__
 from diffusion_fw.app.device import choose
 from diffusion_fw.app.memory import describe_sampling_memory
 from diffusion_fw.checkpoints.load import load_chosen, load_chosen_classifier
+from diffusion_fw.checkpoints.read import checkpoint_hash
 from diffusion_fw.checkpoints.weights import Choice
 from diffusion_fw.composition.checks import check_fit, check_label_dropout
 from diffusion_fw.composition.facts import Facts
 from diffusion_fw.composition.own import DRAWING, with_training
 from diffusion_fw.composition.parts import (
+    assemble,
     build_data,
     build_features,
+    build_objective,
     build_sampler,
     build_variance,
     build_wrappers,
@@ -33,9 +37,11 @@ from diffusion_fw.composition.parts import (
 from diffusion_fw.config.groups import OWN_GROUPS
 from diffusion_fw.data.dataset import Data, from_model
 from diffusion_fw.denoiser import Denoiser, NetworkClassifier, NetworkDenoiser
+from diffusion_fw.metrics.metric import Training
 from diffusion_fw.modes.mode import Model as ModelAtWork
-from diffusion_fw.pictures.view import view_for
+from diffusion_fw.pictures.view import Stamped, view_for
 from diffusion_fw.process.variance import Variance
+from diffusion_fw.provenance import config_hash
 from diffusion_fw.registry import OWN, ConfigError
 from diffusion_fw.samplers.sampler import Sampler
 from diffusion_fw.sampling.chunk import Chunk, chunk_size, measure_chunk
@@ -43,6 +49,9 @@ from diffusion_fw.sampling.draw import draw, labels_of
 
 MOST_LISTED = 20
 """Names of classes that a message lists."""
+
+TRAINED_WITH = ("objective", "weighting", "parameterization", "schedule", "variance", "time_sampler")
+"""The groups on which the loss of a model depends besides its weights."""
 
 Model = TypeVar("Model", bound=torch.nn.Module)
 
@@ -128,8 +137,42 @@ class Trained:
         """ConfigError where the sampler does not fit the model."""
         check_fit(self.network, self.denoiser.schedule, self.sampler, self.variance)
 
+    @property
+    def training(self) -> Training:
+        """What the model was trained with; ConfigError where the checkpoint does not say it, as an imported one."""
+        config = self.record["config"]
+        missing = [group for group in TRAINED_WITH if group not in config and group != "variance"]
+        if missing:
+            raise ConfigError(
+                f"checkpoint={self.config['checkpoint']} does not say with what {', '.join(missing)} it was trained, "
+                "on which its loss depends; choose metric=fid or metric=nll"
+            )
+        return Training(
+            network=self.network,
+            objective=build_objective(config, self.facts, self.network.schedule),
+            time_sampler=assemble("time_sampler", config["time_sampler"], schedule=self.network.schedule),
+            sections={group: config[group] for group in TRAINED_WITH if group in config},
+        )
+
+    def provenance(self, program: str) -> dict[str, Any]:
+        """What files of samples say about what made them."""
+        return {
+            "generated": True,
+            "program": f"diffusion_fw {program}",
+            "version": __version__,
+            "checkpoint_sha256": checkpoint_hash(self.config["checkpoint"]),
+            "config_sha256": config_hash(self.config),
+            "weights": self.choice.name,
+            "seed": self.config["seed"],
+        }
+
     def at_work(self, folder: Path) -> ModelAtWork:
         """The model as a mode of sample.py uses it, which draws into ``folder``."""
+        record = None
+        view = view_for(self.facts.shape, self.facts.data_range)
+        if self.config["provenance"]:
+            record = {**self.provenance("sample.py"), "mode": self.config["mode"]["name"]}
+            view = Stamped(view, record)
         names = self.facts.class_names if len(self.facts.class_names) == self.num_classes else ()
         return ModelAtWork(
             denoiser=self.denoiser,
@@ -142,12 +185,13 @@ class Trained:
             class_of=self.class_of,
             load_data=lambda: self.data,
             load_features=lambda: build_features(self.complete, self.data),
-            view=view_for(self.facts.shape, self.facts.data_range),
+            view=view,
             num_samples=self.config["num_samples"],
             batch_size=self.batch_size,
             seed=self.config["seed"],
             device=self.device,
             folder=folder,
+            record=record,
         )
 
     def draw(self, count: int) -> Iterator[tuple[Sequence[int], Tensor]]:

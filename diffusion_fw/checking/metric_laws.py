@@ -16,7 +16,8 @@ from diffusion_fw import registry
 from diffusion_fw.checking.findings import Row, at_least, at_most, verdict
 from diffusion_fw.checking.subject import Check, Subject
 from diffusion_fw.data.dataset import Data, InMemory, from_model
-from diffusion_fw.metrics.metric import Measurement, Metric, TrackedMetric
+from diffusion_fw.denoiser import NetworkDenoiser
+from diffusion_fw.metrics.metric import Measurement, Metric, TrackedMetric, Training
 from diffusion_fw.metrics.metric import Subject as Model
 from diffusion_fw.oracles import Gaussian
 from diffusion_fw.registry import ConfigError
@@ -119,8 +120,24 @@ def _measure(metric: Metric, data: Data, weights: str, batch_size: int, folder: 
             seed=0,
             batch_size=batch_size,
             folder=Path(folder),
+            training=lambda: _training(data),
         )
     )
+
+
+class Zero(torch.nn.Module):
+    """A network that predicts 0."""
+
+    def forward(self, x: Tensor, label: Tensor, cond: Any = None) -> Tensor:
+        return torch.zeros_like(x)
+
+
+def _training(data: Data) -> Training:
+    """The simple objective of a network that predicts 0."""
+    schedule = registry.build("schedule", "vp")
+    network = NetworkDenoiser(Zero(), schedule, registry.build("parameterization", "epsilon"), data.bounds)
+    objective = registry.build("objective", "simple", weighting=registry.build("weighting", "native"))
+    return Training(network, objective, registry.build("time_sampler", "uniform"), {})
 
 
 def evaluation(subject: Subject) -> Iterator[Row]:

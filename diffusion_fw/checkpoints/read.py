@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from diffusion_fw.checkpoints.folder import HUB, WEIGHTS, from_hub, is_model_folder, read_model
-from diffusion_fw.files import open_regular
+from diffusion_fw.provenance import file_hash
 from diffusion_fw.registry import ConfigError
 from diffusion_fw.training.archive import read_archive
 from diffusion_fw.training.module import RECORD_KEY
@@ -44,17 +43,6 @@ def checkpoint_of(run: str | os.PathLike[str], key: str = "resume") -> Path:
     return max(found, key=lambda item: item.stat().st_mtime)
 
 
-def fingerprint(checkpoint: str | os.PathLike[str]) -> str:
-    """The SHA-256 of a checkpoint's file, or of the weights of a folder of model.safetensors and config.json."""
-    name = os.fspath(checkpoint)
-    path = from_hub(name.removeprefix(HUB)) if name.startswith(HUB) else Path(name)
-    content = hashlib.sha256()
-    with open_regular(path / WEIGHTS if path.is_dir() else path) as file:
-        while part := file.read(1 << 20):
-            content.update(part)
-    return content.hexdigest()
-
-
 def read(checkpoint: str | os.PathLike[str]) -> dict[str, Any]:
     """The content of a checkpoint; its checksums are verified, and a stranger's file runs no code.
 
@@ -78,6 +66,13 @@ def read(checkpoint: str | os.PathLike[str]) -> dict[str, Any]:
             raise ConfigError(f"checkpoint={path} was not loaded: its weights hold a {type(value).__name__}")
     result: dict[str, Any] = content
     return result
+
+
+def checkpoint_hash(checkpoint: str | os.PathLike[str]) -> str:
+    """SHA-256 of a checkpoint's file; of the weights, where it is a folder or of the hub."""
+    name = os.fspath(checkpoint)
+    path = from_hub(name.removeprefix(HUB)) if name.startswith(HUB) else Path(name)
+    return file_hash(path / WEIGHTS if is_model_folder(path) else path)
 
 
 def _is_ours(content: Any) -> bool:

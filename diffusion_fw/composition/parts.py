@@ -34,6 +34,7 @@ from diffusion_fw.metrics.metric import Metric, TrackedMetric
 from diffusion_fw.networks.network import is_class_conditional, is_classifier
 from diffusion_fw.objectives.objective import Objective
 from diffusion_fw.objectives.time_sampler import TimeSampler
+from diffusion_fw.process.schedule import Schedule
 from diffusion_fw.process.variance import Variance
 from diffusion_fw.registry import ConfigError
 from diffusion_fw.samplers.sampler import Sampler
@@ -119,6 +120,15 @@ def lay_out(module: torch.nn.Module, device: torch.device, *, compiled: bool = F
         # Other tensors have one layout: channels_last is one of four axes.
         if tensor.ndim == 4:
             tensor.data = tensor.data.to(memory_format=layout)
+
+
+def build_objective(config: Config, facts: Facts, schedule: Schedule) -> Objective:
+    """The objective of a config with its weighting and variance."""
+    weighting = assemble("weighting", config["weighting"], schedule=schedule, **asdict(facts))
+    objective: Objective = assemble(
+        "objective", config["objective"], weighting=weighting, schedule=schedule, variance=build_variance(config)
+    )
+    return objective
 
 
 def build_sampler(config: Config) -> Sampler:
@@ -296,8 +306,7 @@ def compose_parts(config: Config) -> Parts:
         check_label_dropout(config, config["label_dropout"], is_conditional(denoiser))
     time_sampler = assemble("time_sampler", config["time_sampler"], schedule=schedule)
     time_sampler(2, schedule)
-    weighting = assemble("weighting", config["weighting"], schedule=schedule, **asdict(facts))
-    objective = assemble("objective", config["objective"], weighting=weighting, schedule=schedule, variance=variance)
+    objective = build_objective(config, facts, schedule)
     check_objective(config, objective, variance)
     check_sharding(config, "objective", objective)
     # A run from before the group was there has none.

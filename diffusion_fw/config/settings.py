@@ -36,8 +36,8 @@ class SampleSettings:
 
     ema.rate or ema.std is the length of an average that the checkpoint holds; after training with ema=post_hoc, ema.std
     may have any value. class=3 or class=[0,1,2] gives the samples these classes in turn, by number or by name; without,
-    classes are as frequent as in the training data. explain prints the config with the model's own parts, and draws
-    nothing.
+    classes are as frequent as in the training data. provenance=false leaves out of the files what made them, which
+    python -m diffusion_fw.provenance reads. explain prints the config with the model's own parts, and draws nothing.
     """
 
     checkpoint: str
@@ -49,6 +49,7 @@ class SampleSettings:
     ema: dict[str, float | None] = field(default_factory=lambda: {"rate": None, "std": None})
     device: str = "auto"
     npz: bool = False
+    provenance: bool = True
     explain: bool = False
 
 

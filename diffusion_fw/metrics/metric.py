@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -12,10 +12,24 @@ import torch
 from torch import Tensor
 
 from diffusion_fw.data.dataset import Data
-from diffusion_fw.denoiser import Denoiser
+from diffusion_fw.denoiser import Denoiser, NetworkDenoiser
 from diffusion_fw.metrics.features.extractor import FeatureExtractor
 from diffusion_fw.metrics.sample_set import Part, SampleSet, seen
+from diffusion_fw.objectives.objective import Objective
+from diffusion_fw.objectives.time_sampler import TimeSampler
 from diffusion_fw.process.variance import Variance
+
+
+@dataclass(frozen=True)
+class Training:
+    """What a model was trained with, for metrics that measure its loss."""
+
+    network: NetworkDenoiser
+    """The model without guidance."""
+    objective: Objective
+    time_sampler: TimeSampler
+    sections: Mapping[str, Any]
+    """The sections of the config on which a loss depends."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +52,8 @@ class Subject:
     """Where pictures go."""
     class_of: Callable[[Sequence[int]], Tensor | None] = lambda indices: None
     """The classes that these samples were asked to have; None for a model that takes no labels."""
+    training: Callable[[], Training] | None = None
+    """What the model was trained with; None for one that no checkpoint describes."""
     collect: Callable[[int, frozenset[Part], FeatureExtractor | None], SampleSet] | None = None
     """The first ``count`` samples as a set, from the one pass over the samples that all metrics share."""
 

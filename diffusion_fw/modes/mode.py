@@ -8,6 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -58,6 +59,8 @@ class Model:
     seed: int
     device: torch.device
     folder: Path
+    record: Mapping[str, Any] | None = None
+    """What files of samples say about what made them (diffusion_fw/provenance.py); None for nothing."""
 
     @functools.cached_property
     def data(self) -> Data:

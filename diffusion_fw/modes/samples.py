@@ -10,6 +10,7 @@ from PIL import Image
 from diffusion_fw.data.dataset import from_model
 from diffusion_fw.files import unfinished
 from diffusion_fw.modes.mode import Mode, Model, Outcome
+from diffusion_fw.provenance import png_info
 from diffusion_fw.registry import ConfigError, register
 
 MOST_SHOWN = 256
@@ -37,7 +38,9 @@ class Samples(Mode):
             images = unfinished(folder)
             images.mkdir()
             for index, image in enumerate(samples.permute(0, 2, 3, 1).numpy()):
-                Image.fromarray(image.squeeze(-1) if image.shape[-1] == 1 else image).save(images / f"{index:06d}.png")
+                info = None if model.record is None else png_info({**model.record, "index": index})
+                pixels = image.squeeze(-1) if image.shape[-1] == 1 else image
+                Image.fromarray(pixels).save(images / f"{index:06d}.png", pnginfo=info)
             images.replace(folder)
         arrays = {"samples": samples} | ({} if classes is None else {"labels": classes})
         return Outcome(arrays, [picture])

@@ -34,6 +34,10 @@ class Objective(ABC):
     ) -> Tensor:
         """Loss (B,) of clean data x0 (B, ...) at levels (B,) with noise eps of x0's shape."""
 
+    def plain(self) -> Objective:
+        """The objective without what it learns itself, so that the losses of two models compare."""
+        return self
+
     def irreducible(
         self, denoiser: NetworkDenoiser, oracle: Denoiser, x0: Tensor, level: NoiseLevel, eps: Tensor
     ) -> Tensor | None:

@@ -35,6 +35,13 @@ class TimeSampler(ABC):
         Raises ConfigError for a schedule that has no such times.
         """
 
+    def quantiles(self, count: int, schedule: Schedule) -> Tensor:
+        """(count,) float64 times at the quantiles (i + 1/2) / count of the times that the expected loss is over.
+
+        For a sampler whose weights keep the expectation under uniform times, those are the uniform ones.
+        """
+        return schedule.fraction(midpoints(count))
+
     def weight(self, t: Tensor) -> Tensor:
         """The factor of the loss at the times t just drawn, float64, of t's shape.
 
@@ -68,6 +75,9 @@ class InverseTimeSampler(TimeSampler):
     def times(self, u: Tensor, schedule: Schedule) -> Tensor:
         """Q(u), float64, for u of any shape."""
 
+    def quantiles(self, count: int, schedule: Schedule) -> Tensor:
+        return self.times(midpoints(count), schedule)
+
     def __call__(self, count: int, schedule: Schedule, generator: torch.Generator | None = None) -> Tensor:
         if self.stratified:
             order = torch.randperm(count, generator=generator)
@@ -75,6 +85,11 @@ class InverseTimeSampler(TimeSampler):
         else:
             u = torch.rand(count, dtype=torch.float64, generator=generator)
         return self.times(u, schedule)
+
+
+def midpoints(count: int) -> Tensor:
+    """(count,) float64: the middles of ``count`` equal parts of [0, 1]."""
+    return (torch.arange(count, dtype=torch.float64) + 0.5) / count
 
 
 def noisy(t: Tensor, schedule: Schedule) -> Tensor:

@@ -51,6 +51,10 @@ class Uncertainty(nn.Module, Objective):
         features = torch.cos(label[..., None] * self.frequencies + self.phases) * math.sqrt(2 / len(self.phases))
         return features @ (normalize(self.coefficients, (0,)) if self.normalized else self.coefficients)
 
+    def plain(self) -> Objective:
+        """objective=simple, without u."""
+        return self.simple
+
     def forward(
         self, denoiser: NetworkDenoiser, x0: Tensor, level: NoiseLevel, eps: Tensor, cond: Any = None
     ) -> Tensor:

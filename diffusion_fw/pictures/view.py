@@ -12,6 +12,7 @@ from torch import Tensor
 
 from diffusion_fw.data.dataset import to_pixels
 from diffusion_fw.pictures import image_grids, point_clouds
+from diffusion_fw.provenance import Record, stamp
 from diffusion_fw.registry import ConfigError
 
 
@@ -74,6 +75,26 @@ class PointView(View):
 
     def table(self, path: Path, values: Tensor, rows: Sequence[str], columns: Sequence[str]) -> Path:
         return point_clouds.points_table(path, values, columns)
+
+
+@dataclass(frozen=True)
+class Stamped(View):
+    """A view whose pictures say what made them."""
+
+    view: View
+    record: Record
+
+    def samples(self, path: Path, values: Tensor, classes: Sequence[str] = ()) -> Path:
+        return stamp(self.view.samples(path, values, classes), self.record)
+
+    def comparison(self, path: Path, real: Tensor, generated: Tensor, title: str | None = None) -> Path:
+        return stamp(self.view.comparison(path, real, generated, title), self.record)
+
+    def trajectory(self, path: Path, frames: Tensor, times: Sequence[float]) -> Path:
+        return stamp(self.view.trajectory(path, frames, times), self.record)
+
+    def table(self, path: Path, values: Tensor, rows: Sequence[str], columns: Sequence[str]) -> Path:
+        return stamp(self.view.table(path, values, rows, columns), self.record)
 
 
 def view_for(shape: Sequence[int], bounds: tuple[float, float]) -> View:

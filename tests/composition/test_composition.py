@@ -63,7 +63,7 @@ ALIKE = {
         "uvit",
     )
 } | {("augmentation", "edm")}
-EXTRAS = {("features", "efficientnet_lite0"), ("features", "inception")}
+EXTRAS = {("features", name) for name in ("clip", "dinov2", "efficientnet_lite0", "efficientnet_lite2", "inception")}
 
 POINTS = {
     "data": "moons",

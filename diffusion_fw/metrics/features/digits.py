@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import ClassVar
 
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -50,7 +49,7 @@ class Digits(FeatureExtractor):
     channel.
     """
 
-    name: ClassVar[str] = "digits"
+    name = "digits"
     settings = "area 8"
 
     def __init__(self, shape: Runtime[tuple[int, ...]]):
@@ -68,6 +67,6 @@ class Digits(FeatureExtractor):
     def forward(self, examples: Tensor) -> Tensor:
         return self.classifier.features(self.input(examples))
 
-    def logits(self, examples: Tensor) -> Tensor:
-        found: Tensor = self.classifier(self.input(examples))
-        return found
+    def head(self, features: Tensor) -> Tensor:
+        logits: Tensor = self.classifier.output(features)
+        return logits

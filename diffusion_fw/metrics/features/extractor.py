@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from diffusion_fw.data.dataset import to_model
+from diffusion_fw.metrics.features.resize import Resize
 from diffusion_fw.registry import ConfigError
 
 
@@ -18,11 +19,15 @@ class FeatureExtractor(nn.Module, ABC):
     It never trains: it stays in evaluation mode, whatever module contains it, and its weights take no gradients.
     """
 
-    name: ClassVar[str]
+    name: str
     """Part of the name of every value that is measured on these features."""
     num_features: int
     settings: str = ""
     """What the features depend on besides the weights, such as the size to which images are resized."""
+    resize: Resize | None = None
+    """The rule by which images are resized to one size; None for features that take images of any size."""
+    unrounded: bool = False
+    """Whether a protocol gives samples as floats, without rounding them to pixels."""
 
     def freeze(self) -> None:
         """Fix all weights; to be called at the end of a subclass's constructor."""
@@ -37,10 +42,14 @@ class FeatureExtractor(nn.Module, ABC):
         """float32 (B, num_features)."""
 
     def logits(self, examples: Tensor) -> Tensor:
-        """float32 (B, K) of the classifier that the features are of. Raises ConfigError where there is none."""
+        """float32 (B, K): log-probabilities of K classes up to a constant. Raises ConfigError without classes."""
+        return self.head(self(examples))
+
+    def head(self, features: Tensor) -> Tensor:
+        """The logits (B, K) of features (B, num_features). Raises ConfigError for a network without classes."""
         raise ConfigError(
-            f"features={self.name} are of no classifier, whose classes this metric takes; choose features=inception, "
-            "or features=digits for digits"
+            f"features={self.name} tells no classes apart; choose features=inception for natural images, or "
+            "features=digits for handwritten digits"
         )
 
     def fingerprint(self) -> str:
@@ -50,6 +59,21 @@ class FeatureExtractor(nn.Module, ABC):
             content.update(repr((key, tuple(weight.shape), weight.dtype)).encode())
             content.update(weight.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
         return content.hexdigest()[:16]
+
+
+class ImageNetwork(FeatureExtractor):
+    """Features of a network that takes colour images of one size: others are resized, a single channel is repeated."""
+
+    size: tuple[int, int]
+    resize: Resize
+
+    @abstractmethod
+    def embed(self, images: Tensor) -> Tensor:
+        """The features of float32 images (B, 3, *size) in [-1, 1]."""
+
+    def forward(self, examples: Tensor) -> Tensor:
+        images = to_model(examples).expand(-1, 3, -1, -1)
+        return self.embed(self.resize(images, self.size))
 
 
 def require_images(features: str, shape: tuple[int, ...], channels: tuple[int, ...] | None = None) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 from torch import Tensor
 
 from diffusion_fw.metrics.features.extractor import FeatureExtractor
@@ -17,7 +15,7 @@ class Identity(FeatureExtractor):
     Raises ConfigError for data that are not points (D,).
     """
 
-    name: ClassVar[str] = "identity"
+    name = "identity"
 
     def __init__(self, shape: Runtime[tuple[int, ...]]):
         super().__init__()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 from torch import Tensor
 from torch.nn.functional import interpolate
 
@@ -20,7 +18,7 @@ class Pixels(FeatureExtractor):
     ConfigError for data that are not images.
     """
 
-    name: ClassVar[str] = "pixels"
+    name = "pixels"
     settings = "area 8"
 
     def __init__(self, shape: Runtime[tuple[int, ...]]):

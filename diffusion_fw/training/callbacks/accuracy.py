@@ -8,9 +8,10 @@ import lightning
 import torch
 
 from diffusion_fw.data.dataset import Data
+from diffusion_fw.metrics.heldout import Heldout
 from diffusion_fw.metrics.metric import TrackedMetric
 from diffusion_fw.process.level import noised
-from diffusion_fw.training.callbacks.heldout import Heldout, IntervalCallback
+from diffusion_fw.training.callbacks.heldout import IntervalCallback
 from diffusion_fw.training.callbacks.history import History, log
 
 

@@ -14,13 +14,14 @@ from tqdm import tqdm
 
 from diffusion_fw.data.dataset import Data, from_model
 from diffusion_fw.denoiser import Denoiser
+from diffusion_fw.metrics.heldout import Heldout, losses_of
 from diffusion_fw.metrics.metric import TrackedMetric
 from diffusion_fw.pictures.view import view_for
 from diffusion_fw.process.level import NoiseLevel
 from diffusion_fw.samplers.sampler import Sampler
 from diffusion_fw.sampling.chunk import chunk_size, measure_chunk
 from diffusion_fw.sampling.draw import draw, frames
-from diffusion_fw.training.callbacks.heldout import Heldout, IntervalCallback
+from diffusion_fw.training.callbacks.heldout import IntervalCallback
 from diffusion_fw.training.callbacks.history import History, log
 from diffusion_fw.training.os_errors import log_os_errors
 
@@ -116,14 +117,15 @@ class Evaluation(IntervalCallback):
     def _heldout(self, module: Any) -> float:
         """The mean loss of the averaged weights on held-out examples, and its curve over log-SNR."""
         examples = Heldout.of(self.data, module.denoiser.schedule, self.seed)
-        losses = []
-        # The same draws of an objective at each evaluation.
-        with torch.random.fork_rng([module.device] if module.device.type == "cuda" else []):
-            torch.manual_seed(self.seed)
-            for x0, level, eps, labels in examples.parts(self.batch_size, module.device):
-                cond = module.labels(labels, torch.ones(len(x0), dtype=torch.bool))
-                losses.append(module.objective(module.averaged, x0, level, eps, cond))
-        loss = torch.cat(losses).double().cpu()
+        loss = losses_of(
+            module.objective,
+            module.averaged,
+            examples,
+            lambda labels: module.labels(labels, torch.tensor(True)),
+            size=self.batch_size,
+            device=module.device,
+            seed=self.seed,
+        )
         self.curve = examples.curve(loss)
         least = self._irreducible(module, examples.x0, examples.level, examples.eps)
         if least is not None:
