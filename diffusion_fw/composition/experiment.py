@@ -14,6 +14,7 @@ from diffusion_fw.data.dataset import Data
 from diffusion_fw.metrics.metric import TrackedMetric
 from diffusion_fw.registry import ConfigError, discovery
 from diffusion_fw.samplers.sampler import Sampler
+from diffusion_fw.training.loggers.fan_out import Labels
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ def build_experiment(config: Config, folder: Path) -> Experiment:
 
     parts = compose_parts(config)
     history = History(every=config["trainer"].get("log_every_n_steps", 50))
-    loggers = [assemble("logger", section, folder=folder) for section in config["logger"].values()]
+    loggers = build_loggers(config, folder)
     passed = {
         "history": history,
         "data": parts.data,
@@ -92,6 +93,25 @@ def build_experiment(config: Config, folder: Path) -> Experiment:
             denoiser.network.compile()
     evaluation = built.get("evaluation")
     return Experiment(parts.data, parts.denoiser, parts.sampler, parts.metric, history, evaluation, module, trainer)
+
+
+def build_loggers(config: Config, folder: Path, program: str = "train") -> list[Any]:
+    """The loggers of a run that writes into ``folder``."""
+    return [
+        assemble("logger", section, folder=folder, labels=labels_of(program)) for section in config["logger"].values()
+    ]
+
+
+def labels_of(program: str) -> Labels:
+    """What a run belongs to, as far as Hydra knows: the last two parts of its sweep's folder, its experiment."""
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
+
+    if not HydraConfig.initialized():
+        return Labels(program)
+    hydra = HydraConfig.get()
+    sweep = "/".join(Path(hydra.sweep.dir).parts[-2:]) if hydra.mode == RunMode.MULTIRUN else None
+    return Labels(program, sweep, hydra.runtime.choices.get("experiment"))
 
 
 def checkpoint_record(config: Config, facts: Facts) -> dict[str, Any]:

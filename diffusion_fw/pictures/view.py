@@ -31,6 +31,10 @@ class View(ABC):
         """The same samples (S, N, *shape) at S times from noise to data."""
 
     @abstractmethod
+    def animation(self, path: Path, frames: Tensor, times: Sequence[float]) -> Path:
+        """The same as a GIF."""
+
+    @abstractmethod
     def table(self, path: Path, values: Tensor, rows: Sequence[str], columns: Sequence[str]) -> Path:
         """Examples (R, C, *shape) with a title for each row and each column."""
 
@@ -49,6 +53,9 @@ class ImageView(View):
 
     def trajectory(self, path: Path, frames: Tensor, times: Sequence[float]) -> Path:
         return image_grids.trajectory(path, self._pixels(frames), times)
+
+    def animation(self, path: Path, frames: Tensor, times: Sequence[float]) -> Path:
+        return image_grids.animation(path, self._pixels(frames), times)
 
     def table(self, path: Path, values: Tensor, rows: Sequence[str], columns: Sequence[str]) -> Path:
         return image_grids.table(path, self._pixels(values), rows, columns)
@@ -71,6 +78,9 @@ class PointView(View):
 
     def trajectory(self, path: Path, frames: Tensor, times: Sequence[float]) -> Path:
         return point_clouds.points_trajectory(path, frames, times)
+
+    def animation(self, path: Path, frames: Tensor, times: Sequence[float]) -> Path:
+        return point_clouds.points_animation(path, frames, times)
 
     def table(self, path: Path, values: Tensor, rows: Sequence[str], columns: Sequence[str]) -> Path:
         return point_clouds.points_table(path, values, columns)
