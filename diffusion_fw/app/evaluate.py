@@ -18,9 +18,11 @@ def evaluate(config: dict[str, Any], folder: Path) -> Result:
     from rich.table import Table
 
     from diffusion_fw.app.trained_model import open_trained
+    from diffusion_fw.composition.experiment import build_loggers, plain
     from diffusion_fw.composition.parts import build_metric
     from diffusion_fw.files import atomic_write
     from diffusion_fw.metrics.metric import Subject
+    from diffusion_fw.training.loggers.results import log_results
 
     model = open_trained(config)
     config, choice, sampler = model.complete, model.choice, model.sampler
@@ -29,6 +31,7 @@ def evaluate(config: dict[str, Any], folder: Path) -> Result:
         # A checkpoint of version 0.1.0 does not say how often each class occurs.
         model = dataclasses.replace(model, class_counts=model.facts.class_counts or data.class_counts)
     metric, _ = build_metric(config, data)
+    loggers = build_loggers(config, folder, "evaluate")
     if metric.of_samples:
         model.check_sampler()
         print(f"memory, estimated: {model.memory(metric.num_samples)}")
@@ -67,8 +70,11 @@ def evaluate(config: dict[str, Any], folder: Path) -> Result:
     for key, value in rows.items():
         table.add_row(key, value)
     Console().print(table)
-    for picture in (*measured.pictures, *choice.pictures(folder)):
+    pictures = [*measured.pictures, *choice.pictures(folder)]
+    for picture in pictures:
         print(f"picture: {picture}")
+    line = {**result, "value": measured.value, "num_samples": metric.num_samples if metric.of_samples else None}
+    log_results(loggers, plain(config), [line], pictures, [folder / "evaluation.json"])
     return Result(measured.name, measured.value)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from diffusion_fw.files import atomic_write
 from diffusion_fw.noise import generator
 from diffusion_fw.pictures import curves
 from diffusion_fw.pictures.schedule_curves import schedule as draw_schedule
-from diffusion_fw.training.loggers.fan_out import tell
+from diffusion_fw.training.loggers.fan_out import print_places, tell
 from diffusion_fw.training.os_errors import log_os_errors
 
 
@@ -80,13 +80,6 @@ LOGGED_PICTURES = ("loss", "loss_by_log_snr", "distance", "schedule", "real_and_
 """The pictures at the end of a run; its samples are logged at each evaluation."""
 RESULTS = ("config.yaml", "metrics.csv", "samples")
 """What a logger may be asked to upload, besides the pictures."""
-
-
-def print_places(loggers: Iterable[Any]) -> None:
-    """Say where the loggers that have a place outside of the run's folder show the run."""
-    for logger in loggers:
-        if place := getattr(logger, "where", None):
-            print(place)
 
 
 def draw_report(experiment: Experiment, config: Mapping[str, Any], folder: Path, floor: float | None) -> None:

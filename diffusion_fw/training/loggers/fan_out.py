@@ -47,3 +47,10 @@ def log_numbers(loggers: Iterable[Any], numbers: Mapping[str, float], step: int,
         tell([logger], "log_metrics", {**numbers, **further}, step)
         if draws:
             tell([logger], "log_curve", curve, step)
+
+
+def print_places(loggers: Iterable[Any]) -> None:
+    """Say where the loggers that have a place outside of the run's folder show the run."""
+    for logger in loggers:
+        if place := getattr(logger, "where", None):
+            print(place)
