@@ -18,7 +18,7 @@ def evaluate(config: dict[str, Any], folder: Path) -> Result:
     from rich.table import Table
 
     from diffusion_fw.app.trained_model import open_trained
-    from diffusion_fw.composition.experiment import build_loggers, plain
+    from diffusion_fw.composition.experiment import build_loggers, labels_of, plain
     from diffusion_fw.composition.parts import build_metric
     from diffusion_fw.files import atomic_write
     from diffusion_fw.metrics.metric import Subject
@@ -31,7 +31,7 @@ def evaluate(config: dict[str, Any], folder: Path) -> Result:
         # A checkpoint of version 0.1.0 does not say how often each class occurs.
         model = dataclasses.replace(model, class_counts=model.facts.class_counts or data.class_counts)
     metric, _ = build_metric(config, data)
-    loggers = build_loggers(config, folder, "evaluate")
+    loggers = build_loggers(config, folder, labels_of("evaluate"))
     if metric.of_samples:
         model.check_sampler()
         print(f"memory, estimated: {model.memory(metric.num_samples)}")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,6 +17,8 @@ from diffusion_fw.metrics.metric import TrackedMetric
 from diffusion_fw.registry import ConfigError, discovery
 from diffusion_fw.samplers.sampler import Sampler
 from diffusion_fw.training.loggers.fan_out import Labels
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -42,7 +46,7 @@ def build_experiment(config: Config, folder: Path) -> Experiment:
 
     parts = compose_parts(config)
     history = History(every=config["trainer"].get("log_every_n_steps", 50))
-    loggers = build_loggers(config, folder)
+    loggers = build_loggers(config, folder, labels_of("train"))
     passed = {
         "history": history,
         "data": parts.data,
@@ -95,22 +99,22 @@ def build_experiment(config: Config, folder: Path) -> Experiment:
     return Experiment(parts.data, parts.denoiser, parts.sampler, parts.metric, history, evaluation, module, trainer)
 
 
-def build_loggers(config: Config, folder: Path, program: str = "train") -> list[Any]:
+def build_loggers(config: Config, folder: Path, labels: Labels) -> list[Any]:
     """The loggers of a run that writes into ``folder``."""
-    return [
-        assemble("logger", section, folder=folder, labels=labels_of(program)) for section in config["logger"].values()
-    ]
+    if os.environ.get("WANDB_SWEEP_ID") and "wandb" not in config["logger"]:
+        logger.warning("this run belongs to a sweep of W&B, which hears nothing of it; choose logger=[csv,wandb]")
+    return [assemble("logger", section, folder=folder, labels=labels) for section in config["logger"].values()]
 
 
 def labels_of(program: str) -> Labels:
-    """What a run belongs to, as far as Hydra knows: the last two parts of its sweep's folder, its experiment."""
+    """What the run of this process belongs to, as far as Hydra knows."""
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
 
     if not HydraConfig.initialized():
         return Labels(program)
     hydra = HydraConfig.get()
-    sweep = "/".join(Path(hydra.sweep.dir).parts[-2:]) if hydra.mode == RunMode.MULTIRUN else None
+    sweep = Labels.sweep_in(hydra.sweep.dir) if hydra.mode == RunMode.MULTIRUN else None
     return Labels(program, sweep, hydra.runtime.choices.get("experiment"))
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any, Literal
 
-from diffusion_fw.registry import Runtime, register
+from diffusion_fw.registry import ConfigError, Runtime, register
 
 
 @register("logger", "csv")
@@ -57,4 +58,29 @@ def wandb(
         job_type=job_type,
         tags=tags,
         uploads=uploads,
+    )
+
+
+@register("logger", "mlflow")
+def mlflow(
+    folder: Runtime[Path],
+    labels: Runtime[Any] = None,
+    tracking_uri: str = "",
+    experiment: str = "diffusion_fw",
+    run_name: str | None = None,
+    uploads: list[Literal["checkpoints", "results"]] = [],  # noqa: B006
+) -> Any:
+    """Log to MLflow: to tracking_uri, or MLFLOW_TRACKING_URI, or mlflow.db in the working directory.
+
+    Needs the extra `mlflow`. Of `uploads`, checkpoints and results go up as artifacts.
+    """
+    from diffusion_fw.training.loggers.fan_out import Labels
+
+    try:
+        from diffusion_fw.training.loggers.mlflow import MLflow
+    except ModuleNotFoundError as error:
+        raise ConfigError(f"logger=mlflow needs {error.name}: pip install 'diffusion-fw[mlflow]'") from None
+    uri = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db"
+    return MLflow(
+        folder, labels or Labels(), tracking_uri=uri, experiment=experiment, run_name=run_name, uploads=uploads
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from diffusion_fw.training.os_errors import log_os_errors
@@ -29,6 +30,11 @@ class Labels:
     program: str = "train"
     sweep: str | None = None
     experiment: str | None = None
+
+    @staticmethod
+    def sweep_in(folder: str) -> str:
+        """What the sweep in a folder is called: the last two parts of the folder's name."""
+        return "/".join(Path(folder).parts[-2:])
 
 
 def tell(loggers: Iterable[Any], what: str, *values: Any) -> None:
