@@ -91,7 +91,7 @@ class WeightsAndBiases(WandbLogger):
         self._wandb_init.update(id=state.get("run_id"), resume="allow")
         for name, at, x, y in state.get("curves", []):
             if at <= step:
-                self._curves.setdefault(name, {})[at] = (x, y)
+                self._curves.setdefault(str(name), {})[int(at)] = ([*map(float, x)], [*map(float, y)])
 
     @rank_zero_only
     def finalize(self, status: str) -> None:
