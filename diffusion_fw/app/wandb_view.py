@@ -26,7 +26,7 @@ STEP = "trainer/global_step"
 def view(entity: str, project: str, name: str = "diffusion_fw") -> Any:
     """The view: distances and losses over the steps, samples with a slider over training, the curves at the end."""
     from wandb_workspaces import workspaces
-    from wandb_workspaces.reports import v2 as reports
+    from wandb_workspaces.reports.v2 import interface as reports
 
     lines = {section: [reports.LinePlot(title=y, x=STEP, y=[y]) for y in ys] for section, ys in NUMBERS.items()}
     media = {

@@ -10,12 +10,14 @@ import math
 import socket
 
 import pytest
+import torch
 import wandb
 import wandb_records
 
 from diffusion_fw import registry
 from diffusion_fw.app.train import train
 from diffusion_fw.registry import ConfigError
+from diffusion_fw.training.callbacks.heldout import Heldout
 from diffusion_fw.training.loggers import wandb_internals
 from diffusion_fw.training.loggers.fan_out import Curve, Labels
 from diffusion_fw.training.loggers.weights_and_biases import MOST_CURVES
@@ -306,3 +308,20 @@ def test_a_wandb_server_that_does_not_answer_leaves_a_run_to_be_sent_and_says_ho
     (kept,) = (tmp_path / "wandb").glob("offline-run-*")
     (told,) = [item.getMessage() for item in caplog.records if "no answer" in item.getMessage()]
     assert told == (f"W&B's server failed: no answer; the run is logged offline; `wandb sync {kept}` uploads it later")
+
+
+@pytest.mark.parametrize("schedules", [("cosine", "vp"), ("edm", "linear")])
+def test_bins_of_log_snr_have_the_same_edges_on_every_schedule_and_lose_nothing(schedules):
+    for name in schedules:
+        schedule = registry.build("schedule", name)
+        level = schedule(schedule.fraction((torch.arange(100) + 0.5) / 100).double())
+        values = torch.arange(100.0)
+        examples = Heldout(torch.zeros(100, 2), None, level, torch.zeros(100, 2))
+        centres, means = examples.binned(values)
+        counts = [int(((level.log_snr.clamp(-30, 30) - at).abs() <= 1).sum()) for at in centres]
+        assert all(at % 2 == 1 for at in centres)
+        assert centres == sorted(centres)
+        assert sum(counts) == 100
+        assert sum(count * mean for count, mean in zip(counts, means, strict=True)) == pytest.approx(
+            float(values.sum())
+        )
