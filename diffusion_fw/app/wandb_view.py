@@ -28,14 +28,12 @@ def view(entity: str, project: str, name: str = "diffusion_fw") -> Any:
     from wandb_workspaces import workspaces
     from wandb_workspaces.reports.v2 import interface as reports
 
-    lines = {section: [reports.LinePlot(title=y, x=STEP, y=[y]) for y in ys] for section, ys in NUMBERS.items()}
-    media = {
-        section: [reports.MediaBrowser(title=key, media_keys=[key], num_columns=1) for key in keys]
-        for section, keys in PICTURES.items()
+    panels: dict[str, list[Any]] = {
+        section: [reports.LinePlot(title=key, x=STEP, y=[key]) for key in keys] for section, keys in NUMBERS.items()
     }
-    sections = [
-        workspaces.Section(name=section, panels=panels, is_open=True) for section, panels in {**lines, **media}.items()
-    ]
+    for section, keys in PICTURES.items():
+        panels[section] = [reports.MediaBrowser(title=key, media_keys=[key], num_columns=1) for key in keys]
+    sections = [workspaces.Section(name=name, panels=shown, is_open=True) for name, shown in panels.items()]
     return workspaces.Workspace(entity=entity, project=project, name=name, sections=sections)
 
 

@@ -60,8 +60,8 @@ class WeightsAndBiases(WandbLogger):
 
     def _started(self) -> Any:
         if wandb.run is not None:
-            # Another run of this process did not end; its values and this run's would mix.
-            wandb.finish(exit_code=1)
+            # The caller's own.
+            return wandb.run
         try:
             run = wandb.init(**self._wandb_init)
         except wandb.errors.Error as error:
