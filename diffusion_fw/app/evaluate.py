@@ -5,11 +5,13 @@ from __future__ import annotations
 import datetime
 import importlib.metadata
 import json
+import logging
 import math
 import platform
 import shlex
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
     from diffusion_fw.metrics.collection import Collection
     from diffusion_fw.metrics.metric import Measurement, Metric
 
+logger = logging.getLogger(__name__)
+
 PACKAGES = ("diffusion-fw", "torch", "torchmetrics", "numpy", "pillow")
 """Those whose versions a result line states."""
 
@@ -32,119 +36,174 @@ def evaluate(config: dict[str, Any], folder: Path) -> Result:
 
     Returns the first number; NaN in all processes but the first, which measures.
     """
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
-
     from diffusion_fw.app.processes import together
     from diffusion_fw.app.sample_source import open_source
+    from diffusion_fw.composition.experiment import build_loggers, labels_of, plain
     from diffusion_fw.files import atomic_write
     from diffusion_fw.metrics.collection import rank
     from diffusion_fw.runs import results
+    from diffusion_fw.training.loggers.results import log_results
 
     if "name" in config["metric"]:
         # A single metric, as a training's config has it.
         config = {**config, "metric": {config["metric"]["name"]: config["metric"]}}
     with together():
         source = open_source(config)
-        metrics = build_metrics(source)
-        collection = collect(source, metrics)
+        chosen = build_metrics(source)
+        collection = collect(source, chosen)
         if rank() > 0:
             if collection:
                 collection.draw_all()
             return Result("", math.nan)
-        measured = list(measure(source, metrics, collection, folder))
-        lines = [results.sealed(line) for line in result_lines(source, metrics, measured, collection)]
-        first = measured[0][1]
+        loggers = build_loggers(config, folder, labels_of("evaluate"))
+        measured = list(measure(source, chosen, collection, folder))
+        lines = [results.sealed(line) for line in result_lines(source, measured, collection)]
+        (_, first), *_ = measured
         record = {**flat_record(source, *measured[0]), "results": lines}
         with atomic_write(folder / "evaluation.json") as file:
             file.write(json.dumps(record, indent=2).encode())
         kept = results.append(Path(config["results"]), lines) if config["results"] else None
         if collection:
             collection.finish()
-    table = Table("", escape(config["checkpoint"] or config["samples"]))
-    for _, found in measured:
-        table.add_row("metric", found.name)
-        for key, value in {**found.rows, **interval_row(found)}.items():
-            table.add_row(key, value)
-        table.add_section()
-    for key, value in source.rows(any(metric.of_samples for metric in metrics.values())).items():
-        table.add_row(key, value)
-    Console().print(table)
-    for picture in [*(path for _, found in measured for path in found.pictures), *source.pictures(folder)]:
+    pictures = [*(path for _, found in measured for path in found.pictures), *source.pictures(folder)]
+    print_table(source, measured)
+    for picture in pictures:
         print(f"picture: {picture}")
     if kept:
         print(f"{len(lines)} lines in {kept}; check one by python -m diffusion_fw.verify {kept}:NUMBER")
+    log_results(loggers, plain(source.config), lines, pictures, [folder / "evaluation.json"])
     return Result(first.name, first.value)
 
 
-def build_metrics(source: Source) -> dict[str, Metric]:
-    """The metrics of the config by name; ConfigError for one that files of samples cannot have."""
+@dataclass(frozen=True)
+class Chosen:
+    """A metric of the config, under one protocol if the config names some."""
+
+    name: str
+    metric: Metric
+    protocol: str | None
+
+
+def build_metrics(source: Source) -> list[Chosen]:
+    """The metrics of the config under each protocol; ConfigError for one that files of samples cannot have."""
     from diffusion_fw.composition.parts import build_features, build_metric
     from diffusion_fw.metrics.comparison import Comparison
+    from diffusion_fw.metrics.protocol import find, under
 
     config, data = source.config, source.data
-    sections = config["metric"].values()
-    wants = any("features" in registry.entry("metric", section["name"]).runtime for section in sections)
-    features = build_features(config, data) if wants else None
-    metrics = {
-        name: build_metric(source.sized(section), config, data, features) for name, section in config["metric"].items()
+    takes = {
+        name: "features" in registry.entry("metric", section["name"]).runtime
+        for name, section in config["metric"].items()
     }
-    for name, metric in metrics.items():
-        if config["samples"] and not isinstance(metric, Comparison):
-            raise ConfigError(f"metric={name} is of a model, not of samples alone; give checkpoint=... for it")
-    return metrics
+    features = build_features(config, data) if any(takes.values()) else None
+    rules: list[str | None] = [find(name, data.pixels).name for name in config["protocol"]] or [None]
+    if config["protocol"] and features is None:
+        raise ConfigError("protocol=... is of features, which metric=... does not take; leave it out")
+    # One extractor for all metrics, so that their features are computed once.
+    known = {rule: features if rule is None or features is None else under(rule, features) for rule in rules}
+    chosen = []
+    for name, section in config["metric"].items():
+        for rule in rules if takes[name] else rules[:1]:
+            metric = build_metric(source.sized(section), config, data, known[rule])
+            chosen.append(Chosen(name, metric, rule if takes[name] else None))
+            if config["samples"] and not isinstance(metric, Comparison):
+                raise ConfigError(f"metric={name} is of a model, not of samples alone; give checkpoint=... for it")
+    return chosen
 
 
-def collect(source: Source, metrics: Mapping[str, Metric]) -> Collection | None:
+def collect(source: Source, chosen: Sequence[Chosen]) -> Collection | None:
     """The pass over the samples that the metrics share; None if none of them compares samples."""
     from diffusion_fw.files import default_cache
     from diffusion_fw.metrics.collection import Collection, Want
     from diffusion_fw.metrics.comparison import Comparison
+    from diffusion_fw.metrics.protocol import find
 
     wants = [
-        Want(metric.num_samples, metric.takes | {"extremes"}, metric.features)
-        for metric in metrics.values()
-        if isinstance(metric, Comparison)
+        Want(
+            item.metric.num_samples,
+            item.metric.takes | {"extremes"},
+            item.metric.features,
+            find(item.protocol).quantise if item.protocol else None,
+        )
+        for item in chosen
+        if isinstance(item.metric, Comparison)
     ]
-    if any(metric.of_samples for metric in metrics.values()):
-        source.check(max(metric.num_samples for metric in metrics.values()))
+    if any(item.metric.of_samples for item in chosen):
+        source.check(max(item.metric.num_samples for item in chosen))
     if not wants:
         return None
     return Collection(source.draw, wants, source.batch_size, source.device, default_cache(), source.identity)
 
 
 def measure(
-    source: Source, metrics: Mapping[str, Metric], collection: Collection | None, folder: Path
-) -> Iterator[tuple[str, Measurement]]:
-    """The name of each metric and a number that it measured, in order."""
-    for name, metric in metrics.items():
-        found = metric.evaluate(source.subject(collection, metric.num_samples, folder))
-        yield name, found
-        yield from ((name, other) for other in found.further)
+    source: Source, chosen: Sequence[Chosen], collection: Collection | None, folder: Path
+) -> Iterator[tuple[Chosen, Measurement]]:
+    """Each number that the metrics measure, in order."""
+    from diffusion_fw.metrics.comparison import Comparison
+    from diffusion_fw.metrics.ladder import ladder
+
+    for item in chosen:
+        subject = source.subject(collection, item.metric.num_samples, folder)
+        found = item.metric.evaluate(subject)
+        if source.config["ladder"]:
+            if isinstance(item.metric, Comparison):
+                rungs = ladder(item.metric, subject, found)
+                found = replace(
+                    found,
+                    record={**found.record, **rungs.record},
+                    rows={**found.rows, **rungs.rows},
+                    pictures=[*found.pictures, *rungs.pictures],
+                )
+            else:
+                logger.warning("ladder=true: metric=%s compares no samples, and has none", item.name)
+        yield item, found
+        yield from ((item, other) for other in found.further)
 
 
-def interval_row(found: Measurement) -> dict[str, str]:
-    """The 95% interval for the table."""
-    return {} if found.interval is None else {"95% interval": " to ".join(f"{end:.4g}" for end in found.interval)}
+def print_table(source: Source, measured: Sequence[tuple[Chosen, Measurement]]) -> None:
+    """Print all numbers, how far the protocols are apart, and what drew the samples."""
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    config = source.config
+    table = Table("", escape(config["checkpoint"] or config["samples"]))
+    for _, found in measured:
+        table.add_row("metric", escape(found.name))
+        for key, value in found.rows.items():
+            table.add_row(key, value)
+        table.add_section()
+    for key, value in {**spreads(measured), **source.rows(any(item.metric.of_samples for item, _ in measured))}.items():
+        table.add_row(key, value)
+    Console().print(table)
 
 
-def flat_record(source: Source, name: str, found: Measurement) -> dict[str, Any]:
+def spreads(measured: Sequence[tuple[Chosen, Measurement]]) -> dict[str, str]:
+    """The range of each number over the protocols, for a table; empty for fewer than two."""
+    values: dict[str, list[float]] = {}
+    for item, found in measured:
+        if item.protocol:
+            values.setdefault(found.name.partition("/")[0], []).append(found.value)
+    return {
+        f"{number}, by protocol": f"{min(each):.4g} to {max(each):.4g}, {max(each) - min(each):.2g} apart"
+        for number, each in values.items()
+        if len(each) > 1
+    }
+
+
+def flat_record(source: Source, item: Chosen, found: Measurement) -> dict[str, Any]:
     """evaluation.json of one number: the metric's own entries, and what drew the samples."""
-    return {"metric": found.name, **found.record, **source.record(name)}
+    return {"metric": found.name, **found.record, **source.record(item.name)}
 
 
 def result_lines(
-    source: Source,
-    metrics: Mapping[str, Metric],
-    measured: Sequence[tuple[str, Measurement]],
-    collection: Collection | None,
+    source: Source, measured: Sequence[tuple[Chosen, Measurement]], collection: Collection | None
 ) -> Iterator[dict[str, Any]]:
     """A line for each number, with all that it depends on."""
     from diffusion_fw.composition.parts import features_section
 
     config, data = source.config, source.data
-    probed = source.probe() if any(metric.of_samples for metric in metrics.values()) else {}
+    probed = source.probe() if any(item.metric.of_samples for item, _ in measured) else {}
     seconds = collection.seconds / collection.drawn if collection and collection.drawn else None
     shared = {
         "seed": config["seed"],
@@ -154,16 +213,22 @@ def result_lines(
         "raw_weights": config["raw_weights"],
         "ema": config["ema"],
         **probed,
-        "cost": {"seconds_per_sample": seconds, "evaluations": probed.get("evaluations")},
+        "cost": {
+            "seconds_per_sample": seconds,
+            "evaluations": probed.get("evaluations"),
+            "flops_per_sample": probed.get("flops_per_sample"),
+        },
         "versions": {name: version for name in PACKAGES if (version := _version(name))},
         "python": platform.python_version(),
         "device": _card(source.device),
         "command": shlex.join(["python", *sys.argv]),
         "time": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
     }
-    for name, found in measured:
-        metric = metrics[name]
-        features = getattr(metric, "features", None)
+    for item, found in measured:
+        features = getattr(item.metric, "features", None)
+        stated = None
+        if features is not None:
+            stated = {**features_section(config, data), "fingerprint": features.fingerprint()}
         yield {
             "metric": found.name,
             "value": found.value,
@@ -171,12 +236,11 @@ def result_lines(
             "floor": found.floor,
             "interval": found.interval,
             "partial": found.partial,
-            "component": config["metric"][name],
-            "num_samples": metric.num_samples,
+            "component": config["metric"][item.name],
+            "num_samples": item.metric.num_samples,
+            "protocol": item.protocol,
             **shared,
-            "features": None
-            if features is None
-            else {**features_section(config, data), "fingerprint": features.fingerprint()},
+            "features": stated,
             "record": found.record,
         }
 

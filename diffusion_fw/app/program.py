@@ -111,9 +111,6 @@ def run(
         warn_outside.cache_clear()
         own = HydraConfig.get()
         folder, swept = Path(own.runtime.output_dir), own.mode == RunMode.MULTIRUN
-        if swept:
-            # One group on W&B for a sweep.
-            os.environ.setdefault("WANDB_RUN_GROUP", "/".join(Path(own.sweep.dir).parts[-2:]))
         discovery.load_plugins()
         overrides, number = list(own.overrides.task), own.sweeper.get("job")
 

@@ -20,6 +20,7 @@ from diffusion_fw.files import atomic_write
 from diffusion_fw.noise import generator
 from diffusion_fw.pictures import curves
 from diffusion_fw.pictures.schedule_curves import schedule as draw_schedule
+from diffusion_fw.training.loggers.fan_out import print_places, tell
 from diffusion_fw.training.os_errors import log_os_errors
 
 
@@ -41,6 +42,7 @@ class Report(lightning.Callback):
             print(f"data={self.config['data']['name']}: {self.experiment.data.describe()}")
             print(pl_module.loading)
             print(f"memory per process, estimated: {estimate}")
+            print_places(trainer.loggers)
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: Any) -> None:
         if trainer.is_global_zero:
@@ -50,15 +52,34 @@ class Report(lightning.Callback):
                 atomic_write(path) as file,
             ):
                 file.write(yaml.safe_dump(plain(self.config), sort_keys=False).encode())
-        for logger in trainer.loggers:
-            with log_os_errors(f"logging into {logger.save_dir}", "training continues; the log lacks the config"):
-                logger.log_hyperparams(plain(self.config))
+        tell(trainer.loggers, "log_hyperparams", plain(self.config))
+        if trainer.is_global_zero and self.floor is not None:
+            tell(trainer.loggers, "log_summary", {"floor": self.floor})
 
     def on_train_end(self, trainer: lightning.Trainer, pl_module: Any) -> None:
         if trainer.is_global_zero:
             with log_os_errors(f"drawing into {self.folder}", "training is done; the checkpoints hold its numbers"):
                 draw_report(self.experiment, self.config, self.folder, self.floor)
+            self._log_files(trainer)
             print_summary(self.experiment, self.folder, self.floor)
+            print_places(trainer.loggers)
+
+    def _log_files(self, trainer: lightning.Trainer) -> None:
+        """Send the final pictures to the loggers, and checkpoints and results to those that are to upload them."""
+        step = trainer.global_step
+        for name in LOGGED_PICTURES:
+            if (path := self.folder / f"{name}.png").exists():
+                tell(trainer.loggers, "log_picture", f"report/{name}", path, step)
+        checkpoints = [path for path in (self.folder / "checkpoints").glob("*.ckpt") if path.stem in ("last", "best")]
+        tell(trainer.loggers, "log_checkpoints", sorted(checkpoints), step)
+        results = [path for path in map(self.folder.joinpath, RESULTS) if path.exists()]
+        tell(trainer.loggers, "log_results", [*results, *sorted(self.folder.glob("*.png"))])
+
+
+LOGGED_PICTURES = ("loss", "loss_by_log_snr", "distance", "schedule", "real_and_generated")
+"""The pictures at the end of a run; its samples are logged at each evaluation."""
+RESULTS = ("config.yaml", "metrics.csv", "samples")
+"""What a logger may be asked to upload, besides the pictures."""
 
 
 def draw_report(experiment: Experiment, config: Mapping[str, Any], folder: Path, floor: float | None) -> None:

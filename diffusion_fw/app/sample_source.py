@@ -22,7 +22,7 @@ from diffusion_fw.composition.parts import build_data
 from diffusion_fw.data.dataset import Data, Examples, from_model
 from diffusion_fw.data.formats.given_images import given_images
 from diffusion_fw.denoiser import Denoiser
-from diffusion_fw.metrics.collection import Collection
+from diffusion_fw.metrics.collection import Collection, Rounded
 from diffusion_fw.metrics.metric import Subject
 from diffusion_fw.registry import OWN, ConfigError
 from diffusion_fw.sampling.draw import draw
@@ -62,8 +62,8 @@ class Source(ABC):
     """Which weights they are of, or "files"."""
 
     @abstractmethod
-    def draw(self, indices: Sequence[int]) -> tuple[Tensor, Tensor | None]:
-        """The samples with these indices as the data hold them, and their classes if they have some."""
+    def draw(self, indices: Sequence[int]) -> tuple[Rounded, Tensor | None]:
+        """The samples with these indices, and their classes if they have some."""
 
     @property
     @abstractmethod
@@ -121,7 +121,7 @@ class Drawn(Source):
             self.model = model = dataclasses.replace(model, class_counts=counts)
         self.device, self.batch_size, self.weights = model.device, model.batch_size, model.choice.name
 
-    def draw(self, indices: Sequence[int]) -> tuple[Tensor, Tensor | None]:
+    def draw(self, indices: Sequence[int]) -> tuple[Rounded, Tensor | None]:
         model, labels = self.model, self.model.class_of(indices)
         (_, x), *_ = draw(
             model.sampler,
@@ -133,7 +133,7 @@ class Drawn(Source):
             batch_size=len(indices),
             device=self.device,
         )
-        return from_model(x, model.facts.pixels), labels
+        return lambda quantise: quantise(x) if quantise else from_model(x, model.facts.pixels), labels
 
     @functools.cached_property
     def checkpoint(self) -> dict[str, str]:
@@ -235,8 +235,10 @@ class Given(Source):
                 f"{self.data.shape}; both must be alike"
             )
 
-    def draw(self, indices: Sequence[int]) -> tuple[Tensor, Tensor | None]:
-        return self.samples.__getitems__(indices)
+    def draw(self, indices: Sequence[int]) -> tuple[Rounded, Tensor | None]:
+        values, labels = self.samples.__getitems__(indices)
+        # They are rounded already, whatever a protocol says.
+        return lambda quantise: values, labels
 
     @property
     def identity(self) -> dict[str, Any]:

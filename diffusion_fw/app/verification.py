@@ -84,6 +84,9 @@ def config_of(line: Mapping[str, Any], device: str, batch_size: int) -> dict[str
             "ema": line.get("ema") or {"rate": None, "std": None},
             "device": device,
             "explain": False,
+            "protocol": [line["protocol"]] if line.get("protocol") else [],
+            "ladder": False,
+            "logger": {},
             **sections,
             "metric": {str(component.get("name")): component},
         },
@@ -119,20 +122,19 @@ def _drawing(line: Mapping[str, Any], source: Source) -> Iterator[Finding]:
 
 def _value(line: Mapping[str, Any], source: Source) -> Iterator[Finding]:
     """Whether the metric of the part is that of the line."""
-    metrics = build_metrics(source)
-    collection = collect(source, metrics)
+    (chosen, *_) = every = build_metrics(source)
+    collection = collect(source, every)
     with tempfile.TemporaryDirectory() as folder:
         if isinstance(collection, Collection):
             collection.folder = Path(folder)
-        measured = [found for _, found in measure(source, metrics, collection, Path(folder))]
+        measured = [found for _, found in measure(source, every, collection, Path(folder))]
     count = int(line["num_samples"])
     names = {re.sub(r"@\d+", f"@{count}", found.name) if count else found.name: found for found in measured}
     found = names.get(line["metric"])
     if found is None:
         yield Finding("metric", str(line["metric"]), ", ".join(names), False)
         return
-    (metric,) = metrics.values()
-    features = getattr(metric, "features", None)
+    features = getattr(chosen.metric, "features", None)
     stated = line.get("features")
     now = None if features is None else features.fingerprint()
     yield _equal("features", None if stated is None else stated.get("fingerprint"), now)

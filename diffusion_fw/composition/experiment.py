@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,6 +16,9 @@ from diffusion_fw.data.dataset import Data
 from diffusion_fw.metrics.metric import TrackedMetric
 from diffusion_fw.registry import ConfigError, discovery
 from diffusion_fw.samplers.sampler import Sampler
+from diffusion_fw.training.loggers.fan_out import Labels
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -41,7 +46,7 @@ def build_experiment(config: Config, folder: Path) -> Experiment:
 
     parts = compose_parts(config)
     history = History(every=config["trainer"].get("log_every_n_steps", 50))
-    loggers = [assemble("logger", section, folder=folder) for section in config["logger"].values()]
+    loggers = build_loggers(config, folder, labels_of("train"))
     passed = {
         "history": history,
         "data": parts.data,
@@ -92,6 +97,25 @@ def build_experiment(config: Config, folder: Path) -> Experiment:
             denoiser.network.compile()
     evaluation = built.get("evaluation")
     return Experiment(parts.data, parts.denoiser, parts.sampler, parts.metric, history, evaluation, module, trainer)
+
+
+def build_loggers(config: Config, folder: Path, labels: Labels) -> list[Any]:
+    """The loggers of a run that writes into ``folder``."""
+    if os.environ.get("WANDB_SWEEP_ID") and "wandb" not in config["logger"]:
+        logger.warning("this run belongs to a sweep of W&B, which hears nothing of it; choose logger=[csv,wandb]")
+    return [assemble("logger", section, folder=folder, labels=labels) for section in config["logger"].values()]
+
+
+def labels_of(program: str) -> Labels:
+    """What the run of this process belongs to, as far as Hydra knows."""
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
+
+    if not HydraConfig.initialized():
+        return Labels(program)
+    hydra = HydraConfig.get()
+    sweep = Labels.sweep_in(hydra.sweep.dir) if hydra.mode == RunMode.MULTIRUN else None
+    return Labels(program, sweep, hydra.runtime.choices.get("experiment"))
 
 
 def checkpoint_record(config: Config, facts: Facts) -> dict[str, Any]:

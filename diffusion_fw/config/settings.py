@@ -65,14 +65,18 @@ class EvaluateSettings:
     moved.
 
     samples=A reference=B compares a folder, zip or npz file of images with another, without a checkpoint; data=NAME may
-    stand for the reference, and a reference for the data of a checkpoint. A line for each number is appended to
-    results.jsonl in the folder ``results`` (null: nowhere). explain prints the config, and measures nothing.
+    stand for the reference, and a reference for the data of a checkpoint. protocol=[adm,edm,clean] measures the same
+    samples under the rules of several published evaluators, and ladder=true known corruptions of real examples. A line
+    for each number is appended to results.jsonl in the folder ``results`` (null: nowhere). explain prints the config,
+    and measures nothing.
     """
 
     checkpoint: str | None = None
     samples: str | None = None
     reference: str | None = None
     results: str | None = "results"
+    protocol: list[Literal["adm", "edm", "clean"]] = field(default_factory=list)
+    ladder: bool = False
     seed: Seed = 0
     batch_size: PositiveInt | Literal["auto"] = 256
     raw_weights: bool = False

@@ -20,8 +20,12 @@ from diffusion_fw.metrics.feature_statistics import source
 from diffusion_fw.metrics.features.extractor import FeatureExtractor
 from diffusion_fw.metrics.sample_set import Part, SampleSet, seen
 
-Draw = Callable[[Sequence[int]], tuple[Tensor, Tensor | None]]
-"""The samples with these indices as the data hold them, and their classes if they have some."""
+Quantise = Callable[[Tensor], Tensor]
+"""From samples in the model's scale to pixels, as a protocol rounds them."""
+Rounded = Callable[[Quantise | None], Tensor]
+"""A chunk of samples as pixels by the rule of a protocol; None: as the data hold them."""
+Draw = Callable[[Sequence[int]], tuple[Rounded, Tensor | None]]
+"""The samples with these indices, and their classes if they have some."""
 
 OF_FEATURES: frozenset[Part] = frozenset({"features", "logits"})
 
@@ -33,6 +37,8 @@ class Want:
     count: int
     takes: frozenset[Part]
     features: FeatureExtractor | None = None
+    quantise: Quantise | None = None
+    """How its features' samples are rounded."""
 
 
 @dataclass
@@ -84,10 +90,12 @@ class Collection:
         return f"{part}/{self._fingerprints[features]}"
 
     @functools.cached_property
-    def _parts(self) -> dict[str, tuple[FeatureExtractor | None, Part]]:
-        """The extractor and the part of each tensor that is wanted, by its name."""
+    def _parts(self) -> dict[str, tuple[FeatureExtractor | None, Quantise | None, Part]]:
+        """The extractor with its rounding, and the part, of each tensor that is wanted, by its name."""
         return {
-            self._name(part, want.features): (want.features if part in OF_FEATURES else None, part)
+            self._name(part, want.features): (
+                (want.features, want.quantise, part) if part in OF_FEATURES else (None, None, part)
+            )
             for want in self.wants
             for part in sorted(want.takes)
         }
@@ -116,10 +124,10 @@ class Collection:
 
     def _chunk(self, indices: range) -> cache.Tensors:
         began = time.perf_counter()
-        examples, labels = self.draw(indices)
+        rounded, labels = self.draw(indices)
         found: cache.Tensors = {}
-        for name, (features, part) in self._parts.items():
-            value = getattr(seen(features, {part}, examples, labels, self.device), part)
+        for name, (features, quantise, part) in self._parts.items():
+            value = getattr(seen(features, {part}, rounded(quantise), labels, self.device), part)
             if value is not None:
                 found[name] = value
         self.seconds += time.perf_counter() - began

@@ -21,6 +21,7 @@ from diffusion_fw.process.schedule import Schedule
 from diffusion_fw.registry import ConfigError, PositiveInt, Runtime, register
 
 BINS = 20
+BIN = 2.0
 MOST = 1000
 STREAM = 7
 
@@ -56,6 +57,15 @@ class Heldout:
         bins = [part for part in self.level.log_snr.argsort().tensor_split(min(BINS, len(self.x0))) if len(part)]
         finite = self.level.log_snr.clamp(-30, 30)
         return [float(finite[part].mean()) for part in bins], [float(values[part].mean()) for part in bins]
+
+    def binned(self, values: Tensor) -> tuple[list[float], list[float]]:
+        """The centres of the bins of width BIN that hold examples, and the mean of the values in each.
+
+        The edges are the same for every run, so that curves of different schedules have the same abscissae.
+        """
+        bins = (self.level.log_snr.clamp(-30, 30) / BIN).floor()
+        held = bins.unique()
+        return [float(BIN * (at + 0.5)) for at in held], [float(values[bins == at].mean()) for at in held]
 
 
 def losses_of(

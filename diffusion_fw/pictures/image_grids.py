@@ -19,6 +19,10 @@ from diffusion_fw.pictures.style import INK, PAGE, QUIET
 CELL = 80
 """The side in pixels to which small images are enlarged, rounded up to a whole multiple of theirs."""
 LARGEST_FACTOR = 8
+TITLE = 22
+"""The height in pixels of the title of an animation."""
+FRAME_MS, LAST_FRAME_MS = 300, 1500
+"""How long an animation shows a frame, and its last one."""
 GAP = 4
 MARGIN = 16
 BETWEEN = (205, 211, 219)
@@ -102,6 +106,22 @@ def trajectory(path: Path, frames: Tensor, times: Sequence[float]) -> Path:
         x = MARGIN + GAP // 2 + (i + 0.5) * right
         _write(page, (x, MARGIN + 25), f"t = {time:.2f}", size=12, anchor="ma", colour=QUIET)
     return _save(path, page)
+
+
+def animation(path: Path, frames: Tensor, times: Sequence[float]) -> Path:
+    """uint8 frames (S, N, C, H, W) at S times as a GIF of the N images, from noise to data."""
+    columns = math.ceil(math.sqrt(frames.shape[1]))
+    return save_animation(path, [_page([(panel(frame, columns), 0, TITLE)], margin=0) for frame in frames], times)
+
+
+def save_animation(path: Path, pages: Sequence[Image.Image], times: Sequence[float]) -> Path:
+    """Write pages, which leave TITLE rows free at the top for the time, as a GIF without end."""
+    for page, time in zip(pages, times, strict=True):
+        _write(page, (4, 4), f"t = {time:.2f}", size=12, colour=QUIET)
+    lasts = [FRAME_MS] * (len(pages) - 1) + [LAST_FRAME_MS]
+    with atomic_write(path) as file:
+        pages[0].save(file, format="GIF", save_all=True, append_images=pages[1:], duration=lasts, loop=0)
+    return path
 
 
 def table(path: Path, images: Tensor, rows: Sequence[str], columns: Sequence[str]) -> Path:

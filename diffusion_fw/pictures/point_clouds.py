@@ -8,11 +8,15 @@ from pathlib import Path
 
 import torch
 from matplotlib.axes import Axes
+from PIL import Image, ImageDraw
 from torch import Tensor
 
+from diffusion_fw.pictures.image_grids import TITLE, save_animation
 from diffusion_fw.pictures.style import INK, PAGE, PALETTE, legend_above, page
 
 SQUARE = 560
+ANIMATED = 360
+"""The side in pixels of an animation."""
 PANELS_IN_A_ROW = 5
 MOST_POINTS = 5000
 """More points would hide one another; only the first are drawn."""
@@ -77,6 +81,22 @@ def points_trajectory(path: Path, frames: Tensor, times: Sequence[float]) -> Pat
             _scatter(axes, frame, (x, y, 1.5 * half), f"t = {time:.2f}", PALETTE[1], size=3)
             axes.tick_params(length=0, labelbottom=False, labelleft=False)
     return path
+
+
+def points_animation(path: Path, frames: Tensor, times: Sequence[float]) -> Path:
+    """Frames (S, N, D) at S times as a GIF, in the window of ``points_trajectory``; matplotlib would take seconds."""
+    x, y, half = _window(frames[-1])
+    window = (x, y, 1.5 * half)
+    pages = []
+    for frame in frames:
+        drawn = Image.new("RGB", (ANIMATED, ANIMATED + TITLE), "white")
+        plane = frame[:MOST_POINTS, :2].double().cpu()
+        places = (plane[_inside(plane, window)] - torch.tensor([x, y])) / (2 * window[2]) + 0.5
+        for across, up in (ANIMATED * places).tolist():
+            down = TITLE + ANIMATED - up
+            ImageDraw.Draw(drawn).ellipse((across - 1, down - 1, across + 1, down + 1), fill=PALETTE[1])
+        pages.append(drawn)
+    return save_animation(path, pages, times)
 
 
 def _window(values: Tensor) -> Window:

@@ -32,6 +32,10 @@ class View(ABC):
         """The same samples (S, N, *shape) at S times from noise to data."""
 
     @abstractmethod
+    def animation(self, path: Path, frames: Tensor, times: Sequence[float]) -> Path:
+        """The same as a GIF."""
+
+    @abstractmethod
     def table(self, path: Path, values: Tensor, rows: Sequence[str], columns: Sequence[str]) -> Path:
         """Examples (R, C, *shape) with a title for each row and each column."""
 
@@ -50,6 +54,9 @@ class ImageView(View):
 
     def trajectory(self, path: Path, frames: Tensor, times: Sequence[float]) -> Path:
         return image_grids.trajectory(path, self._pixels(frames), times)
+
+    def animation(self, path: Path, frames: Tensor, times: Sequence[float]) -> Path:
+        return image_grids.animation(path, self._pixels(frames), times)
 
     def table(self, path: Path, values: Tensor, rows: Sequence[str], columns: Sequence[str]) -> Path:
         return image_grids.table(path, self._pixels(values), rows, columns)
@@ -73,13 +80,16 @@ class PointView(View):
     def trajectory(self, path: Path, frames: Tensor, times: Sequence[float]) -> Path:
         return point_clouds.points_trajectory(path, frames, times)
 
+    def animation(self, path: Path, frames: Tensor, times: Sequence[float]) -> Path:
+        return point_clouds.points_animation(path, frames, times)
+
     def table(self, path: Path, values: Tensor, rows: Sequence[str], columns: Sequence[str]) -> Path:
         return point_clouds.points_table(path, values, columns)
 
 
 @dataclass(frozen=True)
 class Stamped(View):
-    """A view whose pictures say what made them."""
+    """A view whose pictures say what made them; an animation, which is no PNG, does not."""
 
     view: View
     record: Record
@@ -92,6 +102,9 @@ class Stamped(View):
 
     def trajectory(self, path: Path, frames: Tensor, times: Sequence[float]) -> Path:
         return stamp(self.view.trajectory(path, frames, times), self.record)
+
+    def animation(self, path: Path, frames: Tensor, times: Sequence[float]) -> Path:
+        return self.view.animation(path, frames, times)
 
     def table(self, path: Path, values: Tensor, rows: Sequence[str], columns: Sequence[str]) -> Path:
         return stamp(self.view.table(path, values, rows, columns), self.record)

@@ -100,7 +100,11 @@ GROUPS: dict[str, Group] = {
     "ema": Group("diffusion_fw.training.ema", {"batch_size": "the number of examples of an optimizer step"}),
     "optimizer": Group("diffusion_fw.training.optimizer", {"params": "the trained parameters"}),
     "lr_schedule": Group("diffusion_fw.training.lr_schedule", {"max_steps": "the number of optimizer steps"}),
-    "logger": Group("diffusion_fw.training.loggers.builders", FOLDER, several=True),
+    "logger": Group(
+        "diffusion_fw.training.loggers.builders",
+        FOLDER | {"labels": "what the run belongs to: its program, sweep and experiment"},
+        several=True,
+    ),
     "callbacks": Group(
         "diffusion_fw.training.callbacks.builders",
         FOLDER

@@ -13,6 +13,7 @@ from rich.console import Console
 from diffusion_fw.runs.record import FINISHED
 from diffusion_fw.sweeps.folder import sweep_folder
 from diffusion_fw.sweeps.jobs import Job, Launch, launch_jobs, plan_jobs, read_results
+from diffusion_fw.sweeps.logged import log_sweep
 from diffusion_fw.sweeps.tables import print_table, write_results
 from diffusion_fw.training.os_errors import log_os_errors
 
@@ -26,10 +27,17 @@ def sweep(config: DictConfig, arguments: list[str], config_loader: Any, launch: 
     """
     overrides = OverridesParser.create(config_loader=config_loader).parse_overrides(arguments)
     with sweep_folder(config) as folder:
-        return _run(plan_jobs(overrides, folder), folder, launch)
+        jobs = plan_jobs(overrides, folder)
+        _run(jobs, folder, launch)
+        if not all(job.finished_earlier for job in jobs):
+            log_sweep(config, config_loader, jobs[0].overrides, folder, "jobs")
+        if unfinished := [job for job in jobs if job.outcome != FINISHED]:
+            numbers = ", ".join(str(job.number) for job in unfinished)
+            raise CompactHydraException(f"{len(unfinished)} of {len(jobs)} jobs did not finish: {numbers}")
+        return [job.result for job in jobs]
 
 
-def _run(jobs: list[Job], folder: Path, launch: Launch) -> list[float]:
+def _run(jobs: list[Job], folder: Path, launch: Launch) -> None:
     missing = [job for job in jobs if not job.finished_earlier]
     console = Console()
     if len(missing) < len(jobs):
@@ -43,7 +51,3 @@ def _run(jobs: list[Job], folder: Path, launch: Launch) -> list[float]:
         print_table(console, jobs, folder)
         with log_os_errors(f"writing into {folder}", "each job's folder still holds its record"):
             write_results(jobs, folder)
-    if unfinished := [job for job in jobs if job.outcome != FINISHED]:
-        numbers = ", ".join(str(job.number) for job in unfinished)
-        raise CompactHydraException(f"{len(unfinished)} of {len(jobs)} jobs did not finish: {numbers}")
-    return [job.result for job in jobs]

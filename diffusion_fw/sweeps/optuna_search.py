@@ -24,6 +24,7 @@ from diffusion_fw.pictures.search_trials import trials_picture
 from diffusion_fw.registry import nearest
 from diffusion_fw.sweeps.folder import sweep_folder
 from diffusion_fw.sweeps.jobs import Launch
+from diffusion_fw.sweeps.logged import log_sweep
 from diffusion_fw.sweeps.tables import print_errors, write_csv
 from diffusion_fw.sweeps.trial import PRUNED_AT, PRUNERS, STUDY, storage_url
 from diffusion_fw.training.callbacks.health import NumericalError
@@ -59,7 +60,9 @@ def search(config: DictConfig, arguments: list[str], config_loader: Any, launch:
     space = {item.get_key_element(): distribution(item) for item in overrides if item.is_sweep_override()}
     fixed = [item.input_line or "" for item in overrides if not item.is_sweep_override()]
     with sweep_folder(config) as folder:
-        return _search(config, space, fixed, folder, launch)
+        best = _search(config, space, fixed, folder, launch)
+        log_sweep(config, config_loader, fixed, folder, "trials")
+        return best
 
 
 def _search(

@@ -97,3 +97,33 @@ def test_drawing_needs_neither_a_display_nor_lightning() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(("shape", "draw"), [((1, 8, 8), draw_images), ((3, 32, 32), draw_images), ((3,), draw_points)])
+def test_an_animation_has_a_frame_for_each_time_and_rests_on_the_last(
+    tmp_path: Path, shape: tuple[int, ...], draw: Callable[[int, tuple[int, ...]], Tensor]
+) -> None:
+    frames = draw(4 * 6, shape).unflatten(0, (4, 6))
+    if len(shape) == 1:
+        frames[0, 0] = torch.nan  # a diverged sample is left out
+    path = view_for(shape, RANGE).animation(tmp_path / "a.gif", frames, [1.0, 0.5, 0.25, 0.0])
+    with Image.open(path) as moving:
+        assert getattr(moving, "n_frames", 1) == 4
+        assert moving.info["loop"] == 0
+        durations = []
+        for frame in range(4):
+            moving.seek(frame)
+            durations.append(moving.info["duration"])
+    assert durations[-1] > durations[0] == durations[1] == durations[2]
+
+
+def test_an_animation_shows_the_pixels_of_the_images(tmp_path: Path) -> None:
+    frames = torch.stack([torch.full((4, 1, 8, 8), value, dtype=torch.uint8) for value in (0, 255)])
+    path = view_for((1, 8, 8), RANGE).animation(tmp_path / "a.gif", frames, [1.0, 0.0])
+    with Image.open(path) as moving:
+        for frame, value in enumerate((0, 255)):
+            moving.seek(frame)
+            page = moving.convert("RGB")
+            # Two columns of two images of 8 times 8 pixels, each 8 times enlarged, under the title.
+            places = [(4 + 32 + 68 * column, 22 + 4 + 32 + 68 * row) for row in (0, 1) for column in (0, 1)]
+            assert {page.getpixel(place) for place in places} == {(value, value, value)}

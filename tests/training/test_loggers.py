@@ -1,58 +1,28 @@
-"""What the loggers write, and that none of them asks or waits for anything."""
+"""What the loggers write, in metrics.csv and for TensorBoard."""
 
 from __future__ import annotations
 
-import builtins
 import csv
-import getpass
-import socket
 import time
 
 import pytest
-import wandb
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.summary.writer.record_writer import RecordWriter
 
 from diffusion_fw import registry
 from diffusion_fw.app.train import train
-from diffusion_fw.registry import ConfigError
 
-LOCAL = ("127.0.0.1", "::1", "localhost")
-
-
-@pytest.fixture
-def nobody_to_ask(monkeypatch, tmp_path):
-    """No key, no network beyond this machine, nobody who answers a prompt."""
-    connect = socket.socket.connect
-
-    def local_only(self, address):
-        assert not isinstance(address, tuple) or address[0] in LOCAL, f"a connection to {address}"
-        return connect(self, address)
-
-    def asked(*args, **kwargs):
-        raise AssertionError("a prompt")
-
-    monkeypatch.setattr(socket.socket, "connect", local_only)
-    monkeypatch.setattr(builtins, "input", asked)
-    monkeypatch.setattr(getpass, "getpass", asked)
-    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
-    for variable in ("WANDB_API_KEY", "WANDB_MODE", "WANDB_BASE_URL"):
-        monkeypatch.delenv(variable, raising=False)
+PICTURES = {"samples", "trajectory", "trajectory/animation"} | {
+    f"report/{name}" for name in ("loss", "loss_by_log_snr", "distance", "schedule", "real_and_generated")
+}
+"""What every logger that shows pictures shows."""
 
 
 @pytest.fixture(scope="module")
 def logged(tiny, tmp_path_factory):
-    """Two runs with all loggers at once, as two jobs of a sweep in one process."""
-    folders = [tmp_path_factory.mktemp(name) for name in ("first", "second")]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("NETRC", str(folders[0] / "netrc"))
-        for variable in ("WANDB_API_KEY", "WANDB_MODE", "WANDB_BASE_URL"):
-            patch.delenv(variable, raising=False)
-        distances = [
-            train(tiny({"logger": ["csv", "tensorboard", "wandb"], "seed": seed}), folder).value
-            for seed, folder in enumerate(folders)
-        ]
-    return folders, distances
+    """A run with two loggers: its folder and its distance."""
+    folder = tmp_path_factory.mktemp("run")
+    return folder, train(tiny({"logger": ["csv", "tensorboard"]}), folder).value
 
 
 def rows(folder):
@@ -61,7 +31,7 @@ def rows(folder):
 
 
 def test_all_loggers_write_the_same_numbers(logged):
-    (folder, _), _ = logged
+    folder, _ = logged
     events = EventAccumulator(str(folder / "tensorboard"))
     events.Reload()
     for name in ("train/loss", "train/gradient_norm", "train/lr", "fid/pixels@8/ema", "heldout/loss"):
@@ -73,68 +43,21 @@ def test_all_loggers_write_the_same_numbers(logged):
 
 
 def test_a_run_returns_the_smallest_distance_that_it_logged(logged):
-    folders, distances = logged
-    for folder, distance in zip(folders, distances, strict=True):
-        logged_distances = [float(row["fid/pixels@8/ema"]) for row in rows(folder) if row["fid/pixels@8/ema"]]
-        assert distance == pytest.approx(min(logged_distances), rel=1e-6)
+    folder, distance = logged
+    logged_distances = [float(row["fid/pixels@8/ema"]) for row in rows(folder) if row["fid/pixels@8/ema"]]
+    assert distance == pytest.approx(min(logged_distances), rel=1e-6)
 
 
 def test_tensorboard_holds_the_pictures(logged):
-    (folder, _), _ = logged
+    folder, _ = logged
     events = EventAccumulator(str(folder / "tensorboard"))
     events.Reload()
-    assert set(events.Tags()["images"]) == {"samples", "trajectory"}
+    assert set(events.Tags()["images"]) == PICTURES
     assert [item.step for item in events.Images("samples")] == [3, 6]
     assert events.Images("samples")[0].encoded_image_string.startswith(b"\x89PNG")
-
-
-def test_wandb_keeps_each_run_of_a_sweep_in_its_own_folder(logged):
-    folders, _ = logged
-    for folder in folders:
-        (run,) = (folder / "wandb").glob("offline-run-*")
-        (record,) = run.glob("*.wandb")
-        content = record.read_bytes()
-        assert content[:4] == b":W&B"
-        for name in (b"fid/pixels@8/ema", b"train/loss", b"max_steps"):
-            assert name in content
-        pictures = [path.name for path in (run / "files" / "media" / "images").glob("*.png")]
-        assert sorted(name.split("_")[0] for name in pictures) == ["samples", "samples", "trajectory"]
-    assert wandb.run is None
-
-
-def test_wandb_is_offline_without_a_key_and_asks_nobody(nobody_to_ask, tmp_path):
-    logger = registry.build("logger", "wandb", folder=tmp_path)
-    logger.log_metrics({"loss": 1.0}, 1)
-    logger.finalize("success")
-    assert wandb.run is None
-    assert len(list((tmp_path / "wandb").glob("offline-run-*"))) == 1
-
-
-def test_wandb_online_without_a_key_is_refused_at_once(nobody_to_ask, tmp_path):
-    with pytest.raises(ConfigError, match=r"mode=online needs a key.*WANDB_API_KEY"):
-        registry.build("logger", "wandb", folder=tmp_path, mode="online")
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_wandb_server_that_does_not_answer_leaves_a_run_to_be_sent_and_says_how(
-    nobody_to_ask, tmp_path, monkeypatch, caplog
-):
-    monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
-    start = wandb.init
-
-    def no_answer(**settings):
-        if settings.get("mode") != "offline":
-            raise wandb.errors.CommError("no answer")
-        return start(**settings)
-
-    monkeypatch.setattr(wandb, "init", no_answer)
-    logger = registry.build("logger", "wandb", folder=tmp_path)
-    logger.log_metrics({"loss": 1.0}, 1)
-    logger.log_metrics({"loss": 2.0}, 2)
-    logger.finalize("success")
-    (kept,) = (tmp_path / "wandb").glob("offline-run-*")
-    (told,) = [item.getMessage() for item in caplog.records if "no answer" in item.getMessage()]
-    assert told == (f"W&B's server failed: no answer; the run is logged offline; `wandb sync {kept}` uploads it later")
+    assert {item.step for name in PICTURES - {"samples"} for item in events.Images(name)} == {6}
+    (moving,) = events.Images("trajectory/animation")
+    assert moving.encoded_image_string == (folder / "samples" / "trajectory.gif").read_bytes()
 
 
 def full_disk(monkeypatch, after=0):

@@ -13,6 +13,7 @@ from diffusion_fw.metrics.metric import TrackedMetric
 from diffusion_fw.process.level import noised
 from diffusion_fw.training.callbacks.heldout import IntervalCallback
 from diffusion_fw.training.callbacks.history import History, log
+from diffusion_fw.training.loggers.fan_out import Curve
 
 
 class Accuracy(IntervalCallback):
@@ -50,6 +51,6 @@ class Accuracy(IntervalCallback):
         metrics = {name: loss, "heldout/loss": loss, "heldout/accuracy": float(accuracy.mean())}
         if self.counted > 1:
             metrics["heldout/accuracy among 5"] = float(hit.sum(1).mean())
-        for at, value in zip(*examples.curve(accuracy), strict=True):
-            metrics[f"heldout/accuracy at log-SNR {at:+.1f}"] = value
-        log(trainer, metrics, step)
+        own = zip(*examples.curve(accuracy), strict=True)
+        numbers = {f"heldout/accuracy at log-SNR {at:+.1f}": value for at, value in own}
+        log(trainer, metrics, step, Curve("heldout/accuracy by log-SNR", *examples.binned(accuracy), numbers))

@@ -23,6 +23,7 @@ from diffusion_fw.sampling.chunk import chunk_size, measure_chunk
 from diffusion_fw.sampling.draw import draw, frames
 from diffusion_fw.training.callbacks.heldout import IntervalCallback
 from diffusion_fw.training.callbacks.history import History, log
+from diffusion_fw.training.loggers.fan_out import Curve, tell
 from diffusion_fw.training.os_errors import log_os_errors
 
 
@@ -60,6 +61,12 @@ class Evaluation(IntervalCallback):
         self.last_samples: Tensor | None = None
         self.irreducible: list[float] | None = None
         self.curve: tuple[list[float], list[float]] = ([], [])
+        self.binned: tuple[list[float], list[float]] = ([], [])
+
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: Any) -> None:
+        super().on_train_start(trainer, pl_module)
+        if trainer.is_global_zero:
+            tell(trainer.loggers, "define_minimum", self.metric.name(pl_module.weights_name))
 
     def evaluate(self, trainer: lightning.Trainer, module: Any, step: int) -> None:
         """One evaluation: its results go to the history and the loggers, its pictures into the folder."""
@@ -71,17 +78,20 @@ class Evaluation(IntervalCallback):
         metrics = {name: distance, "heldout/loss": heldout}
         if self.irreducible is not None:
             metrics["heldout/irreducible"] = sum(self.irreducible) / len(self.irreducible)
-        metrics.update({f"heldout/loss at log-SNR {at:+.1f}": loss for at, loss in zip(*self.curve, strict=True)})
-        log(trainer, metrics, step)
+        numbers = {f"heldout/loss at log-SNR {at:+.1f}": loss for at, loss in zip(*self.curve, strict=True)}
+        log(trainer, metrics, step, Curve("heldout/loss by log-SNR", *self.binned, numbers))
         self.last_samples = first
         if not trainer.is_global_zero:
             return
         with log_os_errors(f"drawing into {self.folder}", "training continues and the next evaluation draws again"):
+            tell(trainer.loggers, "log_best", self.history.best, step)
             path = self.view.samples(self.folder / f"step_{step:07d}.png", first)
-            self._log_picture(trainer, "samples", path, step)
+            tell(trainer.loggers, "log_picture", "samples", path, step)
+            tell(trainer.loggers, "log_samples", path, {name: distance}, step)
             if step == trainer.max_steps:
-                path = self._draw_trajectory(module)
-                self._log_picture(trainer, "trajectory", path, step)
+                still, moving = self._draw_trajectory(module)
+                tell(trainer.loggers, "log_picture", "trajectory", still, step)
+                tell(trainer.loggers, "log_animation", "trajectory/animation", moving, step)
 
     def _samples(self, trainer: lightning.Trainer, module: Any) -> Tensor:
         """Update the metric with this process's samples; returns the first of them as the data hold them."""
@@ -126,7 +136,7 @@ class Evaluation(IntervalCallback):
             device=module.device,
             seed=self.seed,
         )
-        self.curve = examples.curve(loss)
+        self.curve, self.binned = examples.curve(loss), examples.binned(loss)
         least = self._irreducible(module, examples.x0, examples.level, examples.eps)
         if least is not None:
             self.irreducible = examples.curve(least)[1]
@@ -140,7 +150,8 @@ class Evaluation(IntervalCallback):
         least: Tensor | None = module.objective.irreducible(module.averaged, exact, x0, level, eps)
         return least
 
-    def _draw_trajectory(self, module: Any) -> Path:
+    def _draw_trajectory(self, module: Any) -> tuple[Path, Path]:
+        """The trajectory as a picture and as an animation."""
         times, states = frames(
             self.sampler,
             self.wrap(module.averaged),
@@ -151,9 +162,5 @@ class Evaluation(IntervalCallback):
             device=module.device,
         )
         shown = from_model(states.cpu(), self.data.pixels)
-        return self.view.trajectory(self.folder / "trajectory.png", shown, times)
-
-    def _log_picture(self, trainer: lightning.Trainer, name: str, path: Path, step: int) -> None:
-        for logger in trainer.loggers:
-            if hasattr(logger, "log_picture"):
-                logger.log_picture(name, path, step)
+        still = self.view.trajectory(self.folder / "trajectory.png", shown, times)
+        return still, self.view.animation(self.folder / "trajectory.gif", shown, times)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from diffusion_fw.training.callbacks.step_callback import StepCallback
-from diffusion_fw.training.os_errors import log_os_errors
+from diffusion_fw.training.loggers.fan_out import Curve, log_numbers
 
 MAX_RECORDS = 20_000
 PENDING_KEY = "losses_since_record"
@@ -111,10 +111,7 @@ class History(StepCallback):
         self._since = time.perf_counter()
 
 
-def log(trainer: lightning.Trainer, metrics: dict[str, float], step: int) -> None:
-    """Send values to every logger, from the first process."""
+def log(trainer: lightning.Trainer, metrics: dict[str, float], step: int, curve: Curve | None = None) -> None:
+    """Send values and a curve to every logger, from the first process."""
     if trainer.is_global_zero:
-        for logger in trainer.loggers:
-            then = "training continues, and the next values are logged"
-            with log_os_errors(f"logging into {logger.save_dir}", then):
-                logger.log_metrics(metrics, step)
+        log_numbers(trainer.loggers, metrics, step, curve)

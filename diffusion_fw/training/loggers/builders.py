@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,28 +28,59 @@ def tensorboard(folder: Runtime[Path]) -> Any:
 @register("logger", "wandb")
 def wandb(
     folder: Runtime[Path],
-    mode: Literal["auto", "offline", "online"] = "auto",
-    project: str = "diffusion_fw",
+    labels: Runtime[Any] = None,
+    mode: Literal["auto", "offline", "online", "disabled"] = "auto",
+    project: str = "",
     entity: str | None = None,
     run_name: str | None = None,
     group: str | None = None,
+    job_type: str | None = None,
     tags: list[str] = [],  # noqa: B006 - the default is read, never changed
+    uploads: list[Literal["checkpoints", "results", "code"]] = [],  # noqa: B006
 ) -> Any:
-    """Log to W&B without ever prompting: mode=auto is online if a key is known, otherwise offline."""
-    import wandb as client
+    """Log to W&B without ever prompting: mode=auto is as WANDB_MODE says, or online if a key is known, or offline.
 
-    from diffusion_fw.training.loggers.weights_and_biases import WeightsAndBiases, has_key
+    What is left open or empty is taken from wandb's own settings and variables, such as WANDB_PROJECT, WANDB_TAGS and
+    WANDB_RUN_GROUP; then the project is diffusion_fw, and the runs of a sweep are a group. Of `uploads`, checkpoints,
+    results and the code go up as artifacts.
+    """
+    from diffusion_fw.training.loggers import weights_and_biases
+    from diffusion_fw.training.loggers.fan_out import Labels
 
-    known = has_key()
-    if mode == "online" and not known:
-        raise ConfigError("mode=online needs a key: run `wandb login`, set WANDB_API_KEY, or use mode=offline")
-    return WeightsAndBiases(
-        name=run_name,
+    return weights_and_biases.logger(
+        folder,
+        labels or Labels(),
+        mode=mode,
         project=project,
         entity=entity,
+        run_name=run_name,
         group=group,
-        tags=list(tags),
-        save_dir=folder,
-        offline=mode == "offline" or not known,
-        settings=client.Settings(silent=True, init_timeout=60),
+        job_type=job_type,
+        tags=tags,
+        uploads=uploads,
+    )
+
+
+@register("logger", "mlflow")
+def mlflow(
+    folder: Runtime[Path],
+    labels: Runtime[Any] = None,
+    tracking_uri: str = "",
+    experiment: str = "diffusion_fw",
+    run_name: str | None = None,
+    uploads: list[Literal["checkpoints", "results"]] = [],  # noqa: B006
+) -> Any:
+    """Log to MLflow: to tracking_uri, or MLFLOW_TRACKING_URI, or mlflow.db in the working directory.
+
+    Needs the extra `mlflow`. Of `uploads`, checkpoints and results go up as artifacts.
+    """
+    from diffusion_fw.training.loggers.fan_out import Labels
+
+    try:
+        from diffusion_fw.training.loggers.mlflow import MLflow
+    except ModuleNotFoundError as error:
+        raise ConfigError(f"logger=mlflow needs {error.name}: pip install 'diffusion-fw[mlflow]'") from None
+    uri = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db"
+    return MLflow(
+        folder, labels or Labels(), tracking_uri=uri, experiment=experiment, run_name=run_name, uploads=uploads
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import numpy as np
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 from PIL import Image
+from tensorboard.compat.proto.summary_pb2 import Summary
 
 from diffusion_fw.training.os_errors import log_os_errors
 
@@ -46,6 +47,21 @@ class TensorBoard(TensorBoardLogger):
             pixels = np.asarray(picture.convert("RGB"))
         with self._written() as writer:
             writer.add_image(name, pixels, step, dataformats="HWC")
+
+    def log_animation(self, name: str, path: Path, step: int) -> None:
+        """A GIF among the pictures: TensorBoard's page shows the file as it is."""
+        with Image.open(path) as picture:
+            width, height = picture.size
+        image = Summary.Image(height=height, width=width, colorspace=3, encoded_image_string=path.read_bytes())
+        with self._written() as writer:
+            writer.file_writer.add_summary(Summary(value=[Summary.Value(tag=name, image=image)]), step)
+
+    def log_rows(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], step: int) -> None:
+        """A table, as text."""
+        lines = [columns, ["---"] * len(columns), *rows]
+        text = "\n".join("|" + "|".join(str(cell).replace("|", "/") for cell in line) + "|" for line in lines)
+        with self._written() as writer:
+            writer.add_text(name, text, step)
 
     def resume(self, step: int, state: dict[str, Any]) -> None:
         """Hide what was logged after ``step``."""
