@@ -185,7 +185,7 @@ def test_what_cannot_be_compared_is_said(tmp_path):
     assert "it holds a, b" in against(tmp_path / "several.npz")
     assert "0001.png is not a readable image" in against(broken)
     assert "holds 12 examples" in against(good, "metric.num_samples=13")
-    assert "is of a model" in against(good, "metric=nll")
+    assert "is of a model" in against(good, "metric=[fid,nll]")
     assert "are measured as they are" in against(good, "sampler=ddim")
     assert "compared with what?" in refused(tmp_path, f"samples={good}")
     assert "neither is given" in refused(tmp_path)
