@@ -56,6 +56,19 @@ class Images(Data):
         return InMemory(from_model(_normal(self.shape, seed=int(split == "test")), pixels=True))
 
 
+class Scans(Images):
+    """The same images in two classes, on the features of a classifier."""
+
+    default_features = "digits"
+    class_names = ("even", "odd")  # type: ignore[assignment]
+
+    def load(self, split: str) -> InMemory:
+        return InMemory(super().load(split).values, torch.arange(COUNT) % 2)
+
+
+KINDS: tuple[type[Data], ...] = (Points, Images, Scans)
+
+
 def _normal(shape: tuple[int, ...], seed: int, std: float = STD) -> Tensor:
     return std * torch.randn(COUNT, *shape, generator=torch.Generator().manual_seed(seed))
 
@@ -82,7 +95,7 @@ def _build(subject: Subject, data: Data, **overrides: Any) -> Metric:
 
 def _tracked(subject: Subject) -> Iterator[tuple[str, Data, TrackedMetric]]:
     """The metric on each kind of data that it takes, if it is tracked."""
-    for data in (Points(), Images()):
+    for data in (kind() for kind in KINDS):
         try:
             metric = _build(subject, data)
         except ConfigError:
@@ -114,7 +127,8 @@ def _measure(metric: Metric, data: Data, weights: str, batch_size: int, folder: 
             variance=registry.build("variance", "small"),
             data=data,
             samples=lambda: ((chunk.tolist(), samples[chunk]) for chunk in chunks),
-            num_classes=0,
+            num_classes=data.num_classes,
+            class_of=lambda indices: torch.tensor(indices) % data.num_classes if data.num_classes else None,
             weights=weights,
             device=torch.device("cpu"),
             seed=0,
@@ -146,7 +160,7 @@ def evaluation(subject: Subject) -> Iterator[Row]:
     A metric that measures nothing has only the name.
     """
     accepted = 0
-    for data in (Points(), Images()):
+    for data in (kind() for kind in KINDS):
         where = type(data).__name__.lower()
         with tempfile.TemporaryDirectory() as folder:
             try:

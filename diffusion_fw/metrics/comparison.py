@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import math
 from abc import abstractmethod
@@ -284,6 +285,7 @@ def two_of_each(train: Examples, test: Examples) -> None:
         )
 
 
+@functools.cache
 def student(degrees: int, level: float = LEVEL) -> float:
     """The t of Student's distribution with P(|T| < t) = level: t = sqrt(n) tan a, where a has density cos^(n - 1) a."""
     angle = torch.linspace(0, math.pi / 2, 100_001, dtype=torch.float64)

@@ -19,7 +19,7 @@ from diffusion_fw.metrics.comparison import Beside, Comparison
 from diffusion_fw.metrics.metric import Measurement, Subject
 from diffusion_fw.metrics.sample_set import seen
 from diffusion_fw.noise import generator
-from diffusion_fw.pictures.ladder_bars import ladder_bars
+from diffusion_fw.pictures.ladder_marks import ladder_marks
 
 BLURS = (0.5, 1.0, 2.0)
 """Deviations of a Gaussian, in pixels."""
@@ -58,7 +58,7 @@ def ladder(metric: Comparison, subject: Subject, measured: Measurement) -> Besid
         numbers = measure(seen(features, metric.takes, rung.examples, rung.labels, subject.device))
         found.append((rung.corruption, rung.strength, {name: numbers[name] for name in metric.numbers}))
     model = dict(zip(metric.numbers, [measured, *measured.further], strict=True))
-    picture = ladder_bars(
+    picture = ladder_marks(
         subject.folder / f"ladder_{next(iter(metric.numbers))}.png",
         [f"{corruption} {strength:g}" for corruption, strength, _ in found],
         {name: [numbers[name] for *_, numbers in found] for name in metric.numbers},

@@ -18,7 +18,7 @@ from diffusion_fw.registry import ConfigError, OpenFraction, PositiveInt, regist
 
 HELD_OUT = 10_000
 """Held-out examples by which distances are judged, at most."""
-ALARM = 0.01
+ALARM = 0.001
 """The probability that samples of an honest model raise the alarm."""
 TAIL, FEWEST = 0.1, 10
 """The nearest held-out examples, from which the probability of smaller distances is extrapolated, and at least."""
@@ -51,7 +51,7 @@ class Memorization(SampleMetric):
     than the ``quantile`` of as many training examples among each other.
 
     ``copies`` counts single samples that are too near to be honest: the distances of the nearest tenth of the held-out
-    examples give the power law of small distances, and a copy has a probability below 0.01 / num_samples. A warning
+    examples give the power law of small distances, and a copy has a probability below 0.001 / num_samples. A warning
     names them, and the picture shows the ``shown`` nearest pairs. Intervals are those of counts (Wilson 1927) and of a
     median, not of a jackknife. Raises ConfigError for a reference other than test.
     """
