@@ -38,7 +38,8 @@ NEEDS_MORE = {
     ("guidance", "posterior"),
     ("guidance", "replacement"),
     ("guidance", "rescheduled"),
-    ("metric", "nll"),  # of a finished run
+    ("metric", "heldout_loss"),  # of a finished run, like the next
+    ("metric", "nll"),
     # A classifier draws no samples.
     ("callbacks", "accuracy"),
     ("network", "adm_classifier"),

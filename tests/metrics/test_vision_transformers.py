@@ -92,6 +92,44 @@ def test_code_in_the_folder_is_not_run(name: str, folder: Path, capsys: pytest.C
     assert "run" not in capsys.readouterr().out
 
 
+def test_a_kernel_that_the_config_names_is_not_loaded(name: str, folder: Path) -> None:
+    """Such a kernel is code of the hub."""
+    config = json.loads((folder / "config.json").read_text())
+    kernel = {"attn_implementation": "kernels-community/loud", "_attn_implementation": "kernels-community/loud"}
+    (folder / "config.json").write_text(json.dumps({**config, **kernel}))
+    features = dfw.build("features", name, shape=(3, 8, 8), path=str(folder))
+    found: Any = features.get_submodule("model")
+    assert found.config._attn_implementation == "sdpa"
+
+
+def test_quantized_weights_are_refused(name: str, folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "quantization_config": {"quant_method": "gptq"}}))
+    with pytest.raises(dfw.ConfigError, match="asks for quantized weights"):
+        dfw.build("features", name, shape=(3, 8, 8), path=str(folder))
+
+
+def test_the_image_part_of_a_whole_clip_is_read(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """The published folders hold the network of the texts too."""
+    part = {**SMALL, "intermediate_size": 32, "projection_dim": PROJECTION}
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        config = transformers.CLIPConfig(
+            text_config={**part, "vocab_size": 50, "max_position_embeddings": 8},
+            vision_config={**part, "image_size": 32, "patch_size": 16},
+            projection_dim=PROJECTION,
+        )
+        whole = transformers.CLIPModel(config).eval()
+    whole.save_pretrained(tmp_path)
+    capfd.readouterr()
+    features: Any = dfw.build("features", "clip", shape=(3, 20, 24), path=str(tmp_path))
+    assert capfd.readouterr().err == ""
+    images = bicubic(pixels().float() / 127.5 - 1, (32, 32))
+    with torch.no_grad():
+        expected = whole.visual_projection(whole.vision_model(features.normalized(images)).pooler_output)
+    torch.testing.assert_close(features(pixels()), expected, rtol=1e-4, atol=1e-5)
+
+
 def test_incomplete_weights_are_refused(name: str, folder: Path) -> None:
     from safetensors.torch import load_file, save_file
 

@@ -6,6 +6,7 @@ from abc import abstractmethod
 from typing import Any, ClassVar
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 
 from diffusion_fw.files import with_home
@@ -51,15 +52,32 @@ class VisionTransformer(ImageNetwork):
                 f"nothing. On a machine with a network get these two files of {self.source}, put them into a folder "
                 f"and give it; {OFFLINE}"
             )
+        model_class, log = getattr(transformers, self.model_class), transformers.logging
+        verbosity, bars = log.get_verbosity(), log.is_progress_bar_enabled()
         try:
-            model, report = getattr(transformers, self.model_class).from_pretrained(
-                str(folder), local_files_only=True, use_safetensors=True, output_loading_info=True, dtype=torch.float32
+            log.set_verbosity_error()
+            log.disable_progress_bar()
+            config = model_class.config_class.from_pretrained(str(folder), local_files_only=True)
+            if getattr(config, "quantization_config", None) is not None:
+                raise ValueError("its config asks for quantized weights")
+            # Given a path, it would also read adapters there. A config may name a kernel of the hub, which is code.
+            model, report = model_class.from_pretrained(
+                None,
+                config=config,
+                state_dict=load_file(folder / "model.safetensors"),
+                attn_implementation="sdpa",
+                dtype=torch.float32,
+                output_loading_info=True,
             )
         except Exception as error:
             line = str(error).strip().splitlines() or [""]
             raise ConfigError(
                 f"features.path={path} is not a {self.model_class} ({type(error).__name__}: {line[0]})"
             ) from None
+        finally:
+            log.set_verbosity(verbosity)
+            if bars:
+                log.enable_progress_bar()
         # Missing weights would be random ones.
         missing = sorted(map(str, (*report["missing_keys"], *report["mismatched_keys"])))
         if missing:
