@@ -5,9 +5,11 @@ The file is a log in LevelDB's format. wandb 0.31 has its reader in Go alone, ou
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import struct
+import time
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -96,10 +98,17 @@ def read(path: Path) -> Records:
     return found
 
 
-def of(folder: Path) -> Records:
-    """The records of the only run in the folder of a run."""
+def of(folder: Path, seconds: float = 60.0) -> Records:
+    """The records of the only run in the folder of a run that has ended; wandb's service may still be writing them."""
     (path,) = (folder / "wandb").glob("offline-run-*/*.wandb")
-    return read(path)
+    end = time.monotonic() + seconds
+    while True:
+        with contextlib.suppress(AssertionError, struct.error):
+            found = read(path)
+            if found.exit_code is not None:
+                return found
+        assert time.monotonic() < end, f"{path} has no whole record of how the run ended"
+        time.sleep(0.05)
 
 
 def isolate(patch: Any, folder: Path) -> None:

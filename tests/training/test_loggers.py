@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import csv
+import io
 import time
 
+import numpy as np
 import pytest
+from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.summary.writer.record_writer import RecordWriter
 
@@ -28,6 +31,11 @@ def logged(tiny, tmp_path_factory):
 def rows(folder):
     with (folder / "metrics.csv").open() as file:
         return list(csv.DictReader(file))
+
+
+def pixels(file):
+    with Image.open(file) as picture:
+        return np.asarray(picture.convert("RGB"))
 
 
 def test_all_loggers_write_the_same_numbers(logged):
@@ -56,6 +64,11 @@ def test_tensorboard_holds_the_pictures(logged):
     assert [item.step for item in events.Images("samples")] == [3, 6]
     assert events.Images("samples")[0].encoded_image_string.startswith(b"\x89PNG")
     assert {item.step for name in PICTURES - {"samples"} for item in events.Images(name)} == {6}
+    drawn = {f"report/{path.stem}": path for path in folder.glob("*.png")}
+    drawn |= {"trajectory": folder / "samples" / "trajectory.png", "samples": folder / "samples" / "step_0000006.png"}
+    for name in PICTURES - {"trajectory/animation"}:
+        shown = events.Images(name)[-1].encoded_image_string
+        assert np.array_equal(pixels(io.BytesIO(shown)), pixels(drawn[name]))
     (moving,) = events.Images("trajectory/animation")
     assert moving.encoded_image_string == (folder / "samples" / "trajectory.gif").read_bytes()
 

@@ -16,6 +16,7 @@ import wandb_records
 
 from diffusion_fw import registry
 from diffusion_fw.app.train import train
+from diffusion_fw.composition.experiment import build_loggers
 from diffusion_fw.metrics.heldout import Heldout
 from diffusion_fw.registry import ConfigError
 from diffusion_fw.training.loggers import wandb_internals
@@ -325,3 +326,22 @@ def test_bins_of_log_snr_have_the_same_edges_on_every_schedule_and_lose_nothing(
         assert sum(count * mean for count, mean in zip(counts, means, strict=True)) == pytest.approx(
             float(values.sum())
         )
+
+
+def test_a_run_that_the_caller_has_started_is_used(nobody_to_ask, tmp_path):
+    own = wandb.init(mode="offline", dir=tmp_path, project="mine", settings=wandb.Settings(silent=True))
+    logger = registry.build("logger", "wandb", folder=tmp_path, mode="offline")
+    logger.log_metrics({"loss": 1.0}, 1)
+    assert logger.version == own.id
+    logger.finalize("success")
+    records = wandb_records.of(tmp_path)
+    assert records.run.project == "mine"
+    assert records.values("loss") == [(1, 1.0)]
+
+
+def test_a_run_of_an_agent_that_logs_elsewhere_says_so(nobody_to_ask, tmp_path, monkeypatch, caplog):
+    assert build_loggers({"logger": {}}, tmp_path, Labels()) == []
+    assert not caplog.records
+    monkeypatch.setenv("WANDB_SWEEP_ID", "sw33p")
+    assert build_loggers({"logger": {}}, tmp_path, Labels()) == []
+    assert "choose logger=[csv,wandb]" in caplog.text
