@@ -28,7 +28,7 @@ from markupsafe import Markup
 import diffusion_fw
 from diffusion_fw.files import atomic_write
 from diffusion_fw.reports.comparison import Comparison, compare
-from diffusion_fw.reports.pictures import galleries
+from diffusion_fw.reports.pictures import MOST, evenly, galleries
 from diffusion_fw.reports.reading import Run, read_runs
 
 NAME = "report.html"
@@ -144,7 +144,7 @@ def _data(runs: Sequence[Run], comparison: Comparison) -> dict[str, Any]:
                 "model": model,
                 "sampler": sampler,
                 "curves": {name: _drawn(thinned(curve, points)) for name, curve in run.curves.items()},
-                "snr": [[step, *_drawn(curve)] for step, curve in _some(list(run.by_log_snr.items()), 12)],
+                "snr": [[step, *_drawn(curve)] for step, curve in evenly(list(run.by_log_snr.items()), MOST)],
                 "measured": [
                     {
                         "metric": item.metric,
@@ -175,11 +175,6 @@ def thinned(points: Sequence[tuple[float, float]], count: int) -> list[tuple[flo
         found += sorted(ends)
     found[-1] = points[-1]
     return found
-
-
-def _some(items: list[Any], count: int) -> list[Any]:
-    """At most ``count`` items, evenly spaced, the last one among them."""
-    return items if len(items) <= count else [items[(place + 1) * len(items) // count - 1] for place in range(count)]
 
 
 def _drawn(points: Sequence[tuple[float, float]]) -> list[list[float]]:

@@ -3,27 +3,35 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import io
+import itertools
 import re
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
-from PIL import Image, ImageSequence
+from PIL import Image
 
 from diffusion_fw.files import open_regular
 from diffusion_fw.reports.reading import Run
 
+T = TypeVar("T")
+
 LARGEST_FILE = 32 << 20
-MOST_PIXELS = 50_000_000
-"""Larger pictures are left out."""
+MOST_PIXELS, MOST_FRAMES = 50_000_000, 1000
+"""Larger pictures are left out, and later frames."""
 WIDEST = 640
 """Pixels of an embedded picture; wider ones are reduced by a whole factor, which keeps the squares of small images."""
 AS_IT_IS = 24 << 10
 """Bytes; a PNG that is not larger and not wider is embedded as it is."""
-MOST_STEPS, MOST_FRAMES = 12, 12
-"""Sample grids and frames of a trajectory for each run."""
+PHOTO = 128 << 10
+"""Bytes of a file in which hardly anything is left to compress without loss."""
+MOST = 12
+"""Sample grids, frames of a trajectory, and other pictures of a run."""
+KINDS = ("grids", "frames", "others")
 
 STEP = re.compile(r"step_(\d+)\.png")
 TRAJECTORIES = ("samples/trajectory.gif", "samples/trajectory.webp", "samples/trajectory.png", "trajectory.png")
@@ -48,71 +56,119 @@ class Gallery:
     frames: list[Picture] = field(default_factory=list)
     others: list[Picture] = field(default_factory=list)
 
-    @property
-    def lists(self) -> tuple[list[Picture], ...]:
-        return self.grids, self.frames, self.others
 
-    @property
-    def size(self) -> int:
-        return sum(len(item.uri) for pictures in self.lists for item in pictures)
+@dataclass(frozen=True)
+class Candidate:
+    """A picture that may be shown: the frame ``place`` of a file, in one of the three lists of a run's gallery."""
+
+    rank: int
+    kind: str
+    run: int
+    path: Path
+    at: int
+    label: str
+    place: int = 0
 
 
 def galleries(runs: Sequence[Run], budget: int) -> tuple[list[Gallery], int]:
-    """The pictures of each run, and how many were left out so that all have at most ``budget`` bytes together."""
-    found = [_gallery(run) for run in runs]
-    before = sum(len(pictures) for gallery in found for pictures in gallery.lists)
-    fit(found, budget)
-    return found, before - sum(len(pictures) for gallery in found for pictures in gallery.lists)
+    """The pictures of each run, with at most ``budget`` bytes together, and how many were left out.
 
-
-def fit(galleries: Sequence[Gallery], budget: int) -> None:
-    """Take out pictures until they fit: every other one of the longest sequences first, the last grids at the end."""
-    while sum(gallery.size for gallery in galleries) > budget:
-        longest = max(len(pictures) for gallery in galleries for pictures in (gallery.grids, gallery.frames))
-        if longest > 2:
-            for gallery in galleries:
-                for pictures in (gallery.grids, gallery.frames):
-                    if len(pictures) == longest:
-                        del pictures[-2::-2]
+    The last picture of each sequence comes first, then the first one, then those in the middle. What will not fit for
+    all runs is left out for all.
+    """
+    found = [Gallery() for _ in runs]
+    candidates = [item for index, run in enumerate(runs) for item in _candidates(run, index)]
+    left_out, sizes = 0, dict.fromkeys(KINDS, 0)
+    candidates.sort(key=lambda item: (item.rank, KINDS.index(item.kind)))
+    for (_, kind), group in itertools.groupby(candidates, key=lambda item: (item.rank, item.kind)):
+        items = list(group)
+        if sizes[kind] * len(items) > budget:
+            left_out += len(items)
             continue
-        for which in ("others", "frames", "grids"):
-            having = [gallery for gallery in galleries if getattr(gallery, which)]
-            if having:
-                # Of the largest gallery, so that many runs keep some.
-                del getattr(max(having, key=lambda gallery: gallery.size), which)[0]
+        before = budget
+        for place, item in enumerate(items):
+            uri = _picture(runs[item.run], item)
+            if len(uri) > budget:
+                left_out += len(items) - place
+                budget = 0
                 break
+            budget -= len(uri)
+            if uri:
+                getattr(found[item.run], kind).append(Picture(item.at, item.label, uri))
+        sizes[kind] = (before - budget) // len(items)
+    for gallery in found:
+        for pictures in (gallery.grids, gallery.frames, gallery.others):
+            pictures.sort(key=lambda picture: picture.at)
+    return found, left_out
 
 
-def _gallery(run: Run) -> Gallery:
-    gallery = Gallery()
+def _candidates(run: Run, index: int) -> Iterator[Candidate]:
     steps = [(int(match[1]), path) for path in _files(run.folder / "samples") if (match := STEP.fullmatch(path.name))]
-    for step, path in evenly(sorted(steps), MOST_STEPS):
-        gallery.grids += [Picture(step, f"step {step:,}", uri) for uri in _pictures(run, path)]
+    steps = evenly(sorted(steps), MOST)
+    for rank, place in enumerate(ends_first(len(steps))):
+        step, path = steps[place]
+        yield Candidate(rank, "grids", index, path, step, f"step {step:,}")
     for name in TRAJECTORIES:
-        if (run.folder / name).is_file():
-            uris = _pictures(run, run.folder / name)
-            gallery.frames = [Picture(at, f"frame {at + 1} of {len(uris)}", uri) for at, uri in enumerate(uris)]
+        if frames := _frames(run, run.folder / name):
+            shown = evenly(range(frames), MOST)
+            for rank, place in enumerate(ends_first(len(shown))):
+                label = f"frame {shown[place] + 1} of {frames}" if frames > 1 else "all frames"
+                yield Candidate(rank, "frames", index, run.folder / name, place, label, shown[place])
             break
     left_out = (*REDRAWN, *TRAJECTORIES)
     names = [path for path in _files(run.folder) if path.suffix == ".png" and path.name not in left_out]
-    for place, path in enumerate(names[:MOST_STEPS]):
-        gallery.others += [Picture(place, path.name, uri) for uri in _pictures(run, path)]
-    return gallery
+    for rank, path in enumerate(names[:MOST]):
+        yield Candidate(rank + 1, "others", index, path, rank, path.name)
+
+
+def ends_first(count: int) -> list[int]:
+    """The places 0 to count - 1: the last, the first, and then always the middle of the widest gap."""
+    order = list(dict.fromkeys([count - 1, 0])) if count else []
+    while len(order) < count:
+        known = sorted(order)
+        low, high = max(itertools.pairwise(known), key=lambda gap: gap[1] - gap[0])
+        order.append((low + high) // 2)
+    return order
 
 
 def _files(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if path.is_file()) if folder.is_dir() else []
 
 
-def evenly(items: Sequence[tuple[int, Path]], count: int) -> list[tuple[int, Path]]:
+def evenly(items: Sequence[T], count: int) -> list[T]:
     """At most ``count`` of the items, evenly spaced, the last one among them."""
     if len(items) <= count:
         return list(items)
     return [items[(place + 1) * len(items) // count - 1] for place in range(count)]
 
 
-def _pictures(run: Run, path: Path) -> list[str]:
-    """The data URIs of a picture's frames; none, and a note, if it can't be read."""
+def _frames(run: Run, path: Path) -> int:
+    """The number of frames of a picture; 0 without one."""
+    if not path.is_file():
+        return 0
+    with _opened(run, path) as (_, image):
+        return min(getattr(image, "n_frames", 1), MOST_FRAMES)
+    return 0
+
+
+def _picture(run: Run, item: Candidate) -> str:
+    """The data URI of a picture; empty, with a note, if it can't be read.
+
+    Only pictures that decode are embedded, so that nothing else passes for one.
+    """
+    with _opened(run, item.path) as (content, image):
+        frames = getattr(image, "n_frames", 1)
+        if image.format == "PNG" and frames == 1 and len(content) <= AS_IT_IS and image.width <= WIDEST:
+            image.load()
+            return _uri("png", content)
+        image.seek(item.place)
+        return _uri("webp", _small(image, photo=len(content) > PHOTO * frames))
+    return ""
+
+
+@contextlib.contextmanager
+def _opened(run: Run, path: Path) -> Iterator[tuple[bytes, Image.Image]]:
+    """The bytes of a picture and the picture; what is wrong with it ends the block with a note of the run."""
     try:
         if path.is_symlink():
             raise OSError("it is a link")
@@ -120,40 +176,29 @@ def _pictures(run: Run, path: Path) -> list[str]:
             content = file.read(LARGEST_FILE + 1)
         if len(content) > LARGEST_FILE:
             raise ValueError(f"it is larger than {LARGEST_FILE >> 20} MiB")
-        return list(_embedded(content))
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            image = Image.open(io.BytesIO(content), formats=("PNG", "GIF", "WEBP"))
+        if image.width * image.height > MOST_PIXELS:
+            raise ValueError(f"it has {image.width} x {image.height} pixels, more than {MOST_PIXELS:,}")
+        yield content, image
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        run.notes.append(f"{path.relative_to(run.folder)} cannot be shown: {' '.join(str(error).split()):.300}")
-        return []
+        note = f"{path.relative_to(run.folder)} cannot be shown: {' '.join(str(error).split()):.300}"
+        if note not in run.notes:
+            run.notes.append(note)
 
 
-def _embedded(content: bytes) -> Iterator[str]:
-    """Only pictures that decode are embedded, so that nothing else passes for one."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
-        image = Image.open(io.BytesIO(content), formats=("PNG", "GIF", "WEBP"))
-    if image.width * image.height > MOST_PIXELS:
-        raise ValueError(f"it has {image.width} x {image.height} pixels, more than {MOST_PIXELS:,}")
-    count = getattr(image, "n_frames", 1)
-    if image.format == "PNG" and count == 1 and len(content) <= AS_IT_IS and image.width <= WIDEST:
-        image.load()
-        yield _uri("png", content)
-        return
-    for place, frame in enumerate(ImageSequence.Iterator(image)):
-        if place >= MOST_FRAMES:
-            return
-        yield _uri("webp", _small(frame))
-
-
-def _small(image: Image.Image) -> bytes:
+def _small(image: Image.Image, photo: bool) -> bytes:
     """A WebP picture: lossless where that is small, as it is for enlarged pixels."""
     shown = image.convert("RGB")
     if shown.width > WIDEST:
         shown = shown.reduce(-(-shown.width // WIDEST))
     file = io.BytesIO()
-    shown.save(file, "WEBP", lossless=True, method=1, quality=20)
-    if file.tell() > AS_IT_IS:
+    if not photo:
+        shown.save(file, "WEBP", lossless=True, method=1, quality=20)
+    if photo or file.tell() > AS_IT_IS:
         file = io.BytesIO()
-        shown.save(file, "WEBP", quality=80, method=2)
+        shown.save(file, "WEBP", quality=75, method=2)
     return file.getvalue()
 
 

@@ -123,7 +123,7 @@ function layout(chart, x, y, options = {}) {
 }
 const CONFIG = {
   responsive: true, displaylogo: false, plotlyServerURL: "",
-  modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"],
+  modeBarButtons: [["zoom2d", "pan2d", "zoomIn2d", "zoomOut2d", "resetScale2d", "toImage"]],
 };
 const MOST_NAMES = 14;
 
