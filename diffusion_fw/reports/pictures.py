@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from diffusion_fw.files import open_regular
 from diffusion_fw.reports.reading import Run
@@ -31,6 +31,7 @@ PHOTO = 128 << 10
 """Bytes of a file in which hardly anything is left to compress without loss."""
 MOST = 12
 """Sample grids, frames of a trajectory, and other pictures of a run."""
+FORMATS = ("PNG", "GIF", "WEBP")
 KINDS = ("grids", "frames", "others")
 
 STEP = re.compile(r"step_(\d+)\.png")
@@ -144,10 +145,9 @@ def evenly(items: Sequence[T], count: int) -> list[T]:
 
 def _frames(run: Run, path: Path) -> int:
     """The number of frames of a picture; 0 without one."""
-    if not path.is_file():
-        return 0
-    with _opened(run, path) as (_, image):
-        return min(getattr(image, "n_frames", 1), MOST_FRAMES)
+    if path.is_file():
+        with _noted(run, path):
+            return min(getattr(_opened(path)[1], "n_frames", 1), MOST_FRAMES)
     return 0
 
 
@@ -156,7 +156,8 @@ def _picture(run: Run, item: Candidate) -> str:
 
     Only pictures that decode are embedded, so that nothing else passes for one.
     """
-    with _opened(run, item.path) as (content, image):
+    with _noted(run, item.path):
+        content, image = _opened(item.path)
         frames = getattr(image, "n_frames", 1)
         if image.format == "PNG" and frames == 1 and len(content) <= AS_IT_IS and image.width <= WIDEST:
             image.load()
@@ -166,22 +167,30 @@ def _picture(run: Run, item: Candidate) -> str:
     return ""
 
 
+def _opened(path: Path) -> tuple[bytes, Image.Image]:
+    """The bytes of a picture, and the picture before its pixels are decoded."""
+    if path.is_symlink():
+        raise OSError("it is a link")
+    with open_regular(path) as file:
+        content = file.read(LARGEST_FILE + 1)
+    if len(content) > LARGEST_FILE:
+        raise ValueError(f"it is larger than {LARGEST_FILE >> 20} MiB")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        try:
+            image = Image.open(io.BytesIO(content), formats=FORMATS)
+        except UnidentifiedImageError:
+            raise ValueError(f"it is no picture of {' or '.join(FORMATS)}") from None
+    if image.width * image.height > MOST_PIXELS:
+        raise ValueError(f"it has {image.width} x {image.height} pixels, more than {MOST_PIXELS:,}")
+    return content, image
+
+
 @contextlib.contextmanager
-def _opened(run: Run, path: Path) -> Iterator[tuple[bytes, Image.Image]]:
-    """The bytes of a picture and the picture; what is wrong with it ends the block with a note of the run."""
+def _noted(run: Run, path: Path) -> Iterator[None]:
+    """What is wrong with a picture ends the block with a note of the run."""
     try:
-        if path.is_symlink():
-            raise OSError("it is a link")
-        with open_regular(path) as file:
-            content = file.read(LARGEST_FILE + 1)
-        if len(content) > LARGEST_FILE:
-            raise ValueError(f"it is larger than {LARGEST_FILE >> 20} MiB")
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            image = Image.open(io.BytesIO(content), formats=("PNG", "GIF", "WEBP"))
-        if image.width * image.height > MOST_PIXELS:
-            raise ValueError(f"it has {image.width} x {image.height} pixels, more than {MOST_PIXELS:,}")
-        yield content, image
+        yield
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         note = f"{path.relative_to(run.folder)} cannot be shown: {' '.join(str(error).split()):.300}"
         if note not in run.notes:

@@ -9,10 +9,10 @@ const DASHES = ["solid", "dash", "dot", "dashdot", "longdash"];
 const SYMBOLS = ["circle", "square", "diamond", "triangle-up", "x", "cross"];
 const COLOURS = 7;
 
-/** A text as a chart shows it unchanged: plotly reads tags and entities in labels. */
+/** A text as a chart shows it unchanged: plotly reads tags, entities, templates and TeX in labels. */
 const plain = (text, longest = 70) => {
   const shown = text.length > longest ? text.slice(0, longest - 1) + "…" : text;
-  return shown.replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;").replace(/\$/g, "&#36;");
+  return shown.replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;").replace(/%/g, "&#37;").replace(/\$/g, "&#36;");
 };
 const token = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 const short = (value) => (Number.isFinite(value) ? String(Number(value.toPrecision(4))) : "");
@@ -136,7 +136,10 @@ function draw(id, traces, x, y, options, missing) {
   chart.hidden = numbers.hidden = !traces.length;
   chart.traces = { list: traces, x, y };
   fillNumbers(numbers);
-  if (!traces.length) return;
+  if (!traces.length) {
+    Plotly.purge(chart);
+    return;
+  }
   const named = new Set();
   const drawn = traces.flatMap((trace) => {
     const ink = trace.colour || colour(trace.setting);
