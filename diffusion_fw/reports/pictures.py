@@ -23,8 +23,9 @@ T = TypeVar("T")
 LARGEST_FILE = 32 << 20
 MOST_PIXELS, MOST_FRAMES = 50_000_000, 1000
 """Larger pictures are left out, and later frames."""
-WIDEST = 640
-"""Pixels of an embedded picture; wider ones are reduced by a whole factor, which keeps the squares of small images."""
+WIDTHS = (640, 320, 160)
+"""Pixels of an embedded picture: the first that has room. Small images keep their squares, as the factor is whole."""
+WIDEST = WIDTHS[0]
 AS_IT_IS = 24 << 10
 """Bytes; a PNG that is not larger and not wider is embedded as it is."""
 PHOTO = 128 << 10
@@ -74,8 +75,8 @@ class Candidate:
 def galleries(runs: Sequence[Run], budget: int) -> tuple[list[Gallery], int]:
     """The pictures of each run, with at most ``budget`` bytes together, and how many were left out.
 
-    The last picture of each sequence comes first, then the first one, then those in the middle. What will not fit for
-    all runs is left out for all.
+    The last picture of each sequence comes first, then the first one, then those in the middle. Where all runs have no
+    room for their next one, no run has it.
     """
     found = [Gallery() for _ in runs]
     candidates = [item for index, run in enumerate(runs) for item in _candidates(run, index)]
@@ -83,20 +84,19 @@ def galleries(runs: Sequence[Run], budget: int) -> tuple[list[Gallery], int]:
     candidates.sort(key=lambda item: (item.rank, KINDS.index(item.kind)))
     for (_, kind), group in itertools.groupby(candidates, key=lambda item: (item.rank, item.kind)):
         items = list(group)
-        if sizes[kind] * len(items) > budget:
+        # At least a third of what is left remains for the groups that follow.
+        room = 2 * budget // (3 * len(items))
+        if sizes[kind] > room:
             left_out += len(items)
             continue
-        before = budget
-        for place, item in enumerate(items):
-            uri = _picture(runs[item.run], item)
-            if len(uri) > budget:
-                left_out += len(items) - place
-                budget = 0
-                break
-            budget -= len(uri)
+        uris = [_picture(runs[item.run], item, room) for item in items]
+        for item, uri in zip(items, uris, strict=True):
             if uri:
                 getattr(found[item.run], kind).append(Picture(item.at, item.label, uri))
-        sizes[kind] = (before - budget) // len(items)
+        left_out += uris.count("")
+        shown = [len(uri) for uri in uris if uri]
+        budget -= sum(shown)
+        sizes[kind] = max(shown, default=0)
     for gallery in found:
         for pictures in (gallery.grids, gallery.frames, gallery.others):
             pictures.sort(key=lambda picture: picture.at)
@@ -151,20 +151,27 @@ def _frames(run: Run, path: Path) -> int:
     return 0
 
 
-def _picture(run: Run, item: Candidate) -> str:
-    """The data URI of a picture; empty, with a note, if it can't be read.
+def _picture(run: Run, item: Candidate, room: int) -> str | None:
+    """The data URI of a picture of at most ``room`` bytes; empty without room, None with a note if it can't be read.
 
     Only pictures that decode are embedded, so that nothing else passes for one.
     """
     with _noted(run, item.path):
         content, image = _opened(item.path)
         frames = getattr(image, "n_frames", 1)
-        if image.format == "PNG" and frames == 1 and len(content) <= AS_IT_IS and image.width <= WIDEST:
-            image.load()
-            return _uri("png", content)
         image.seek(item.place)
-        return _uri("webp", _small(image, photo=len(content) > PHOTO * frames))
-    return ""
+        image.load()
+        if image.format == "PNG" and frames == 1 and len(content) <= AS_IT_IS and image.width <= WIDEST:
+            uri = _uri("png", content)
+            if len(uri) <= room:
+                return uri
+        shown = image.convert("RGB")
+        for width in WIDTHS:
+            uri = _uri("webp", _small(shown, width, photo=len(content) > PHOTO * frames))
+            if len(uri) <= room:
+                return uri
+        return ""
+    return None
 
 
 def _opened(path: Path) -> tuple[bytes, Image.Image]:
@@ -197,11 +204,9 @@ def _noted(run: Run, path: Path) -> Iterator[None]:
             run.notes.append(note)
 
 
-def _small(image: Image.Image, photo: bool) -> bytes:
-    """A WebP picture: lossless where that is small, as it is for enlarged pixels."""
-    shown = image.convert("RGB")
-    if shown.width > WIDEST:
-        shown = shown.reduce(-(-shown.width // WIDEST))
+def _small(image: Image.Image, width: int, photo: bool) -> bytes:
+    """A WebP picture, not wider than ``width``: lossless where that is small, as it is for enlarged pixels."""
+    shown = image.reduce(-(-image.width // width)) if image.width > width else image
     file = io.BytesIO()
     if not photo:
         shown.save(file, "WEBP", lossless=True, method=1, quality=20)

@@ -102,19 +102,29 @@ function chooseColumn(place, shown) {
 
 /* ---- charts ---- */
 
-function layout(chart, x, y, options = {}) {
+/** Ticks at 1, 2, 5, 10, ..., or at the powers of ten alone where these are many. */
+function logTicks(values) {
+  const positive = values.filter((value) => value > 0);
+  if (!positive.length) return {};
+  const powers = [Math.min(...positive), Math.max(...positive)].map((value) => Math.floor(Math.log10(value)));
+  const factors = powers[1] - powers[0] > 2 ? [1] : [1, 2, 5];
+  const tickvals = [];
+  for (let power = powers[0]; power <= powers[1] + 1; power += 1) for (const factor of factors) tickvals.push(factor * 10 ** power);
+  return { tickvals, ticktext: tickvals.map(short) };
+}
+
+function layout(chart, x, y, traces, options) {
   const narrow = chart.clientWidth < 560;
-  const axis = (title, log) => ({
+  const axis = (title, log, values) => ({
     title: { text: plain(title), standoff: 8 }, type: log ? "log" : "linear", automargin: true, zeroline: false,
-    gridcolor: token("--line"), linecolor: token("--quiet"), exponentformat: "power", minor: {},
-    ...(log ? { dtick: undefined } : {}),
+    gridcolor: token("--line"), linecolor: token("--quiet"), exponentformat: "power", ...(log ? logTicks(values) : {}),
   });
   return {
     paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
     font: { color: token("--ink"), family: "system-ui, DejaVu Sans, sans-serif", size: narrow ? 11 : 13 },
     margin: { l: 56, r: 12, t: 12, b: 48 }, hovermode: "closest", dragmode: narrow ? false : "zoom",
     hoverlabel: { bgcolor: token("--raised"), bordercolor: token("--line"), font: { color: token("--ink") }, align: "left", namelength: -1 },
-    xaxis: axis(x, options.logX), yaxis: axis(y, options.logY),
+    xaxis: axis(x, options.logX, traces.flatMap((trace) => trace.x)), yaxis: axis(y, options.logY, traces.flatMap((trace) => trace.y)),
     legend: { orientation: "h", y: -0.2, yanchor: "top", x: 0, font: { size: narrow ? 10 : 12 } },
     showlegend: options.legend,
     shapes: options.shapes || [],
@@ -154,13 +164,15 @@ function draw(id, traces, x, y, options, missing) {
     };
     if (trace.plus) line.error_y = { type: "data", symmetric: false, array: trace.plus, arrayminus: trace.minus, color: ink, thickness: 1.2, width: 3 };
     if (!trace.low) return [line];
+    // A band down to 0 has no lower edge on a logarithmic axis.
+    const low = options.logY ? trace.low.map((value, place) => Math.max(value, trace.y[place] / 10)) : trace.low;
     const band = {
-      type: "scatter", mode: "lines", x: [...trace.x, ...[...trace.x].reverse()], y: [...trace.high, ...[...trace.low].reverse()],
+      type: "scatter", mode: "lines", x: [...trace.x, ...[...trace.x].reverse()], y: [...trace.high, ...[...low].reverse()],
       fill: "toself", fillcolor: ink, opacity: 0.16, line: { width: 0 }, hoverinfo: "skip", showlegend: false, legendgroup: group,
     };
     return [band, line];
   });
-  Plotly.react(chart, drawn, layout(chart, x, y, { ...options, legend: named.size > 1 && named.size <= MOST_NAMES }), CONFIG);
+  Plotly.react(chart, drawn, layout(chart, x, y, traces, { ...options, legend: named.size > 1 && named.size <= MOST_NAMES }), CONFIG);
 }
 
 function fillNumbers(details) {
@@ -210,6 +222,13 @@ function lines(read) {
     const band = most > 1 ? { low: y.map((v, i) => v - spread[i]), high: y.map((v, i) => v + spread[i]) } : {};
     return [{ label: data.settings[setting].label, x: kept.map(([x]) => x), y, setting, ...band }];
   });
+}
+
+/** A curve over several powers of ten starts out logarithmic. */
+function scaleCurve() {
+  const values = data.runs.flatMap((run) => run.curves[byId("curve").value]?.[1] || []);
+  const [low, high] = [Math.min(...values), Math.max(...values)];
+  byId("curve-log-y").checked = low > 0 && high > 20 * low;
 }
 
 function drawLearning() {
@@ -299,7 +318,8 @@ function drawPareto() {
     traces.push({ label: point.label, group: data.settings[point.setting].label, x: [point.x], y: [point.y], mode: "markers", setting: point.setting, symbol: SYMBOLS[Math.floor(point.setting / COLOURS) % SYMBOLS.length] });
   }
   const options = { logX: byId("pareto-log-x").checked, logY: byId("pareto-log-y").checked };
-  draw("pareto-chart", traces, cost.title, quality.title + (quality.better ? ` (${quality.better} is better)` : ""), options, "No row that is shown has both values.");
+  byId("front-help").textContent = `The line joins the rows that no other row beats in both: a ${quality.better} ${quality.title} is better.`;
+  draw("pareto-chart", traces, cost.title, quality.title, options, "No row that is shown has both values.");
   for (const point of front) {
     const item = document.createElement("li");
     item.textContent = `${point.label}: ${quality.title} ${short(point.y)} at ${cost.title} ${short(point.x)}`;
@@ -316,11 +336,11 @@ const steps = {
   grid: unique(grids.flatMap(({ images }) => images.map((image) => Number(image.dataset.at)))).sort((a, b) => a - b),
 };
 
-/** Show the picture of each figure that pick(images) chooses, and the figures of the runs that are shown. */
-function showPictures(list, keep, pick) {
-  const runs = new Set(shownRuns());
+/** Show the picture of each figure that pick(images) chooses, of the runs that are shown and have the chosen seed. */
+function showPictures(list, select, pick) {
+  const runs = new Set(shownRuns()), seed = byId(select).value;
   for (const { figure, run, images } of list) {
-    figure.hidden = !runs.has(run) || !keep(run);
+    figure.hidden = !runs.has(run) || (seed !== "" && data.runs[run].seed !== seed.slice(1));
     const chosen = pick(images);
     for (const image of images) image.hidden = image !== chosen;
     figure.querySelector(".at").textContent = chosen.dataset.label;
@@ -329,16 +349,16 @@ function showPictures(list, keep, pick) {
 
 function showGrids() {
   if (!grids.length) return;
-  const step = steps.grid[byId("grid-step").value], seed = byId("grid-seed").value;
+  const step = steps.grid[byId("grid-step").value];
   byId("grid-at").textContent = `step ${step.toLocaleString("en")}`;
-  showPictures(grids, (run) => seed === "" || data.runs[run].seed === seed.slice(1), (images) => images.filter((image) => image.dataset.at <= step).pop() || images[0]);
+  showPictures(grids, "grid-seed", (images) => images.filter((image) => image.dataset.at <= step).pop() || images[0]);
 }
 
 function showFrames() {
   if (!frames.length) return;
   const part = byId("frame-step").value / 100;
   byId("frame-at").textContent = `${Math.round(100 * part)} % of the steps`;
-  showPictures(frames, () => true, (images) => images[Math.round(part * (images.length - 1))]);
+  showPictures(frames, "frame-seed", (images) => images[Math.round(part * (images.length - 1))]);
 }
 
 const playing = new Map();
@@ -429,10 +449,11 @@ fill(byId("pareto-y"), results.map(([place, column]) => [place, column.title]));
 const order = { cost: 0, config: 1, result: 2 };
 const measures = [...numeric].sort(([, a], [, b]) => order[a.kind] - order[b.kind]);
 fill(byId("pareto-x"), measures.map(([place, column]) => [place, column.title]));
-if (grids.length) {
-  const seeds = unique(grids.map(({ run }) => data.runs[run].seed));
-  fill(byId("grid-seed"), [...seeds.map((seed) => [`=${seed}`, seed || "not known"]), ["", "all"]]);
+for (const [id, list] of [["grid-seed", grids], ["frame-seed", frames]]) {
+  const seeds = unique(list.map(({ run }) => data.runs[run].seed));
+  if (list.length) fill(byId(id), [...seeds.map((seed) => [`=${seed}`, seed || "not known"]), ["", "all"]]);
 }
+scaleCurve();
 slider("grid-step", steps.grid);
 slider("noise-step", steps.noise);
 
@@ -452,12 +473,13 @@ all('input[name="rows"]').forEach((input) => input.addEventListener("change", ()
 }));
 all(".column").forEach((box) => box.addEventListener("change", () => chooseColumn(Number(box.value), box.checked)));
 const on = (draws, ...ids) => ids.forEach((id) => byId(id)?.addEventListener("input", draws));
+on(scaleCurve, "curve");
 on(drawLearning, "curve", "curve-log-x", "curve-log-y");
 on(drawNoise, "noise-step", "noise-log-y");
 on(drawSampling, "sampling-y", "sampling-x", "sampling-log-x", "sampling-log-y");
 on(drawPareto, "pareto-y", "pareto-x", "pareto-log-x", "pareto-log-y");
 on(showGrids, "grid-step", "grid-seed");
-on(showFrames, "frame-step");
+on(showFrames, "frame-step", "frame-seed");
 all(".play").forEach((button) => button.addEventListener("click", () => play(button)));
 all(".numbers").forEach((details) => details.addEventListener("toggle", () => fillNumbers(details)));
 document.addEventListener("click", (event) => {
