@@ -86,7 +86,7 @@ class Measured:
         cost = self.line.get("cost")
         cost = cost if isinstance(cost, Mapping) else {}
         found = {
-            "evaluations": number(self.line.get("evaluations")),
+            "evaluations": number(self.line.get("evaluations", cost.get("evaluations"))),
             "seconds per sample": number(cost.get("seconds_per_sample")),
             "seconds of evaluation": number(cost.get("seconds")),
             "FLOPs per sample": number(cost.get("flops_per_sample")),
@@ -290,7 +290,8 @@ def read_run(run: Run) -> None:
     config: Any = None
     for name in ("config.yaml", ".hydra/config.yaml"):
         config = config or _read(run, name, LARGEST_TEXT, lambda content: yaml.load(content, Loader=_Loader))
-    run.config = flattened(config) | _settings(run.measured)
+    stated = (override.lstrip("+~").partition("=") for override in run.overrides)
+    run.config = (flattened(config) or {key: value for key, _, value in stated}) | _settings(run.measured)
     rows = _read(run, METRICS, LARGEST_TABLE, _rows) or []
     run.curves, run.by_log_snr = _curves(rows)
     run.diffs = _diffs(run)

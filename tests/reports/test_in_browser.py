@@ -249,6 +249,9 @@ def test_the_provenance_of_a_run_opens_from_its_row(runs):
     text = run.text_content()
     for said in ("python train.py schedule=linear seed=1", "0123456789abcdef", "log_linear", "network.channels=8"):
         assert said in text
+    run.get_by_role("link", name="git-0123456789ab.diff").click()
+    assert "+new </script>" in runs.page.locator("#diff-1 .plus").text_content()
+    assert runs.page.locator("#diff-1").get_attribute("open") is not None
     assert runs.page.locator(".warning").text_content() == "models/6: ConfigError: no such schedule"
 
 
