@@ -80,7 +80,7 @@ def galleries(runs: Sequence[Run], budget: int) -> tuple[list[Gallery], int]:
     """
     found = [Gallery() for _ in runs]
     candidates = [item for index, run in enumerate(runs) for item in _candidates(run, index)]
-    left_out, sizes = 0, dict.fromkeys(KINDS, 0)
+    left_out, sizes, reader = 0, dict.fromkeys(KINDS, 0), Reader()
     candidates.sort(key=lambda item: (item.rank, KINDS.index(item.kind)))
     for (_, kind), group in itertools.groupby(candidates, key=lambda item: (item.rank, item.kind)):
         items = list(group)
@@ -89,7 +89,7 @@ def galleries(runs: Sequence[Run], budget: int) -> tuple[list[Gallery], int]:
         if sizes[kind] > room:
             left_out += len(items)
             continue
-        uris = [_picture(runs[item.run], item, room) for item in items]
+        uris = [_picture(runs[item.run], item, room, reader) for item in items]
         for item, uri in zip(items, uris, strict=True):
             if uri:
                 getattr(found[item.run], kind).append(Picture(item.at, item.label, uri))
@@ -112,9 +112,11 @@ def _candidates(run: Run, index: int) -> Iterator[Candidate]:
     for name in TRAJECTORIES:
         if frames := _frames(run, run.folder / name):
             shown = evenly(range(frames), MOST)
-            for rank, place in enumerate(ends_first(len(shown))):
-                label = f"frame {shown[place] + 1} of {frames}" if frames > 1 else "all frames"
-                yield Candidate(rank, "frames", index, run.folder / name, place, label, shown[place])
+            for place, frame in enumerate(shown):
+                # The last one, then every other one, then the rest: in the file's order, in which frames decode fast.
+                rank = 0 if place == len(shown) - 1 else 1 + place % 2
+                label = f"frame {frame + 1} of {frames}" if frames > 1 else "all frames"
+                yield Candidate(rank, "frames", index, run.folder / name, place, label, frame)
             break
     left_out = (*REDRAWN, *TRAJECTORIES)
     names = [path for path in _files(run.folder) if path.suffix == ".png" and path.name not in left_out]
@@ -147,17 +149,17 @@ def _frames(run: Run, path: Path) -> int:
     """The number of frames of a picture; 0 without one."""
     if path.is_file():
         with _noted(run, path):
-            return min(getattr(_opened(path)[1], "n_frames", 1), MOST_FRAMES)
+            return min(getattr(Reader().open(path)[1], "n_frames", 1), MOST_FRAMES)
     return 0
 
 
-def _picture(run: Run, item: Candidate, room: int) -> str | None:
+def _picture(run: Run, item: Candidate, room: int, reader: Reader) -> str | None:
     """The data URI of a picture of at most ``room`` bytes; empty without room, None with a note if it can't be read.
 
     Only pictures that decode are embedded, so that nothing else passes for one.
     """
     with _noted(run, item.path):
-        content, image = _opened(item.path)
+        content, image = reader.open(item.path)
         frames = getattr(image, "n_frames", 1)
         image.seek(item.place)
         image.load()
@@ -174,8 +176,21 @@ def _picture(run: Run, item: Candidate, room: int) -> str | None:
     return None
 
 
+class Reader:
+    """Opens pictures, and keeps the last one: a frame of a GIF decodes from those before it."""
+
+    def __init__(self) -> None:
+        self.path: Path | None = None
+        self.opened: tuple[bytes, Image.Image]
+
+    def open(self, path: Path) -> tuple[bytes, Image.Image]:
+        """The bytes of a picture, and the picture before its pixels are decoded."""
+        if path != self.path:
+            self.opened, self.path = _opened(path), path
+        return self.opened
+
+
 def _opened(path: Path) -> tuple[bytes, Image.Image]:
-    """The bytes of a picture, and the picture before its pixels are decoded."""
     if path.is_symlink():
         raise OSError("it is a link")
     with open_regular(path) as file:

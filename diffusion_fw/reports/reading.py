@@ -169,7 +169,8 @@ class Run:
         for attempt in self.attempts:
             seconds = attempt.get("seconds")
             parts = [attempt.get("began"), None if seconds is None else f"{significant(seconds)} s"]
-            parts += [attempt.get("host"), attempt.get("platform"), attempt.get("python"), attempt.get("status")]
+            parts += [attempt.get("host"), attempt.get("platform")]
+            parts += [f"Python {attempt['python']}" if attempt.get("python") else None, attempt.get("status")]
             found.append(("Ran", ", ".join(str(part) for part in parts if part)))
         for repository in self.attempts[-1].get("repositories", []) if self.attempts else ():
             said = f"{repository.get('folder')} at commit {repository.get('commit')}"

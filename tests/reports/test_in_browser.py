@@ -257,7 +257,7 @@ def test_the_provenance_of_a_run_opens_from_its_row(runs):
 
 def test_everything_is_reached_by_the_keyboard_and_named(runs):
     unnamed = runs.page.evaluate(
-        """() => [...document.querySelectorAll("button, input, select, a, img, [role=img], [role=region]")]
+        """() => [...document.querySelectorAll("button, input, select, a, img, [role=group], [role=region]")]
             .filter((item) => !(item.textContent.trim() || item.labels?.length || item.ariaLabel || item.alt
                 || item.getAttribute("aria-labelledby"))).map((item) => item.outerHTML)"""
     )
