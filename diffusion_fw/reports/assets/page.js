@@ -418,12 +418,14 @@ function fill(select, options) {
   select.disabled = !options.length;
 }
 
-function slider(id, list) {
+/** Set up a slider over a list, or over the whole of it in percent; there is nothing to slide over one item. */
+function slider(id, list, last = Math.max(0, list.length - 1)) {
   const input = byId(id);
   if (!input) return;
-  input.max = Math.max(0, list.length - 1);
-  input.value = input.max;
+  input.max = last;
+  input.value = last;
   input.disabled = list.length < 2;
+  for (const button of all(`.play[data-slider="${id}"]`)) button.disabled = input.disabled;
 }
 
 function openTarget() {
@@ -456,6 +458,7 @@ for (const [id, list] of [["grid-seed", grids], ["frame-seed", frames]]) {
 scaleCurve();
 slider("grid-step", steps.grid);
 slider("noise-step", steps.noise);
+slider("frame-step", frames.map(({ images }) => images).sort((a, b) => b.length - a.length)[0] || [], 100);
 
 all("thead button", table).forEach((button, place) => {
   button.addEventListener("click", () => {
@@ -499,13 +502,13 @@ byId("theme").addEventListener("input", (event) => {
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", restyle);
 addEventListener("hashchange", openTarget);
 
-/* Printed pages are light and narrower than most windows. */
+/* Printed pages are light, and two charts fit on one. */
 let before = null;
 addEventListener("beforeprint", () => {
   before = document.documentElement.dataset.theme || "";
   document.documentElement.dataset.theme = "light";
   restyle();
-  for (const chart of all(".chart:not([hidden])")) Plotly.relayout(chart, { width: 680, height: 400 });
+  for (const chart of all(".chart:not([hidden])")) Plotly.relayout(chart, { width: 960, height: 300 });
 });
 addEventListener("afterprint", () => {
   document.documentElement.dataset.theme = before;
