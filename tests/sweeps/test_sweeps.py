@@ -22,6 +22,7 @@ from PIL import Image
 
 from diffusion_fw.runs import record
 from diffusion_fw.runs.record import Result, recorded
+from diffusion_fw.sweeps import folder as sweep_folder
 from diffusion_fw.sweeps import tables
 from diffusion_fw.sweeps.grid_sweep import sweep
 
@@ -160,6 +161,29 @@ def test_a_killed_sweep_leaves_its_table_and_can_be_continued(tmp_path):
     _, ran, error = swept(tmp_path, distance)
     assert error is None
     assert [number for number, _ in ran] == [2, 3]
+
+
+def test_a_sweep_leaves_a_page_of_its_jobs_even_if_it_is_killed(tmp_path, capsys):
+    def killed(job):
+        return KeyboardInterrupt() if (job["schedule"], job["seed"]) == ("cosine", "0") else distance(job)
+
+    with pytest.raises(KeyboardInterrupt):
+        swept(tmp_path, killed)
+    assert f"3 runs on one page of 1.2 MB: {tmp_path / 'report.html'}" in capsys.readouterr().out
+    swept(tmp_path, distance)
+    page = (tmp_path / "report.html").read_text()
+    assert "4 runs, 2 settings: 4 finished" in page
+    assert "schedule=cosine" in page
+
+
+def test_a_page_that_cannot_be_made_fails_no_sweep(tmp_path, monkeypatch):
+    def fails(folders):
+        raise KeyError("unforeseen")
+
+    monkeypatch.setattr(sweep_folder, "write_report", fails)
+    results, _, error = swept(tmp_path, distance)
+    assert error is None
+    assert results == [1.0, 2.0, 3.0, 4.0]
 
 
 def test_a_table_that_cannot_be_written_hides_no_result(tmp_path, monkeypatch, capsys):
