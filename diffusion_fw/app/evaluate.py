@@ -259,6 +259,15 @@ def _card(device: Any) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else str(device.type)
 
 
+def prepare(configs: list[dict[str, Any]], arguments: list[str]) -> list[dict[str, Any]]:
+    """The configs to run, each of which names what to measure; none where they are only explained."""
+    from diffusion_fw.app.sample_source import check_source
+
+    for config in configs:
+        check_source(config)
+    return unless_explained("evaluate")(configs, arguments)
+
+
 def main(plugins: Path | None = None) -> None:
     """The program `python evaluate.py`."""
-    run("evaluate", evaluate, plugins=plugins, prepare=unless_explained("evaluate"))
+    run("evaluate", evaluate, plugins=plugins, prepare=prepare)

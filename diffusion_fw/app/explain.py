@@ -46,8 +46,14 @@ def explain_trained(program: str, config: dict[str, Any], arguments: Sequence[st
 
     Raises ConfigError where the program would before it draws.
     """
+    from diffusion_fw.app.sample_source import open_source
     from diffusion_fw.app.trained_model import open_trained
 
+    if config.get("samples"):
+        source, known = open_source(config), origins(program, arguments)
+        table = [(key, value, origin_of(key, known)) for key, value in flatten(source.config)]
+        print_tables(Console(), table, source.rows(True))
+        return
     model = open_trained(config)
     model.check_sampler()
     table = trained_rows(program, config, model.complete, model.record["config"], arguments)

@@ -293,17 +293,27 @@ class Given(Source):
         )
 
 
-def open_source(config: Mapping[str, Any]) -> Source:
-    """The samples that a config asks for; ConfigError unless it names a checkpoint or samples, and what fits them."""
-    checkpoint, samples, reference = config["checkpoint"], config["samples"], config["reference"]
+def check_source(config: Mapping[str, Any]) -> None:
+    """ConfigError unless a config of evaluate.py names either a checkpoint or samples, and what to compare them with."""
+    checkpoint, samples = config["checkpoint"], config["samples"]
     if (checkpoint is None) == (samples is None):
         raise ConfigError(
             "give checkpoint=FILE to measure a model, or samples=PATH reference=PATH to measure images that are there "
             "already; " + ("both are given" if checkpoint else "neither is given")
         )
+    if samples and config["reference"] is None and config["data"]["name"] == OWN:
+        raise ConfigError(f"samples={samples}: compared with what? give reference=PATH or data=NAME")
+    if config["reference"] is not None and config["data"]["name"] != OWN:
+        raise ConfigError(
+            f"reference={config['reference']} and data={config['data']['name']} are both given; leave out one"
+        )
+
+
+def open_source(config: Mapping[str, Any]) -> Source:
+    """The samples that a config asks for. Raises ConfigError for what ``check_source`` refuses, and for bad files."""
+    check_source(config)
+    samples, reference = config["samples"], config["reference"]
     known = None if reference is None else GivenData(given_images(reference, "reference"))
-    if known is not None and config["data"]["name"] != OWN:
-        raise ConfigError(f"reference={reference} and data={config['data']['name']} are both given; leave out one")
     if samples is None:
         return Drawn(open_trained(config), known)
     chosen = {"data": config["data"], **{key: config[key] for key in MODEL_KEYS}}
@@ -313,8 +323,6 @@ def open_source(config: Mapping[str, Any]) -> Source:
             raise ConfigError(
                 f"{group}=... is of a model, but samples={samples} are measured as they are; leave it out"
             )
-    if known is None and config["data"]["name"] == OWN:
-        raise ConfigError(f"samples={samples}: compared with what? give reference=PATH or data=NAME")
     features = {"name": "auto"} if config["features"]["name"] == OWN else config["features"]
     complete = {**config, "features": features}
     for group in (*MODEL_KEYS, *(["data"] if known else [])):
