@@ -294,7 +294,7 @@ class Given(Source):
 
 
 def check_source(config: Mapping[str, Any]) -> None:
-    """ConfigError unless a config of evaluate.py names either a checkpoint or samples, and what to compare them with."""
+    """ConfigError unless a config names either a checkpoint, or samples and what to compare them with."""
     checkpoint, samples = config["checkpoint"], config["samples"]
     if (checkpoint is None) == (samples is None):
         raise ConfigError(
