@@ -17,6 +17,8 @@ HOW = ("hydra", "resume", "explain", "launcher", "sweep", "num_workers", "device
 """Keys that say how a run is started, not what it is."""
 COSTS = ("evaluations", "seconds per sample", "seconds")
 """The costs that are shown before the reader chooses."""
+WRITING = ("callbacks", "logger", "trainer.log_every_n_steps")
+"""Keys that say what a run writes and how often, not what it is."""
 SHOWN = 8
 """Columns of each kind that are shown before the reader chooses."""
 
@@ -88,25 +90,33 @@ def differing_keys(configs: Sequence[Mapping[str, str]]) -> list[str]:
 
 def compare(runs: Sequence[Run]) -> Comparison:
     """The table of these runs."""
-    folders = {os.path.realpath(run.folder): run for run in runs}
-    own = {run.name: folders.get(_folder_of_model(run)) for run in runs}
-    values = [_values(run, own[run.name]) for run in runs]
+    folders = {os.path.realpath(run.folder): index for index, run in enumerate(runs)}
+    own = [folders.get(_folder_of_model(run)) for run in runs]
+    values = [_values(run, None if model is None else runs[model].name) for run, model in zip(runs, own, strict=True)]
     programs: dict[str, list[int]] = {}
     for index, run in enumerate(runs):
         programs.setdefault(run.program, []).append(index)
-    keys = {program: differing_keys([values[index] for index in indices]) for program, indices in programs.items()}
-    models = {run.name: _label(values[index], keys[run.program]) for index, run in enumerate(runs)}
-    for index, run in enumerate(runs):
-        if model := own[run.name]:
-            values[index][MODEL] = models[model.name] or model.name
-    if any(own.values()):
-        for program, indices in programs.items():
-            found = keys[program] = [key for key in keys[program] if key != "checkpoint"]
-            if any(own[runs[index].name] for index in indices):
-                found.insert(0, MODEL)
     swept = {override.partition("=")[0].lstrip("+~") for run in runs for override in run.overrides}
+
+    def rank(key: str) -> tuple[bool, bool, bool, bool]:
+        """The place of a key: what the command lines state comes first, what a run writes comes last."""
+        return key != MODEL, key.startswith(WRITING), key == SEED, key not in swept
+
+    keys = {
+        program: sorted(differing_keys([values[index] for index in indices]), key=rank)
+        for program, indices in programs.items()
+    }
+    evaluated = sorted({model for model in own if model is not None})
+    among = sorted(differing_keys([values[model] for model in evaluated]), key=rank)
+    models = {model: _label(values[model], among) or runs[model].name for model in evaluated}
+    for place, model in enumerate(own):
+        if model is not None:
+            values[place][MODEL] = models[model]
+    for program, indices in programs.items():
+        if any(own[index] is not None for index in indices):
+            keys[program] = [MODEL, *(key for key in keys[program] if key != "checkpoint")]
     shared = list(dict.fromkeys(key for found in keys.values() for key in found))
-    order = sorted(shared, key=lambda key: (key != MODEL, key == SEED, key not in swept, shared.index(key)))
+    order = sorted(shared, key=rank)
     settings: dict[tuple[str, ...], list[int]] = {}
     for index, run in enumerate(runs):
         choice = tuple(values[index].get(key, "") for key in order if key != SEED)
@@ -177,11 +187,11 @@ def _folder_of_model(run: Run) -> str:
     return os.path.realpath(folder) if run.config.get("checkpoint") else ""
 
 
-def _values(run: Run, model: Run | None) -> dict[str, str]:
+def _values(run: Run, model: str | None) -> dict[str, str]:
     values = dict(run.config)
     values[SEED] = run.seed
     if model is not None and values.get("checkpoint"):
-        values["checkpoint"] = model.name
+        values["checkpoint"] = model
     return {key: value for key, value in values.items() if value or key != SEED}
 
 

@@ -78,7 +78,8 @@ class Measured:
 
     @property
     def text(self) -> str:
-        return json.dumps(self.line, indent=1, default=str)
+        """The line as it stands in the results."""
+        return json.dumps(self.line)
 
     @property
     def costs(self) -> dict[str, float]:
@@ -89,7 +90,7 @@ class Measured:
             "evaluations": number(self.line.get("evaluations", cost.get("evaluations"))),
             "seconds per sample": number(cost.get("seconds_per_sample")),
             "seconds of evaluation": number(cost.get("seconds")),
-            "FLOPs per sample": number(cost.get("flops_per_sample")),
+            "FLOPs per sample": number(self.line.get("flops_per_sample", cost.get("flops_per_sample"))),
         }
         return {name: value for name, value in found.items() if value is not None}
 
@@ -247,6 +248,7 @@ def read_runs(folders: Sequence[Path]) -> list[Run]:
     Raises ConfigError for a folder that does not exist or holds no run.
     """
     runs: dict[Path, Run] = {}
+    names = [folder.absolute().name for folder in folders]
     for folder in folders:
         if not folder.is_dir():
             raise ConfigError(f"{folder}: no such folder; give the folder of a run or of a sweep")
@@ -257,6 +259,7 @@ def read_runs(folders: Sequence[Path]) -> list[Run]:
                 "give the folder of a run or of a sweep"
             )
         above = folder.absolute().name
+        above = above if names.count(above) == 1 else folder.as_posix()
         for place in places:
             own = place.relative_to(folder).as_posix()
             name = above if own == "." else f"{above}/{own}" if len(folders) > 1 else own

@@ -37,6 +37,13 @@ def test_jobs_are_found_below_a_folder_in_the_order_of_their_numbers_and_each_on
     assert [run.name for run in read_runs([tmp_path / "sweep", tmp_path])] == ["sweep/0", "sweep/2", "sweep/10"]
 
 
+def test_folders_of_one_name_are_told_apart(tmp_path):
+    for place in ("a", "b"):
+        train_run(tmp_path / place / "sweep" / "0", {"seed": 0}, pictures=False)
+    folders = [tmp_path / "a" / "sweep", tmp_path / "b" / "sweep"]
+    assert [run.name for run in read_runs(folders)] == [f"{folder}/0" for folder in folders]
+
+
 @pytest.mark.parametrize("make", [lambda folder: None, lambda folder: folder.mkdir()], ids=["absent", "empty"])
 def test_a_folder_without_a_run_is_an_error_of_one_line(tmp_path, make):
     folder = tmp_path / "none"

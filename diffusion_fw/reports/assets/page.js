@@ -11,7 +11,8 @@ const COLOURS = 7;
 
 /** A text as a chart shows it unchanged: plotly reads tags, entities, templates and TeX in labels. */
 const plain = (text, longest = 70) => {
-  const shown = text.length > longest ? text.slice(0, longest - 1) + "…" : text;
+  const half = Math.floor(longest / 2);
+  const shown = text.length > longest ? `${text.slice(0, half)}…${text.slice(1 - half)}` : text;
   return shown.replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;").replace(/%/g, "&#37;").replace(/\$/g, "&#36;");
 };
 const token = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
@@ -153,11 +154,11 @@ function draw(id, traces, x, y, options, missing) {
   const named = new Set();
   const drawn = traces.flatMap((trace) => {
     const ink = trace.colour || colour(trace.setting);
-    const group = plain(trace.group ?? trace.label);
+    const group = trace.group ?? trace.label;
     const first = !named.has(group);
     named.add(group);
     const line = {
-      type: "scatter", mode: trace.mode || "lines", x: trace.x, y: trace.y, name: group, legendgroup: group,
+      type: "scatter", mode: trace.mode || "lines", x: trace.x, y: trace.y, name: plain(group), legendgroup: group,
       showlegend: first && !trace.unnamed, meta: plain(trace.label, 160), line: { color: ink, width: 2, dash: trace.dash || dash(trace.setting), shape: trace.shape },
       marker: { color: ink, size: 8, symbol: trace.symbol || "circle" },
       hovertemplate: `<b>%{meta}</b><br>${plain(x)} %{x}<br>${plain(y)} %{y:.4~g}<extra></extra>`,
@@ -256,7 +257,7 @@ function drawSampling() {
     for (const item of run.measured) {
       const x = item.costs[cost];
       if (item.metric !== metric || x === undefined) continue;
-      const label = [run.model, run.sampler].filter(Boolean).join(" ") || run.name;
+      const label = [run.sampler, run.model].filter(Boolean).join(" of ") || run.name;
       const group = groups.get(label) || groups.set(label, { model: run.model, sampler: run.sampler, points: new Map(), floors: [] }).get(label);
       // Seeds have the same number of evaluations, but not the same seconds: points are joined by setting.
       const point = group.points.get(run.setting) || group.points.set(run.setting, { x: [], y: [], interval: null }).get(run.setting);
