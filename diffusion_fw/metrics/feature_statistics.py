@@ -19,6 +19,8 @@ from diffusion_fw.npz import read_npz
 from diffusion_fw.registry import ConfigError
 
 BATCH = 250
+LIBRARIES = ("abc", "builtins", "torch")
+"""Their code is not part of what defines features."""
 LARGEST = 1 << 30
 """Bytes of a file of statistics; those of 2048 features have 34 million."""
 
@@ -175,8 +177,15 @@ def cached(
 
 
 def source(features: FeatureExtractor) -> str:
-    """The source of the module that defines the features, so that changed code computes its own statistics."""
-    try:
-        return inspect.getsource(sys.modules[type(features).__module__])
-    except (OSError, TypeError):  # defined in an interactive session
-        return ""
+    """The source of the modules that define the features, so that changed code computes its own statistics."""
+    parts = (*type(features).__mro__, *map(type, features.modules()), features.resize)
+    modules = {part.__module__ for part in parts if part is not None}
+    found = []
+    for name in sorted(modules):
+        if name.partition(".")[0] in LIBRARIES:
+            continue
+        try:
+            found.append(inspect.getsource(sys.modules[name]))
+        except (KeyError, OSError, TypeError):  # defined in an interactive session
+            continue
+    return "".join(found)

@@ -11,6 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 import diffusion_fw as dfw
+from diffusion_fw.metrics.feature_statistics import source
 from diffusion_fw.metrics.features.extractor import ImageNetwork
 from diffusion_fw.metrics.features.resize import bicubic, tf1_bilinear
 from diffusion_fw.metrics.protocol import PROTOCOLS, find, under
@@ -146,6 +147,14 @@ def test_features_of_any_size_are_not_resized(name: str) -> None:
     values = torch.randint(0, 256, (2, 1, 8, 8), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
     for protocol in PROTOCOLS:
         assert torch.equal(under(protocol, own)(values), own(values))
+
+
+def test_the_code_of_the_rule_is_part_of_what_statistics_are_cached_under() -> None:
+    found = source(under("clean", Mean()))
+    assert "def bicubic(" in found
+    assert "class FeatureExtractor(" in found
+    assert "class Mean(" in found
+    assert "class DigitsClassifier(" in source(dfw.build("features", "digits", shape=(1, 8, 8)))
 
 
 def test_the_weights_are_shared() -> None:
