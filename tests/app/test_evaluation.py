@@ -136,7 +136,7 @@ def test_a_folder_a_zip_and_an_npz_of_the_same_images_have_the_same_distance(tmp
         for path in sorted(folder.iterdir()):
             archive.write(path, path.name)
     np.savez(tmp_path / "a.npz", arr_0=first)
-    np.savez(tmp_path / "planes.npz", samples=first.transpose(0, 3, 1, 2))
+    np.savez(tmp_path / "planes.npz", samples=first.transpose(0, 3, 1, 2), provenance="what made it")
     values = [compared(tmp_path, tmp_path / name, reference)[0] for name in ("a", "a.zip", "a.npz", "planes.npz")]
     assert values[0] > 0
     assert values == pytest.approx([values[0]] * 4, rel=1e-9)

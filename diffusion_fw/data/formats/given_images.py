@@ -110,7 +110,8 @@ def decoded(files: ImageFiles, name: str, shape: tuple[int, int, int], where: st
 
 def _array(path: str, where: str) -> Tensor:
     try:
-        arrays = read_npz(str(with_home(path)), LARGEST)
+        # Other arrays, such as labels or texts, are not read where samples have a known name.
+        arrays = read_npz(str(with_home(path)), LARGEST, wanted=ARRAYS) or read_npz(str(with_home(path)), LARGEST)
     except ConfigError as error:
         raise ConfigError(f"{where}: {error}") from None
     name = next((name for name in ARRAYS if name in arrays), next(iter(arrays)) if len(arrays) == 1 else None)
