@@ -185,7 +185,11 @@ class Comparison(Metric):
                 len(generated),
             )
             return {}
-        replicates = self.replicates(measure, generated, torch.arange(len(generated)) % groups, device)
+        try:
+            replicates = self.replicates(measure, generated, torch.arange(len(generated)) % groups, device)
+        except ConfigError as error:
+            logger.warning("no interval: there are too few samples to leave a group out: %s", error)
+            return {}
         reach = student(groups - 1) * math.sqrt((groups - 1) / groups)
         found = {}
         for number in self.numbers:
