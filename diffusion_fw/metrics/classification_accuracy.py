@@ -36,8 +36,8 @@ class ClassificationAccuracy(SampleMetric):
     numbers: ClassVar[dict[str, Literal["lower", "higher"]]] = {"classification_accuracy": "higher"}
     takes: ClassVar[frozenset[Part]] = frozenset({"examples", "labels"})
 
-    seeds: PositiveInt = 2
-    steps: PositiveInt = 150
+    seeds: PositiveInt = 3
+    steps: PositiveInt = 100
 
     def against(self, real: SampleSet, device: torch.device) -> Measure:
         if real.labels is None:

@@ -140,9 +140,14 @@ class Comparison(Metric):
         features = None if self.features is None else self.features.to(device)
         return real_set(features, self.takes, *self.chosen(split, count), device, self.cache)
 
+    @property
+    def measured_on(self) -> FeatureExtractor | None:
+        """The features, if it takes them or what their classifier says."""
+        return self.features if {"features", "logits"} & self.takes else None
+
     def full_name(self, number: str, weights: str) -> str:
         """``number/<features>@<num_samples>/<weights>``; the features are followed by the reference, but for test."""
-        on = [] if self.features is None else [self.features.name]
+        on = [] if self.measured_on is None else [self.measured_on.name]
         against = "" if self.reference == "test" else f"({Path(self.reference).stem})"
         return "/".join([number, *on]) + f"{against}@{self.num_samples}/{weights}"
 
@@ -214,7 +219,11 @@ class Comparison(Metric):
                 len(generated),
             )
             return {}
-        replicates = self.replicates(measure, generated, torch.arange(len(generated)) % groups, device)
+        try:
+            replicates = self.replicates(measure, generated, torch.arange(len(generated)) % groups, device)
+        except ConfigError as error:
+            logger.warning("no interval: there are too few samples to leave a group out: %s", error)
+            return {}
         reach = student(groups - 1) * math.sqrt((groups - 1) / groups)
         found = {}
         for number in self.numbers:
@@ -249,7 +258,7 @@ class Comparison(Metric):
 
     def description(self) -> dict[str, Any]:
         """What a person needs to know to compare the numbers with others; written to evaluation.json."""
-        known = {} if self.features is None else {"features": self.features.name}
+        known = {} if self.measured_on is None else {"features": self.measured_on.name}
         return {**known, "num_samples": self.num_samples, "reference": self.reference}
 
 

@@ -181,3 +181,10 @@ def test_real_features_are_computed_once(measured, given, tmp_path):
     assert measured("energy_distance", data, draw(60, 2, 2)).floor is not None
     assert files == {path.name: path.stat().st_mtime_ns for path in (tmp_path / "cache").iterdir()}
     assert measured("kid", data, draw(60, 2, 2), subsets=2).value == first.value
+
+
+def test_samples_that_are_just_enough_have_a_value_without_an_interval(measured, digits, caplog):
+    result = measured("inception_score", digits, digits.test.values[:20], splits=10)
+    assert 1 <= result.value <= 10
+    assert result.interval is None
+    assert "no interval: there are too few samples to leave a group out: metric.splits=10" in caplog.text
