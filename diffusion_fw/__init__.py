@@ -29,8 +29,10 @@ if TYPE_CHECKING:
     from diffusion_fw.denoiser import Denoiser, NetworkClassifier, NetworkDenoiser, Noise, prior
     from diffusion_fw.guidance.guidance import Guidance
     from diffusion_fw.guidance.operators import LinearOperator
+    from diffusion_fw.metrics.comparison import SampleMetric
     from diffusion_fw.metrics.features.extractor import FeatureExtractor
     from diffusion_fw.metrics.metric import Measurement, Metric, Subject, TrackedMetric
+    from diffusion_fw.metrics.sample_set import SampleSet
     from diffusion_fw.modes.mode import Mode, Model, Outcome
     from diffusion_fw.networks.network import Classifier, Network
     from diffusion_fw.objectives.objective import Objective
@@ -69,6 +71,7 @@ _PUBLIC = {
     ),
     "diffusion_fw.guidance.guidance": ("Guidance",),
     "diffusion_fw.guidance.operators": ("LinearOperator",),
+    "diffusion_fw.metrics.comparison": ("SampleMetric",),
     "diffusion_fw.metrics.features.extractor": ("FeatureExtractor",),
     "diffusion_fw.metrics.metric": (
         "Measurement",
@@ -76,6 +79,7 @@ _PUBLIC = {
         "Subject",
         "TrackedMetric",
     ),
+    "diffusion_fw.metrics.sample_set": ("SampleSet",),
     "diffusion_fw.modes.mode": ("Mode", "Model", "Outcome"),
     "diffusion_fw.networks.network": ("Classifier", "Network"),
     "diffusion_fw.objectives.objective": ("Objective",),
@@ -166,6 +170,8 @@ __all__ = [
     "Prediction",
     "Range",
     "Runtime",
+    "SampleMetric",
+    "SampleSet",
     "Sampler",
     "Schedule",
     "Step",

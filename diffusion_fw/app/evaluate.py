@@ -225,7 +225,7 @@ def result_lines(
         "time": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
     }
     for item, found in measured:
-        features = getattr(item.metric, "features", None)
+        features = getattr(item.metric, "measured_on", getattr(item.metric, "features", None))
         stated = None
         if features is not None:
             stated = {**features_section(config, data), "fingerprint": features.fingerprint()}

@@ -134,7 +134,7 @@ def _value(line: Mapping[str, Any], source: Source) -> Iterator[Finding]:
     if found is None:
         yield Finding("metric", str(line["metric"]), ", ".join(names), False)
         return
-    features = getattr(chosen.metric, "features", None)
+    features = getattr(chosen.metric, "measured_on", getattr(chosen.metric, "features", None))
     stated = line.get("features")
     now = None if features is None else features.fingerprint()
     yield _equal("features", None if stated is None else stated.get("fingerprint"), now)

@@ -161,10 +161,10 @@ class Comparison(Metric):
         beside = Beside()
         if generated.finite.all():
             values = measure(generated)
-            partial = self.part_of(measure, generated)
             if self.interval_groups:
                 intervals = self.intervals(measure, generated, values, subject.device)
             beside = self.beside(measure, generated, values, subject)
+            partial = self.part_of(measure, generated)
         else:
             bad = int((~generated.finite).sum())
             logger.warning("%d of %d samples or their features are not finite: the model diverged", bad, len(generated))

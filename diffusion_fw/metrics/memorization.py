@@ -74,6 +74,11 @@ class Memorization(SampleMetric):
                 f"metric.reference={self.reference}: must be test, as metric=memorization always looks for training "
                 "examples and judges by the held-out ones"
             )
+        if self.undivided:
+            raise ConfigError(
+                "metric=memorization needs training and held-out examples, but a reference of files is one set; give "
+                "data=NAME instead of reference=..."
+            )
 
     @property
     def other(self) -> Split:
