@@ -51,20 +51,22 @@ def evaluate(config: dict[str, Any], folder: Path) -> Result:
         source = open_source(config)
         chosen = build_metrics(source)
         collection = collect(source, chosen)
-        if rank() > 0:
-            if collection:
-                collection.draw_all()
-            return Result("", math.nan)
-        loggers = build_loggers(config, folder, labels_of("evaluate"))
-        measured = list(measure(source, chosen, collection, folder))
-        lines = [results.sealed(line) for line in result_lines(source, measured, collection)]
-        (_, first), *_ = measured
-        record = {**flat_record(source, *measured[0]), "results": lines}
-        with atomic_write(folder / "evaluation.json") as file:
-            file.write(json.dumps(record, indent=2).encode())
-        kept = results.append(Path(config["results"]), lines) if config["results"] else None
         if collection:
-            collection.finish()
+            collection.draw_all()
+        first_process = rank() == 0
+    # The first process measures alone: metrics of torchmetrics would wait for the others.
+    if not first_process:
+        return Result("", math.nan)
+    loggers = build_loggers(config, folder, labels_of("evaluate"))
+    measured = list(measure(source, chosen, collection, folder))
+    lines = [results.sealed(line) for line in result_lines(source, measured, collection)]
+    (_, first), *_ = measured
+    record = {**flat_record(source, *measured[0]), "results": lines}
+    with atomic_write(folder / "evaluation.json") as file:
+        file.write(json.dumps(record, indent=2).encode())
+    kept = results.append(Path(config["results"]), lines) if config["results"] else None
+    if collection:
+        collection.finish()
     pictures = [*(path for _, found in measured for path in found.pictures), *source.pictures(folder)]
     print_table(source, measured)
     for picture in pictures:

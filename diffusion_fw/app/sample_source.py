@@ -22,7 +22,7 @@ from diffusion_fw.composition.parts import build_data
 from diffusion_fw.data.dataset import Data, Examples, from_model
 from diffusion_fw.data.formats.given_images import given_images
 from diffusion_fw.denoiser import Denoiser
-from diffusion_fw.metrics.collection import Collection, Rounded
+from diffusion_fw.metrics.collection import Collection, Rounded, rank
 from diffusion_fw.metrics.metric import Subject
 from diffusion_fw.registry import OWN, ConfigError
 from diffusion_fw.sampling.draw import draw
@@ -174,7 +174,8 @@ class Drawn(Source):
 
     def check(self, count: int) -> None:
         self.model.check_sampler()
-        print(f"memory, estimated: {self.model.memory(count)}")
+        if rank() == 0:
+            print(f"memory, estimated: {self.model.memory(count)}")
 
     def record(self, metric: str) -> dict[str, Any]:
         config = self.config

@@ -73,13 +73,12 @@ class Collection:
         return SampleSet(**{part: self._all[name][:count] for part, name in names.items() if name in self._all})
 
     def draw_all(self) -> None:
-        """Draw the samples now, as the other processes of an evaluation do."""
+        """Draw the samples now, while all processes are there."""
         _ = self._all
 
     def finish(self) -> None:
-        """Forget the chunks: the evaluation has ended."""
-        if rank() == 0:
-            shutil.rmtree(self._place, ignore_errors=True)
+        """Forget the chunks: the evaluation has ended. Called by one process."""
+        shutil.rmtree(self._place, ignore_errors=True)
 
     def _name(self, part: Part, features: FeatureExtractor | None) -> str:
         """Equal for parts that are the same tensor."""
