@@ -88,7 +88,7 @@ class Chosen:
 
 def build_metrics(source: Source) -> list[Chosen]:
     """The metrics of the config under each protocol; ConfigError for one that files of samples cannot have."""
-    from diffusion_fw.composition.parts import build_features, build_metric
+    from diffusion_fw.composition.parts import assemble_metric, build_features
     from diffusion_fw.metrics.comparison import Comparison
     from diffusion_fw.metrics.protocol import find, under
 
@@ -104,12 +104,14 @@ def build_metrics(source: Source) -> list[Chosen]:
     # One extractor for all metrics, so that their features are computed once.
     known = {rule: features if rule is None or features is None else under(rule, features) for rule in rules}
     chosen = []
+    for name in config["metric"]:
+        factory: Any = registry.entry("metric", config["metric"][name]["name"]).factory
+        if config["samples"] and not (isinstance(factory, type) and issubclass(factory, Comparison)):
+            raise ConfigError(f"metric={name} is of a model, not of samples alone; give checkpoint=... for it")
     for name, section in config["metric"].items():
         for rule in rules if takes[name] else rules[:1]:
-            metric = build_metric(source.sized(section), config, data, known[rule])
+            metric = assemble_metric(source.sized(section), config, data, known[rule])
             chosen.append(Chosen(name, metric, rule if takes[name] else None))
-            if config["samples"] and not isinstance(metric, Comparison):
-                raise ConfigError(f"metric={name} is of a model, not of samples alone; give checkpoint=... for it")
     return chosen
 
 

@@ -207,7 +207,7 @@ def build_features(config: Config, data: Data) -> FeatureExtractor:
     return features
 
 
-def build_metric(section: Config, config: Config, data: Data, features: FeatureExtractor | None = None) -> Metric:
+def assemble_metric(section: Config, config: Config, data: Data, features: FeatureExtractor | None = None) -> Metric:
     """The metric of a section, on ``features`` or else on those of the config."""
     wanted = registry.entry("metric", section["name"]).runtime
     if "features" in wanted and features is None:
@@ -219,16 +219,21 @@ def build_metric(section: Config, config: Config, data: Data, features: FeatureE
     return metric
 
 
+def build_metric(config: Config, data: Data) -> tuple[Metric, str]:
+    """The metric of a training's config on the chosen features, and the features' name."""
+    return assemble_metric(config["metric"], config, data), features_section(config, data)["name"]
+
+
 def build_tracked_metric(config: Config, data: Data) -> tuple[TrackedMetric, str]:
     """``build_metric`` for training. Raises ConfigError for a metric that cannot be tracked."""
-    metric = build_metric(config["metric"], config, data)
+    metric, features = build_metric(config, data)
     if not isinstance(metric, TrackedMetric):
         name = config["metric"]["name"]
         raise ConfigError(
             f"metric={name} cannot be tracked during training; choose metric=fid or metric=none, and "
             f"`python evaluate.py checkpoint=... metric={name}` afterwards"
         )
-    return metric, features_section(config, data)["name"]
+    return metric, features
 
 
 @dataclass(frozen=True)

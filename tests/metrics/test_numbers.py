@@ -94,7 +94,7 @@ def test_the_inception_score_of_certain_and_even_guesses_is_the_number_of_classe
 
 
 def test_the_inception_score_needs_a_classifier_and_samples_for_each_part(build, digits, measured):
-    with pytest.raises(dfw.ConfigError, match="of no classifier"):
+    with pytest.raises(dfw.ConfigError, match="tells no classes apart"):
         measured("inception_score", digits, digits.test.values[:50], features="pixels")
     with pytest.raises(dfw.ConfigError, match=r"metric.splits=10: must be at most 7"):
         measured("inception_score", digits, digits.test.values[:15])
