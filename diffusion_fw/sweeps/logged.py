@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra.types import RunMode
-from omegaconf import DictConfig, open_dict, read_write
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from diffusion_fw.composition.experiment import build_loggers
 from diffusion_fw.config.compose import resolved
@@ -21,9 +21,9 @@ def log_sweep(config: DictConfig, config_loader: Any, overrides: Sequence[str], 
 
     Only to those that show pictures: the folder has the files already. They get a run of their own, in the jobs' group.
     """
-    if not (folder / f"{name}.png").exists():
+    hydra = OmegaConf.select(config, "hydra.job")
+    if hydra is None or not (folder / f"{name}.png").exists():
         return
-    hydra = config.hydra.job
     job = config_loader.load_configuration(hydra.config_name, list(overrides), run_mode=RunMode.RUN)
     with read_write(job), open_dict(job):
         del job["hydra"]

@@ -38,8 +38,8 @@ NEEDS_MORE = {
     ("guidance", "posterior"),
     ("guidance", "replacement"),
     ("guidance", "rescheduled"),
-    ("metric", "heldout_loss"),  # of a finished run, like the next
-    ("metric", "nll"),
+    # Of a finished run.
+    *(("metric", name) for name in registry.names("metric") if name not in ("fid", "none")),
     # A classifier draws no samples.
     ("callbacks", "accuracy"),
     ("network", "adm_classifier"),
@@ -64,7 +64,9 @@ ALIKE = {
         "uvit",
     )
 } | {("augmentation", "edm")}
-EXTRAS = {("features", name) for name in ("clip", "dinov2", "efficientnet_lite0", "efficientnet_lite2", "inception")}
+EXTRAS = {("logger", "mlflow")} | {
+    ("features", name) for name in ("clip", "dinov2", "efficientnet_lite0", "efficientnet_lite2", "inception")
+}
 
 POINTS = {
     "data": "moons",
