@@ -100,6 +100,8 @@ class FrechetDistance(nn.Module, Comparison, TrackedMetric):
 
     @property
     def floor_of(self) -> str:
+        if self.undivided:
+            return "one half of the reference against the other"
         if self.split is None:
             return f"{self.floor_samples} held-out examples against {Path(self.reference).name}"
         kinds = ("training", "held-out") if self.reference == "test" else ("held-out", "training")
