@@ -216,7 +216,6 @@ def result_lines(
         "data": {**source.data_section, "fingerprints": data.fingerprints},
         "raw_weights": config["raw_weights"],
         "ema": config["ema"],
-        **probed,
         "cost": {
             "seconds_per_sample": seconds,
             "evaluations": probed.get("evaluations"),
@@ -244,8 +243,10 @@ def result_lines(
             "num_samples": item.metric.num_samples,
             "protocol": item.protocol,
             **shared,
+            **(probed if item.metric.of_samples else {}),
             "features": stated,
-            "record": found.record,
+            # A metric of a plugin may leave its value out.
+            "record": found.record if found.value in found.record.values() else {**found.record, "value": found.value},
         }
 
 

@@ -115,6 +115,11 @@ class Drawn(Source):
         model = self.model
         self.config = model.complete
         self.data = self.reference or model.data
+        if self.data.shape != model.facts.shape:
+            raise ConfigError(
+                f"reference={model.config['reference']} holds examples of shape {self.data.shape}, but the model draws "
+                f"{model.facts.shape}"
+            )
         if model.num_classes == self.data.num_classes:
             # A checkpoint of version 0.1.0 does not say how often each class occurs.
             counts = model.facts.class_counts or self.data.class_counts

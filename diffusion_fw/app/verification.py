@@ -21,7 +21,21 @@ from diffusion_fw.runs.results import DIGEST, FORMAT, digest
 
 TOLERANCE = 1e-3
 """The relative difference that other hardware, other batches and other versions of a kernel may make."""
-REQUIRED = ("metric", "value", "component", "weights", "data", "num_samples", "seed", "first_samples")
+SECTION = (dict,)
+OPTIONAL = (dict, type(None))
+TYPES: dict[str, tuple[type, ...]] = {
+    "metric": (str,),
+    "value": (int, float, type(None)),
+    "component": SECTION,
+    "weights": (str,),
+    "data": SECTION,
+    "num_samples": (int,),
+    "seed": (int,),
+    **dict.fromkeys(("checkpoint", "samples", "features", "ema", "record"), OPTIONAL),
+    "partial": (list, type(None)),
+    "protocol": (str, type(None)),
+}
+"""What a line holds, by the types that JSON has."""
 
 
 @dataclass(frozen=True)
@@ -42,10 +56,7 @@ def verify(line: Mapping[str, Any], *, device: str = "auto", batch_size: int = 2
     the metric on the part. A value of which only the line's other numbers speak, such as the distance of all samples,
     is protected by the hash alone. Raises ConfigError for a line that cannot be run, such as of a missing file.
     """
-    missing = [key for key in REQUIRED if key not in line]
-    if missing or line.get("format") != FORMAT:
-        said = f"it lacks {', '.join(missing)}" if missing else f"its format is {line.get('format')}, not {FORMAT}"
-        raise ConfigError(f"this is no result line of evaluate.py: {said}")
+    check_types(line)
     sealed = line.get(DIGEST) == digest(line)
     found = [Finding("the line's own hash", "unchanged", "unchanged" if sealed else "edited", sealed)]
     config = config_of(line, device, batch_size)
@@ -53,12 +64,30 @@ def verify(line: Mapping[str, Any], *, device: str = "auto", batch_size: int = 2
     return [*found, *_inputs(line, source), *_drawing(line, source), *_value(line, source)]
 
 
+def check_types(line: Mapping[str, Any]) -> None:
+    """ConfigError for what evaluate.py cannot have written."""
+    missing = [key for key, types in TYPES.items() if key not in line and type(None) not in types]
+    wrong = [key for key, types in TYPES.items() if key in line and not isinstance(line[key], types)]
+    part = line.get("partial")
+    if part is not None and not (
+        isinstance(part, list)
+        and len(part) == 2
+        and isinstance(part[0], int)
+        and isinstance(part[1], (int, float, type(None)))
+    ):
+        wrong.append("partial")
+    if not missing and not wrong and line.get("format") == FORMAT:
+        return
+    said = f"its format is {line.get('format')!r:.20}, not {FORMAT}"
+    if missing or wrong:
+        said = f"it lacks {', '.join(missing)}" if missing else f"{', '.join(dict.fromkeys(wrong))} are of another type"
+    raise ConfigError(f"this is no result line of evaluate.py: {said}")
+
+
 def config_of(line: Mapping[str, Any], device: str, batch_size: int) -> dict[str, Any]:
     """The config of evaluate.py that measures the line's part again. Raises ConfigError for one that is none."""
     line = copy.deepcopy(dict(line))
     component = line["component"]
-    if not isinstance(component, dict) or not all(isinstance(line[key], dict) for key in ("data",)):
-        raise ConfigError("this is no result line of evaluate.py: component and data must be sections of a config")
     part = line.get("partial")
     if part is not None:
         factory = registry.entry("metric", str(component.get("name"))).factory
@@ -109,7 +138,9 @@ def _inputs(line: Mapping[str, Any], source: Source) -> Iterator[Finding]:
 
 
 def _drawing(line: Mapping[str, Any], source: Source) -> Iterator[Finding]:
-    """Whether the first samples are made as the line says, and are those of the line."""
+    """Whether the first samples are made as the line says, and are those of the line; nothing without samples."""
+    if not line["num_samples"]:
+        return
     now = source.probe()
     for key in ("evaluations", "flops_per_sample"):
         yield _equal(key.replace("_", " "), line.get(key), now[key])
@@ -142,14 +173,13 @@ def _value(line: Mapping[str, Any], source: Source) -> Iterator[Finding]:
     record = line.get("record")
     known = record.values() if isinstance(record, dict) else []
     yield Finding("value", f"{line['value']}", "as recorded", line["value"] is None or line["value"] in known)
-    if line.get("partial") is not None:
-        n, value = line["partial"]
-        again = found.value if found.partial is None else found.partial[1]
-        gap = _gap([value], [again])
-        yield Finding(f"value of the first {n}", f"{value}", f"{again:.6g}", gap <= TOLERANCE)
-        if n == count:
-            gap = _gap([line["value"]], [found.value])
-            yield Finding("value again", f"{line['value']}", f"{found.value:.6g}", gap <= TOLERANCE)
+    # A metric without a part is measured as a whole.
+    n, value = line.get("partial") or (count, line["value"])
+    value = line["value"] if n == count else value
+    again = found.partial[1] if found.partial and n != count else found.value
+    gap = _gap([value], [again if math.isfinite(again) else None])
+    what = f"value of the first {n}" if line.get("partial") else "value, measured again"
+    yield Finding(what, f"{value}", f"{again:.6g}", gap <= TOLERANCE)
 
 
 def _equal(what: str, stated: Any, found: Any) -> Finding:
@@ -167,7 +197,7 @@ def _plain(value: Any) -> Any:
 def _gap(stated: Any, found: Any) -> float:
     """The largest difference of two nested lists of numbers, relative to the largest; infinite for other shapes."""
     first, second = list(_leaves(stated)), list(_leaves(found))
-    if len(first) != len(second) or not all(isinstance(value, (int, float)) for value in first):
+    if len(first) != len(second) or not all(isinstance(value, (int, float)) for value in (*first, *second)):
         return 0.0 if first == second else math.inf
     largest = max((abs(value) for value in (*first, *second)), default=0.0)
     return max((abs(a - b) for a, b in zip(first, second, strict=True)), default=0.0) / max(largest, 1e-12)

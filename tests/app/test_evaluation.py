@@ -110,6 +110,47 @@ def test_a_line_of_which_one_setting_is_altered_is_caught(evaluated, what):
     assert not all(finding.holds for finding in findings)
 
 
+@pytest.mark.parametrize("metric", ["heldout_loss", "nll"])
+def test_a_line_of_no_samples_holds_and_its_altered_value_does_not(untrained, tmp_path, metric):
+    checkpoint = untrained("network.channels=8", "network.channel_multipliers=[1]")
+    own = [f"checkpoint={checkpoint}", "device=cpu", f"metric={metric}", "metric.num_images=20", "results=null"]
+    few = ["metric.steps=3", "metric.flow_images=0"] if metric == "nll" else []
+    evaluate(check_command_line("evaluate", [*own, *few])[0], tmp_path)
+    (line,) = json.loads((tmp_path / "evaluation.json").read_text())["results"]
+    assert "first_samples" not in line
+    assert all(finding.holds for finding in verify(line, device="cpu"))
+    part = line["partial"] or [0, line["value"]]
+    line.update(value=line["value"] * 1.1, partial=line["partial"] and [part[0], part[1] * 1.1])
+    line[results.DIGEST] = results.digest(line)
+    assert not all(finding.holds for finding in verify(line, device="cpu"))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"component": "fid"},
+        {"checkpoint": "x"},
+        {"partial": "half"},
+        {"partial": [True, "x"]},
+        {"num_samples": "many"},
+        {"data": None},
+        {"ema": []},
+        {"format": 2},
+    ],
+    ids=str,
+)
+def test_a_line_with_values_of_other_types_is_refused_in_one_line(evaluated, wrong):
+    (line,) = evaluated("metric.num_samples=40")
+    with pytest.raises(ConfigError, match="^this is no result line of evaluate.py: [^\n]+$"):
+        verify({**line, **wrong}, device="cpu")
+
+
+def test_a_reference_of_another_shape_than_the_models_is_refused(untrained, tmp_path):
+    reference = write_images(tmp_path / "b", images(12, 0))
+    checkpoint = untrained("network.channels=8", "network.channel_multipliers=[1]")
+    assert "but the model draws (1, 8, 8)" in refused(tmp_path, f"checkpoint={checkpoint}", f"reference={reference}")
+
+
 def write_images(folder, images):
     folder.mkdir()
     for index, image in enumerate(images):
