@@ -95,7 +95,7 @@ def config_of(line: Mapping[str, Any], device: str, batch_size: int) -> dict[str
     files = line["data"].get("name") == "files"
     sections = {
         "data": {"name": OWN} if files else {k: v for k, v in line["data"].items() if k != "fingerprints"},
-        "features": {k: v for k, v in (line.get("features") or {"name": "auto"}).items() if k != "fingerprint"},
+        "features": {k: v for k, v in (line.get("features") or {"name": OWN}).items() if k != "fingerprint"},
         **{key: line.get(key) or ({OWN: {"name": OWN}} if key == "guidance" else {"name": OWN}) for key in MODEL_KEYS},
     }
     if line.get("guidance") == {}:

@@ -127,6 +127,9 @@ def _note_differences(group: str, section: Config, trained: Config) -> None:
     own = trained.get(group, USUAL.get(group))
     if group == "data" or not isinstance(own, Mapping) or own.get("name") != section["name"]:
         return
+    if section["name"] not in registry.names(group):
+        # features=auto has no settings.
+        return
     entry = registry.entry(group, section["name"])
     defaults = {key: item.default for key, item in entry.parameters.items()}
     differing = {

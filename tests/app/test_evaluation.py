@@ -112,7 +112,7 @@ def test_a_line_of_which_one_setting_is_altered_is_caught(evaluated, what):
 
 @pytest.mark.parametrize("metric", ["heldout_loss", "nll"])
 def test_a_line_of_no_samples_holds_and_its_altered_value_does_not(untrained, tmp_path, metric):
-    checkpoint = untrained("network.channels=8", "network.channel_multipliers=[1]")
+    checkpoint = untrained("network.channels=8", "network.channel_mult=[1]")
     own = [f"checkpoint={checkpoint}", "device=cpu", f"metric={metric}", "metric.num_images=20", "results=null"]
     few = ["metric.steps=3", "metric.flow_images=0"] if metric == "nll" else []
     evaluate(check_command_line("evaluate", [*own, *few])[0], tmp_path)
@@ -147,7 +147,7 @@ def test_a_line_with_values_of_other_types_is_refused_in_one_line(evaluated, wro
 
 def test_a_reference_of_another_shape_than_the_models_is_refused(untrained, tmp_path):
     reference = write_images(tmp_path / "b", images(12, 0))
-    checkpoint = untrained("network.channels=8", "network.channel_multipliers=[1]")
+    checkpoint = untrained("network.channels=8", "network.channel_mult=[1]")
     assert "but the model draws (1, 8, 8)" in refused(tmp_path, f"checkpoint={checkpoint}", f"reference={reference}")
 
 
