@@ -141,7 +141,7 @@ def test_a_line_of_no_samples_holds_and_its_altered_value_does_not(untrained, tm
 )
 def test_a_line_with_values_of_other_types_is_refused_in_one_line(evaluated, wrong):
     (line,) = evaluated("metric.num_samples=40")
-    with pytest.raises(ConfigError, match="^this is no result line of evaluate.py: [^\n]+$"):
+    with pytest.raises(ConfigError, match=r"^this is no result line of evaluate.py: [^\n]+$"):
         verify({**line, **wrong}, device="cpu")
 
 
