@@ -1,7 +1,8 @@
 """`python -m diffusion_fw.verify LINE`: whether a result of evaluate.py still holds, at 1% of its cost.
 
 LINE is a line of results.jsonl itself, results.jsonl:NUMBER, or a results.jsonl or evaluation.json, of which all lines
-are checked. The exit code is 0 if all of them hold, and 1 if not.
+are checked. The exit code is 0 if all of them hold, and 1 if not. Plugins are those of DIFFUSION_FW_PLUGINS and of
+installed packages, as for `python -m diffusion_fw.checking`.
 """
 
 from __future__ import annotations
@@ -9,7 +10,6 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -33,8 +33,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     console, wrong = Console(), 0
     try:
-        plugins = Path("plugins")
-        discovery.add_plugin_folders(*([plugins] if plugins.is_dir() else []))
         discovery.load_plugins()
         for line in (line for item in given.line for line in read_lines(item)):
             findings = verify(line, device=given.device, batch_size=given.batch_size)

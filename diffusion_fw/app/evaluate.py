@@ -89,7 +89,6 @@ class Chosen:
 def build_metrics(source: Source) -> list[Chosen]:
     """The metrics of the config under each protocol; ConfigError for one that files of samples cannot have."""
     from diffusion_fw.composition.parts import assemble_metric, build_features
-    from diffusion_fw.metrics.comparison import Comparison
     from diffusion_fw.metrics.protocol import find, under
 
     config, data = source.config, source.data
@@ -104,9 +103,8 @@ def build_metrics(source: Source) -> list[Chosen]:
     # One extractor for all metrics, so that their features are computed once.
     known = {rule: features if rule is None or features is None else under(rule, features) for rule in rules}
     chosen = []
-    for name in config["metric"]:
-        factory: Any = registry.entry("metric", config["metric"][name]["name"]).factory
-        if config["samples"] and not (isinstance(factory, type) and issubclass(factory, Comparison)):
+    for name, section in config["metric"].items():
+        if config["samples"] and not getattr(registry.entry("metric", section["name"]).factory, "takes", None):
             raise ConfigError(f"metric={name} is of a model, not of samples alone; give checkpoint=... for it")
     for name, section in config["metric"].items():
         for rule in rules if takes[name] else rules[:1]:
@@ -119,7 +117,6 @@ def collect(source: Source, chosen: Sequence[Chosen]) -> Collection | None:
     """The pass over the samples that the metrics share; None if none of them compares samples."""
     from diffusion_fw.files import default_cache
     from diffusion_fw.metrics.collection import Collection, Want
-    from diffusion_fw.metrics.comparison import Comparison
     from diffusion_fw.metrics.protocol import find
 
     wants = [
@@ -130,7 +127,7 @@ def collect(source: Source, chosen: Sequence[Chosen]) -> Collection | None:
             find(item.protocol).quantise if item.protocol else None,
         )
         for item in chosen
-        if isinstance(item.metric, Comparison)
+        if item.metric.takes
     ]
     if any(item.metric.of_samples for item in chosen):
         source.check(max(item.metric.num_samples for item in chosen))

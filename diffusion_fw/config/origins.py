@@ -9,6 +9,7 @@ from hydra.types import RunMode
 from omegaconf import OmegaConf
 
 from diffusion_fw.config import command_line
+from diffusion_fw.config.groups import stacked
 
 COMMAND_LINE = "command line"
 OTHER = ("defaults", "hydra")
@@ -59,6 +60,11 @@ def origins(program: str, arguments: Sequence[str]) -> dict[str, str]:
                 result[f"{package}.{key}".lstrip(".")] = chooser if stored and key == "name" else origin
     for override in composed.config_overrides:
         result.update((key, COMMAND_LINE) for key, _ in flatten({override.key_or_group: override.value()}))
+        # A key of a stack is that of all components that have it.
+        group, _, name = override.key_or_group.partition(".")
+        if group in stacked(program):
+            alike = [key for key in result if key.startswith(f"{group}.") and key.endswith(f".{name}")]
+            result.update(dict.fromkeys(alike, COMMAND_LINE))
     return result
 
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+import diffusion_fw
 from diffusion_fw import cache
 from diffusion_fw.metrics.feature_statistics import source
 from diffusion_fw.metrics.features.extractor import FeatureExtractor
@@ -89,20 +90,22 @@ class Collection:
         return f"{part}/{self._fingerprints[features]}"
 
     @functools.cached_property
-    def _parts(self) -> dict[str, tuple[FeatureExtractor | None, Quantise | None, Part]]:
-        """The extractor with its rounding, and the part, of each tensor that is wanted, by its name."""
-        return {
-            self._name(part, want.features): (
-                (want.features, want.quantise, part) if part in OF_FEATURES else (None, None, part)
-            )
-            for want in self.wants
-            for part in sorted(want.takes)
-        }
+    def _parts(self) -> dict[tuple[FeatureExtractor | None, Quantise | None], set[Part]]:
+        """The parts that are wanted of each extractor with its rounding, and of none."""
+        found: dict[tuple[FeatureExtractor | None, Quantise | None], set[Part]] = {}
+        for want in self.wants:
+            if of_features := want.takes & OF_FEATURES:
+                found.setdefault((want.features, want.quantise), set()).update(of_features)
+            if rest := want.takes - OF_FEATURES:
+                found.setdefault((None, None), set()).update(rest)
+        return found
 
     @functools.cached_property
     def _place(self) -> Path:
         sources = [source(want.features) for want in self.wants if want.features is not None]
-        content = repr((self.identity, sorted(self._parts), sources, self.batch_size, self.device.type))
+        names = sorted(self._name(part, features) for (features, _), parts in self._parts.items() for part in parts)
+        versions = (diffusion_fw.__version__, torch.__version__)
+        content = repr((self.identity, names, sources, versions, self.batch_size, self.device.type))
         return self.folder / f"samples-{hashlib.sha256(content.encode()).hexdigest()[:24]}"
 
     @functools.cached_property
@@ -125,10 +128,10 @@ class Collection:
         began = time.perf_counter()
         rounded, labels = self.draw(indices)
         found: cache.Tensors = {}
-        for name, (features, quantise, part) in self._parts.items():
-            value = getattr(seen(features, {part}, rounded(quantise), labels, self.device), part)
-            if value is not None:
-                found[name] = value
+        for (features, quantise), parts in self._parts.items():
+            given = seen(features, parts, rounded(quantise), labels, self.device)
+            values = {self._name(part, features): getattr(given, part) for part in parts}
+            found |= {name: value for name, value in values.items() if value is not None}
         self.seconds += time.perf_counter() - began
         self.drawn += len(indices)
         return found

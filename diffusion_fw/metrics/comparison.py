@@ -64,7 +64,6 @@ class Comparison(Metric):
     """The names of the numbers, and which values are better. The first is the one that sweeps follow."""
     takes: ClassVar[frozenset[Part]] = frozenset({"features"})
 
-    features: FeatureExtractor | None
     reference: str
     interval_groups: int
 

@@ -26,8 +26,9 @@ class KernelDistance(SampleMetric):
 
     E k(x, x') + E k(y, y') - 2 E k(x, y) without bias (Binkowski et al. 2018, section 4), by torchmetrics: the mean
     over ``subsets`` pairs of random subsets of ``subset_size`` samples and real examples (None: 1000, or as many as
-    there are). ``kid_std`` is the deviation between them, as papers report it. The number of samples makes no bias, so
-    values of few samples are comparable with those of many. A perfect model has the mean 0, so a value may be negative.
+    there are). ``kid_std`` is the deviation between them, as papers report it, unless all subsets are the same. The
+    number of samples makes no bias, so values of few samples are comparable with those of many. A perfect model has the
+    mean 0, so a value may be negative.
 
     The interval is that of the estimate from all samples, whose kernels are summed once for all groups. Raises
     ConfigError for subsets larger than the sets.
@@ -58,7 +59,9 @@ class KernelDistance(SampleMetric):
                 kid.update(held, real=True)
                 kid.update(generated.vectors.to(device).double(), real=False)
                 mean, deviation = kid.compute()
-            return {"kid": float(mean), "kid_std": float(deviation)}
+            # Subsets that are all alike have no deviation.
+            spread = {} if size == len(real) == len(generated) else {"kid_std": float(deviation)}
+            return {"kid": float(mean), **spread}
 
         return measure
 

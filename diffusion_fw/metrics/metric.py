@@ -100,6 +100,10 @@ class Metric(ABC):
     """Whether ``evaluate`` draws the subject's samples, so that the number depends on the sampler."""
     num_samples: int = 0
     """The number of samples that it draws."""
+    takes: ClassVar[frozenset[Part]] = frozenset()
+    """What it takes of the pass over the samples that all metrics share; empty for one that compares no samples."""
+    features: FeatureExtractor | None
+    """Of a metric that takes some."""
 
     @abstractmethod
     def evaluate(self, subject: Subject) -> Measurement:

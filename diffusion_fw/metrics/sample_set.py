@@ -76,14 +76,16 @@ def seen(
     """A set of a chunk of examples, with the parts that are taken, computed in full precision even under autocast."""
     found: dict[str, Tensor | None] = {}
     if features is not None and {"features", "logits"} & set(takes):
+        vectors, logits = [], []
         with torch.autocast(device.type, enabled=False):
-            for name in ("features", "logits"):
-                if name in takes:
-                    given = [
-                        (features(part) if name == "features" else features.logits(part)).float().cpu()
-                        for part in examples.to(device).split(BATCH)
-                    ]
-                    found[name] = torch.cat(given)
+            for part in examples.to(device).split(BATCH):
+                vectors.append(features(part))
+                if "logits" in takes:
+                    logits.append(features.head(vectors[-1]).float().cpu())
+        if "features" in takes:
+            found["features"] = torch.cat([part.float().cpu() for part in vectors])
+        if logits:
+            found["logits"] = torch.cat(logits)
     if "examples" in takes:
         found["examples"] = examples.cpu()
     if "labels" in takes:

@@ -162,7 +162,7 @@ class Run:
 
     @property
     def facts(self) -> list[tuple[str, str]]:
-        """What the folder says of the run besides its config and its numbers, by what it is."""
+        """Labelled facts about the run: its folder, command, error, best value, attempts, code and plugins."""
         found = [("Folder", os.fspath(self.folder)), ("Command", self.command), ("Error", self.error)]
         found += [("Not read", note) for note in self.notes]
         if self.best:

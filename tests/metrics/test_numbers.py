@@ -39,7 +39,7 @@ def test_kid_of_one_whole_subset_is_the_unbiased_sum_over_all_pairs(build, given
     x, y = draw(14, 3, 0), draw(14, 3, 1, scale=1.5, shift=0.3)
     found = number(build, given, "kid", x, y, subsets=3)
     assert found["kid"] == pytest.approx(unbiased_mmd(x.tolist(), y.tolist()), rel=1e-9)
-    assert found["kid_std"] == pytest.approx(0, abs=1e-9)
+    assert "kid_std" not in found
 
 
 def test_kid_is_the_mean_over_subsets_and_near_that_of_all_pairs(build, given):

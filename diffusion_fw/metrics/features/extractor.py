@@ -42,7 +42,10 @@ class FeatureExtractor(nn.Module, ABC):
         """float32 (B, num_features)."""
 
     def logits(self, examples: Tensor) -> Tensor:
-        """float32 (B, K): log-probabilities of K classes up to a constant. Raises ConfigError without classes."""
+        """float32 (B, K): log-probabilities of K classes up to a constant, by ``head``, which a subclass defines.
+
+        Raises ConfigError without classes.
+        """
         return self.head(self(examples))
 
     def head(self, features: Tensor) -> Tensor:

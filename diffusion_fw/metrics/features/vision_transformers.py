@@ -88,7 +88,7 @@ class VisionTransformer(ImageNetwork):
 
     @abstractmethod
     def _describe(self, config: Any) -> int:
-        """Set the size of the images; the number of features."""
+        """Set the size of the images, and return the number of features."""
 
     def normalized(self, images: Tensor) -> Tensor:
         """Images in [-1, 1] in the scale that the network was trained on."""
