@@ -25,6 +25,14 @@ CHECKED = 16
 """The least number of samples that a check of a result measures again."""
 
 
+def random_groups(count: int, groups: int) -> Tensor:
+    """The group of each of ``count`` samples, always the same: groups of equal size, up to one.
+
+    By their order they would hold one class each where classes take turns, or where files are sorted by class.
+    """
+    return torch.randperm(count, generator=torch.Generator().manual_seed(0)) % groups
+
+
 def partial_count(num_samples: int) -> int:
     """The number of samples that a check measures again: 1%, but at least CHECKED."""
     return min(num_samples, max(CHECKED, math.ceil(num_samples / 100)))
@@ -206,9 +214,9 @@ class Comparison(Metric):
     ) -> dict[str, Interval]:
         """A 95% confidence interval of each number, for other samples of the same model and number.
 
-        By the jackknife: sample i is in group i mod G, and each group is left out in turn. The deviation of the number
-        is sqrt((G - 1) / G sum_g (number without g - their mean)^2), and the interval is that of Student's t with G - 1
-        degrees of freedom. The reference is taken as it is.
+        By the jackknife: the samples are in G random groups, and each group is left out in turn. The deviation of the
+        number is sqrt((G - 1) / G sum_g (number without g - their mean)^2), and the interval is that of Student's t
+        with G - 1 degrees of freedom. The reference is taken as it is.
         """
         groups = self.interval_groups
         if groups == 1 or len(generated) < 2 * groups:
@@ -219,7 +227,7 @@ class Comparison(Metric):
             )
             return {}
         try:
-            replicates = self.replicates(measure, generated, torch.arange(len(generated)) % groups, device)
+            replicates = self.replicates(measure, generated, random_groups(len(generated), groups), device)
         except ConfigError as error:
             logger.warning("no interval: there are too few samples to leave a group out: %s", error)
             return {}

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import diffusion_fw as dfw
-from diffusion_fw.metrics.comparison import SampleMetric, student, wilson
+from diffusion_fw.metrics.comparison import SampleMetric, random_groups, student, wilson
 from diffusion_fw.metrics.sample_set import SampleSet
 from diffusion_fw.noise import generator
 
@@ -54,9 +54,22 @@ def test_the_interval_of_a_mean_is_that_of_the_means_of_groups(given):
     x = draw(100, 1, 2)
     measure = metric.against(SampleSet(features=x), CPU)
     found = metric.intervals(measure, SampleSet(features=x), measure(SampleSet(features=x)), CPU)["mean"]
-    groups = torch.stack([x[torch.arange(100) % 10 == g].double().mean() for g in range(10)])
+    groups = torch.stack([x[random_groups(100, 10) == g].double().mean() for g in range(10)])
     half = 2.262 * float(groups.std()) / math.sqrt(10)
     assert found == (pytest.approx(float(x.mean()) - half, abs=1e-4), pytest.approx(float(x.mean()) + half, abs=1e-4))
+
+
+@pytest.mark.parametrize("order", ["in turns", "sorted"])
+def test_the_order_of_classes_does_not_widen_the_interval(given, order):
+    """Ten classes at 0, 1, ..., 9: the deviation of the mean of 1000 is at most sqrt(8.25 / 1000)."""
+    data = given(draw(50, 1, 0), draw(50, 1, 1))
+    metric = Moments(dfw.build("features", "identity", shape=(1,)), data.train, data.test, num_samples=1000)
+    index = torch.arange(1000)
+    classes = index % 10 if order == "in turns" else index // 100
+    generated = SampleSet(features=classes[:, None].float())
+    measure = metric.against(generated, CPU)
+    low, high = metric.intervals(measure, generated, measure(generated), CPU)["mean"]
+    assert (high - low) / 2 < 2 * 2.262 * math.sqrt(8.25 / 1000)
 
 
 @pytest.mark.parametrize(("name", "truth"), [("mean", 1.0), ("variance", 1.0)])
@@ -85,7 +98,10 @@ def test_intervals_of_the_frechet_distance_and_of_kid_cover_their_expectations(b
             values.append(numbers[name])
             intervals.append(metric.intervals(measure, generated, numbers, CPU)[name])
         truth = sum(values) / runs
-        assert 0.85 <= sum(low <= truth <= high for low, high in intervals) / runs <= 1
+        assert sum(low <= truth <= high for low, high in intervals) / runs >= 0.85
+        # Nor are they wider than the deviation over the repeats says.
+        half = sum(high - low for low, high in intervals) / runs / 2
+        assert 0.7 < half / (student(9) * float(torch.tensor(values).std())) < 1.5
 
 
 def test_an_evaluation_states_floor_interval_and_names_of_all_numbers(measured, given):
