@@ -74,6 +74,15 @@ def test_honest_checks_raise_no_alarm(evaluated):
         assert not wrong
 
 
+def test_a_line_does_not_choose_where_features_are_kept(evaluated, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "own"))
+    (line,) = evaluated("metric.num_samples=40")
+    line["component"]["cache_dir"] = str(tmp_path / "theirs")
+    verify(line, device="cpu")
+    assert not (tmp_path / "theirs").exists()
+    assert (tmp_path / "own").exists()
+
+
 ALTERED = {
     "value": lambda line: line.update(value=line["value"] * 0.9),
     "name": lambda line: line.update(metric=line["metric"].replace("fid", "kid")),
