@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 from collections.abc import Callable
 from typing import Any, Protocol, cast
@@ -74,6 +75,8 @@ class NetworkDenoiser(nn.Module):
         self.parameterization = parameterization
         self.bounds = bounds
         self.augmentation: Tensor | None = None
+        self.precision: torch.dtype | None = None
+        """What autocast computes the network in; None: no autocast but the caller's own."""
         self._cached: dict[float, tuple[float, ...]] = {}
 
     def augmented(self, labels: Tensor) -> NetworkDenoiser:
@@ -86,7 +89,8 @@ class NetworkDenoiser(nn.Module):
         """F at x_t, and the raw variance if the network predicts it; all that an objective of F needs."""
         c_in, label = self._input(level, x)
         told = {} if self.augmentation is None else {"augmentation": self.augmentation}
-        result = self.network(scale(c_in, x), _labels(label, x), cond, **told)
+        with self._autocast(x.device):
+            result = self.network(scale(c_in, x), _labels(label, x), cond, **told)
         if result.shape == x.shape:
             return result, None
         mean, variance = result.chunk(2, dim=1)
@@ -114,6 +118,9 @@ class NetworkDenoiser(nn.Module):
             return Prediction(*self.parameterization.solve(level, x, output), variance_logit)
         _, _, p, q, r, s, _ = self._numbers(level)
         return Prediction(combine(p, x, q, output), combine(r, x, s, output), variance_logit)
+
+    def _autocast(self, device: torch.device) -> contextlib.AbstractContextManager[None]:
+        return torch.autocast(device.type, self.precision) if self.precision else contextlib.nullcontext()
 
     def _input(self, level: NoiseLevel, x: Tensor) -> tuple[Tensor | float, Tensor | float]:
         """c_in and the label; numbers for a scalar level."""

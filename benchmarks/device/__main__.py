@@ -26,7 +26,8 @@ from benchmarks.device.record import Record
 
 STAGES = {
     "correctness": 50,
-    "programs": 75,
+    "programs": 100,
+    "warm": 100,
     "default": 60,
     "throughput": 140,
     "likelihood": 80,
@@ -34,7 +35,7 @@ STAGES = {
     "compiled": 110,
 }
 """The stages in their order, with the part of the time that each may take of what is left."""
-TOGETHER = ("correctness", "programs")
+TOGETHER = ("correctness", "programs", "warm")
 """Stages that time nothing run side by side."""
 GRACE = 5
 """Seconds that a stage has beyond its own limit before it is stopped."""

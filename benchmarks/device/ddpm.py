@@ -125,7 +125,10 @@ def diffusers_step(
     forward: Any = torch.compile(model) if compiled else model
     try:
         from accelerate import Accelerator
+        from accelerate.state import AcceleratorState
 
+        # Another precision than that of an earlier step of this process.
+        AcceleratorState._reset_state(reset_partial_state=True)
         accelerator = Accelerator(mixed_precision="bf16" if precision == "bf16" else "no")
         forward, optimizer = accelerator.prepare(forward, optimizer)
         backward, clip = accelerator.backward, accelerator.clip_grad_norm_

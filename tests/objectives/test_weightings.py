@@ -132,7 +132,7 @@ def test_sigmoid_is_half_at_its_bias_and_falls_with_the_signal():
     assert dfw.build("weighting", "sigmoid").space == "eps"
 
 
-@pytest.mark.parametrize("path", ["vp", "flow", "laplace"])
+@pytest.mark.parametrize("path", ["vp", "flow", "laplace", "linear_log_snr"])
 def test_elbo_is_minus_half_the_slope_of_log_snr_for_an_epsilon_network(path):
     """Kingma et al. 2021, equation 17."""
     schedule = dfw.build("schedule", path)

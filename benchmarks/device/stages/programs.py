@@ -12,6 +12,7 @@ import torch
 
 from benchmarks.device.command import Done, train
 from benchmarks.device.command import run as program
+from benchmarks.device.ddpm import Timed
 from benchmarks.device.options import TINY, Options
 from benchmarks.device.record import Record
 
@@ -83,6 +84,14 @@ def run(record: Record, options: Options) -> None:
 
         return call
 
+    def waits() -> dict[str, Any]:
+        """Where the host waits for the device in a step of train.py, and what takes its own time."""
+        timed = Timed(record, options)
+        result = timed.program("waits", 128, steps=10, first=10, profile=True, syncs=True)
+        slowest = max(result["host_profile"], key=lambda item: item["own_ms"])
+        text = f"{result['syncs_per_step']:g} waits of the host a step; slowest on the host: {slowest['function']}"
+        return {**result, "text": f"{text}, {slowest['own_ms']:.1f} ms a step"}
+
     first: dict[str, Callable[[], dict[str, Any]]] = {"train.py with an evaluation": whole}
     exact = ("trainer.deterministic=true", "trainer.benchmark=false")
     checks: dict[str, Callable[[], dict[str, Any]]] = {
@@ -98,9 +107,25 @@ def run(record: Record, options: Options) -> None:
             "evaluate.py metric=nll": of_checkpoint(
                 "bits", "evaluate.py", "metric=nll", "metric.num_images=8", "metric.flow_images=4", "metric.steps=10"
             ),
+            "waits of the host in train.py": waits,
             "compile=true": works("compiled", "compile=true"),
+            "evaluate.py precision=bf16-mixed compile=true": of_checkpoint(
+                "lower",
+                "evaluate.py",
+                "metric.num_samples=8",
+                "sampler.steps=2",
+                "precision=bf16-mixed",
+                "compile=true",
+            ),
             "trainer=ddp": works("ddp", "trainer=ddp", "trainer.devices=1"),
             "trainer=fsdp ema=none": works("fsdp", "trainer=fsdp", "trainer.devices=1", "ema=none"),
+            "evaluate.py, several metrics": of_checkpoint(
+                "several",
+                "evaluate.py",
+                "metric=[fid,kid,precision_recall,density_coverage,sliced_wasserstein,energy_distance,memorization]",
+                "metric.num_samples=40",
+                "sampler.steps=2",
+            ),
             "trainer.precision=16-mixed": works("half", "trainer.precision=16-mixed"),
             "trainer.accumulate_grad_batches=2": works("parts", "trainer.accumulate_grad_batches=2"),
             "network.checkpointing=true": works("checkpointing", "network.checkpointing=true"),
