@@ -26,13 +26,13 @@ from benchmarks.device.record import Record
 
 STAGES = {
     "correctness": 50,
-    "programs": 100,
-    "warm": 100,
+    "programs": 110,
+    "warm": 110,
     "default": 60,
-    "throughput": 140,
-    "likelihood": 80,
-    "sampling": 60,
-    "compiled": 110,
+    "throughput": 95,
+    "likelihood": 150,
+    "sampling": 95,
+    "compiled": 100,
 }
 """The stages in their order, with the part of the time that each may take of what is left."""
 TOGETHER = ("correctness", "programs", "warm")
