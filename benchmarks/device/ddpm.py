@@ -66,14 +66,18 @@ def tf32(allowed: bool) -> Iterator[None]:
 
 
 def bare_step(
-    model: nn.Module, batch: int, precision: str, call: Callable[..., Any] | None = None
+    model: nn.Module,
+    batch: int,
+    precision: str,
+    call: Callable[..., Any] | None = None,
+    shape: tuple[int, ...] = SHAPE,
 ) -> Callable[[], None]:
     """One training step as one writes it by hand."""
     where = device()
     average = copy.deepcopy(model).requires_grad_(False)
-    forward = call or model
+    forward = model if call is None else call
     optimizer = torch.optim.AdamW(model.parameters(), lr=2e-4, weight_decay=0.0, fused=True)
-    clean = torch.rand(batch, *SHAPE, device=where) * 2 - 1
+    clean = torch.rand(batch, *shape, device=where) * 2 - 1
 
     def step() -> None:
         eps, t = torch.randn_like(clean), torch.rand(batch, device=where)

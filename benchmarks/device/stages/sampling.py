@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -54,16 +55,11 @@ def run(record: Record, options: Options) -> None:
             what = f"a step of sampler={name}, noise drawn on the device, {precision}"
             record.measure(what, overhead, name, precision, needs=3)
 
-    def checkpoint() -> dict[str, Any]:
-        words = ("callbacks=[checkpoints]", "trainer.max_steps=2", "batch_size=8", "metric.num_samples=8")
-        done = train(options.work / "model", options.trainer, *overrides(options), *words, timeout=record.left)
-        return {"text": f"{done.seconds:.1f} s"}
-
     def measured(*words: str) -> dict[str, Any]:
         done = program(
             "evaluate.py",
             options.work / "_".join(["distance", *words]).replace("=", "_"),
-            f"checkpoint={options.work / 'model' / 'checkpoints' / 'last.ckpt'}",
+            f"checkpoint={checkpoint(options)}",
             "sampler=ddim",
             f"sampler.steps={STEPS}",
             "metric=fid",
@@ -84,10 +80,23 @@ def run(record: Record, options: Options) -> None:
     if toy:
         return
     release()
-    record.measure("train.py, two steps for a checkpoint", checkpoint, needs=8)
-    for words in (("compile=true",), ()):
+    if not checkpoint(options).exists():
+        record.measure("train.py, two steps for a checkpoint", model_for_sampling, record, options, needs=8)
+    for words in ((), ("compile=true",)):
         name = " ".join([f"evaluate.py, {COUNT:,} samples of {STEPS} evaluations, bf16", *words])
         record.measure(name, measured, *words, needs=20)
+
+
+def checkpoint(options: Options) -> Path:
+    """The checkpoint whose samples are measured."""
+    return options.shared / "model" / "checkpoints" / "last.ckpt"
+
+
+def model_for_sampling(record: Record, options: Options) -> dict[str, Any]:
+    """Make that checkpoint: the stage programs does it, or this one where there is none yet."""
+    words = ("callbacks=[checkpoints]", "trainer.max_steps=2", "batch_size=8", "metric.num_samples=8")
+    done = train(options.shared / "model", options.trainer, *overrides(options), *words, timeout=record.left)
+    return {"text": f"{done.seconds:.1f} s"}
 
 
 def _steps(sampler: Any, denoiser: Any, x: torch.Tensor) -> list[Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from benchmarks.device.ddpm import Timed
@@ -20,7 +21,7 @@ def run(record: Record, options: Options) -> None:
     begin = time.monotonic()
     processes = {}
     for index, name in enumerate(WAYS):
-        own = Options(options.toy, options.data, options.work / str(index))
+        own = replace(options, work=options.work / str(index))
         own.work.mkdir()
         path = record.path.with_name(f"warm_{index}.part")
         processes[name] = context.Process(target=_one, args=(name, own, path, record.left))
