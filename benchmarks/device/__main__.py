@@ -27,7 +27,7 @@ from benchmarks.device.record import Record
 STAGES = {
     "correctness": 60,
     "programs": 150,
-    "warm": 150,
+    "warm": 240,
     "likelihood": 205,
     "compiled": 75,
     "sampling": 105,

@@ -173,7 +173,7 @@ def test_every_command_line_of_the_kit_is_one_that_the_programs_accept(tmp_path,
     options = Options(False, data, tmp_path / "work", tmp_path / "shared")
     record = Record(tmp_path / "stage.json", "stage", seconds=600)
     monkeypatch.setattr("benchmarks.device.command.subprocess.Popen", Refused)
-    monkeypatch.setattr(likelihood, "affordable", lambda seconds: 1000)
+    monkeypatch.setattr(likelihood, "affordable", lambda seconds, options: 1000)
     for stage in (default, likelihood, programs):
         stage.run(record, options)
     monkeypatch.setattr("benchmarks.device.ddpm.flops_per_image", lambda options: 1.0)
@@ -197,5 +197,5 @@ def test_the_timed_network_is_that_of_ddpm_for_cifar10(tmp_path):
 
 def test_the_mean_time_is_that_of_the_calls():
     calls = []
-    seconds_per_call(lambda: calls.append(1), within=0.01, warmup=2, most=5)
+    seconds_per_call(lambda: calls.append(1), within=100, warmup=2, most=5)
     assert len(calls) == 2 + 1 + 5

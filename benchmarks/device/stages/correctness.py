@@ -120,6 +120,8 @@ def run(record: Record, options: Options) -> None:
     each("schedule", scheduled)
 
     def learned(model: nn.Module, shape: tuple[int, ...]) -> dict[str, Any]:
+        """The output and the gradient."""
+
         def compute(where: torch.device) -> Iterable[Tensor]:
             own = copy.deepcopy(model).to(where)
             x, label = (value.to(where) for value in inputs_for(shape, model))
@@ -128,7 +130,8 @@ def run(record: Record, options: Options) -> None:
             gradients = [parameter.grad for parameter in own.parameters() if parameter.grad is not None]
             return [output, torch.cat([gradient.flatten() for gradient in gradients])]
 
-        return both(compute)
+        # In float32 the gradient of ncsnv2 is 3.5e-4 from that in float64, on a CPU too.
+        return both(compute, within=1e-3)
 
     group = f"network: {device().type} against cpu"
     for name, parameters in settings("network"):

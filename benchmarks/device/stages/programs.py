@@ -18,7 +18,8 @@ from benchmarks.device.record import Record
 from benchmarks.device.stages.sampling import model_for_sampling
 
 STATED = r"memory per process, estimated: ([\d.,]+) MiB"
-MEMORY_WITHIN = 0.25
+MEMORY_WITHIN, WORKSPACES = 0.15, 100
+"""Of what is allocated, and MiB of the workspaces of kernels, which are not estimated."""
 QUICK = ("callbacks=[health,checkpoints]", "lr_schedule=constant", "trainer.log_every_n_steps=8")
 
 
@@ -72,7 +73,7 @@ def run(record: Record, options: Options) -> None:
                 return {"text": f"stated {stated} MiB, nothing to compare with"}
             measured = peak / 2**20
             text = f"stated {stated:,.1f} MiB, allocated {measured:,.1f} MiB, ratio {stated / measured:.2f}"
-            ok = abs(stated / measured - 1) <= MEMORY_WITHIN
+            ok = abs(stated - measured) <= MEMORY_WITHIN * measured + WORKSPACES
             return {"text": text, "ok": ok, "stated": stated, "measured": measured}
 
         return call
