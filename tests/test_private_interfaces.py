@@ -71,9 +71,8 @@ def uses(source: str) -> Iterator[str]:
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             for item in node.names:
-                names[item.asname or item.name.partition(".")[0]] = (
-                    item.asname and item.name or item.name.partition(".")[0]
-                )
+                begin = item.name.partition(".")[0]
+                names[item.asname or begin] = item.name if item.asname else begin
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
             names |= {item.asname or item.name: f"{node.module}.{item.name}" for item in node.names}
     whole = {name for name in names.values() if name.partition(".")[0] in LIBRARIES}
