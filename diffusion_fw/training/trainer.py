@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any, Literal
 
@@ -60,7 +61,9 @@ def default(
         enable_progress_bar=any(isinstance(callback, ProgressBar) for callback in callbacks),
         enable_model_summary=False,
         num_sanity_val_steps=0,
-        limit_val_batches=0,
+        # Evaluations start the validation loop themselves (training/callbacks/heldout.py), and Lightning never does.
+        check_val_every_n_epoch=sys.maxsize,
+        limit_val_batches=1,
     )
 
 
