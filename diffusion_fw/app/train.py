@@ -43,6 +43,9 @@ def train(config: dict[str, Any], folder: Path) -> Result:
         "in eval mode at the start of training",
         "is smaller than the logging interval",
         "all_gather is deprecated",
+        "It is recommended to use `self.log",
+        "When using the `ThroughputMonitor`, you need to define",
+        "Checkpoint directory .* exists and is not empty",
         "isinstance.treespec, LeafSpec.* is deprecated",
         "You're resuming from a checkpoint that ended before the epoch ended",
     ):

@@ -191,6 +191,22 @@ def check_gradients(config: Config, callbacks: Mapping[str, Any]) -> None:
             )
 
 
+def check_monitors(config: Config, callbacks: Mapping[str, Any], weights: str) -> None:
+    """Whether what callbacks monitor is a number of an evaluation. A callback names its numbers by ``keys(weights)``."""
+    known = [key for item in callbacks.values() if hasattr(item, "keys") for key in item.keys(weights)]
+    interval = config["trainer"].get("val_check_interval")
+    watching = {name: item.monitor for name, item in callbacks.items() if getattr(item, "monitor", None) is not None}
+    if not known and (watching or interval):
+        given = f"trainer.val_check_interval={interval}" if interval else f"callbacks={next(iter(watching))}"
+        raise ConfigError(f"{given} is about evaluations, which no callback does; add evaluation to callbacks=[...]")
+    for name, monitor in watching.items():
+        if monitor not in known:
+            raise ConfigError(
+                f"callbacks.{name}.monitor={monitor} is no number of an evaluation{registry.nearest(monitor, known)}; "
+                f"choose one of {', '.join(dict.fromkeys(known))}"
+            )
+
+
 def check_averages(config: Config, averages: Averages) -> None:
     """Whether the weights can be averaged under the trainer's strategy.
 

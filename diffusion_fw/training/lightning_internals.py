@@ -1,8 +1,11 @@
-"""What the training uses of Lightning beyond its public interface, read from Lightning 2.6.6."""
+"""What the training uses of Lightning beyond its public interface."""
 
 from __future__ import annotations
 
 import lightning
+
+READ_IN = "2.6"
+"""The version of Lightning in which all of it was read."""
 
 
 def validate(trainer: lightning.Trainer) -> None:

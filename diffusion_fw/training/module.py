@@ -136,8 +136,8 @@ class DiffusionModule(lightning.LightningModule):
 
     def val_dataloader(self) -> Any:
         """One batch, as Lightning needs one: what an evaluation takes is the callbacks' own."""
-        batch: Any = self.examples.__getitems__([0])
-        return torch.utils.data.DataLoader([batch], batch_size=None, collate_fn=_unchanged)
+        batches: Any = [self.examples.__getitems__([0])]
+        return torch.utils.data.DataLoader(batches, batch_size=None, collate_fn=_unchanged)  # type: ignore[arg-type]
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Do nothing: the callbacks that evaluate do so before this step."""

@@ -25,10 +25,14 @@ def default(
     gradient_clip_val: NonNegative = 1.0,
     accumulate_grad_batches: PositiveInt = 1,
     log_every_n_steps: PositiveInt = 50,
+    val_check_interval: PositiveInt | None = None,
     deterministic: bool = False,
     benchmark: bool = False,
 ) -> Any:
     """Run max_steps optimizer steps on the given devices; gradient_clip_val=0 does not clip.
+
+    val_check_interval is Lightning's: the number of batches between evaluations, in place of the callbacks' own
+    `every`, which counts optimizer steps.
 
     Raises ConfigError for missing GPUs, spawned processes, FSDP with clipping, and float16 without a GPU.
     """
@@ -50,6 +54,7 @@ def default(
         gradient_clip_val=gradient_clip_val,
         accumulate_grad_batches=accumulate_grad_batches,
         log_every_n_steps=log_every_n_steps,
+        val_check_interval=val_check_interval,
         deterministic=deterministic,
         benchmark=benchmark,
         default_root_dir=folder,

@@ -47,7 +47,8 @@ class Accuracy(IntervalCallback):
             hits.append(logits.topk(self.counted).indices == labels[:, None])
         loss, hit = float(torch.cat(losses).double().mean()), torch.cat(hits).double().cpu()
         accuracy = hit[:, 0]
-        metrics = {self.metric.name(module.weights_name): loss, HELDOUT: loss, "heldout/accuracy": float(accuracy.mean())}
+        name = self.metric.name(module.weights_name)
+        metrics = {name: loss, HELDOUT: loss, "heldout/accuracy": float(accuracy.mean())}
         if self.counted > 1:
             metrics["heldout/accuracy among 5"] = float(hit.sum(1).mean())
         self.follow(module, step, loss, metrics)

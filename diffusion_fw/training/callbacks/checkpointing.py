@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -69,12 +70,17 @@ class Checkpoints(StepCallback, Checkpoint):
 
     def save(self, trainer: lightning.Trainer, name: str) -> OSError | None:
         """Write the state into the folder; returns the error if that failed."""
-        try:
-            trainer.save_checkpoint(self.folder / name)
-        except OSError as error:
-            if not trainer.is_global_zero:
-                raise
-            # Here the other processes wait for the file.
-            trainer.strategy.barrier("Trainer.save_checkpoint")
-            return error
-        return None
+        return attempt(trainer, lambda: trainer.save_checkpoint(self.folder / name))
+
+
+def attempt(trainer: lightning.Trainer, save: Callable[[], None]) -> OSError | None:
+    """Save a checkpoint by ``save``; returns the error if that failed in the process that writes."""
+    try:
+        save()
+    except OSError as error:
+        if not trainer.is_global_zero:
+            raise
+        # Here the other processes wait for the file.
+        trainer.strategy.barrier("Trainer.save_checkpoint")
+        return error
+    return None

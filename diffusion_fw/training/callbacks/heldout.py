@@ -10,6 +10,7 @@ import lightning
 import torch
 
 from diffusion_fw.metrics.metric import TrackedMetric
+from diffusion_fw.registry import ConfigError
 from diffusion_fw.training.callbacks.history import History
 from diffusion_fw.training.callbacks.step_callback import StepCallback
 from diffusion_fw.training.lightning_internals import stops, validate
@@ -20,6 +21,8 @@ DISTANCE, BEST_DISTANCE, HELDOUT = "distance", "best_distance", "heldout/loss"
 
 class IntervalCallback(StepCallback):
     """Evaluates the averaged weights every ``every`` steps and at the end; the time does not count for images/s.
+
+    A trainer with an integer ``val_check_interval`` evaluates every so many batches instead.
 
     An evaluation is a run of Lightning's validation loop: other callbacks see its hooks, and its numbers in
     ``trainer.callback_metrics``. It belongs to the step, so that a checkpoint after the step holds it. Callbacks that
@@ -58,8 +61,18 @@ class IntervalCallback(StepCallback):
             self._evaluated = step
             self.evaluate(trainer, pl_module, step)
 
-    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        super().on_train_start(trainer, pl_module)
+    def setup(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
+        interval, accumulated = trainer.val_check_interval, trainer.accumulate_grad_batches
+        if not isinstance(interval, int):
+            return
+        if interval % accumulated:
+            raise ConfigError(
+                f"trainer.val_check_interval={interval} is a number of batches, of which a step has "
+                f"trainer.accumulate_grad_batches={accumulated}; set it to a multiple of that"
+            )
+        self.every = interval // accumulated
+
+    def on_fit_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         # A resumed run may end before its next evaluation.
         trainer.callback_metrics[BEST_DISTANCE] = torch.tensor(self.history.best)
 
