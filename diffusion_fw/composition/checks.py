@@ -192,7 +192,7 @@ def check_gradients(config: Config, callbacks: Mapping[str, Any]) -> None:
 
 
 def check_monitors(config: Config, callbacks: Mapping[str, Any], weights: str) -> None:
-    """Whether what callbacks monitor is a number of an evaluation. A callback names its numbers by ``keys(weights)``."""
+    """Whether what callbacks monitor is a number of an evaluation, of which a callback names its own by ``keys``."""
     known = [key for item in callbacks.values() if hasattr(item, "keys") for key in item.keys(weights)]
     interval = config["trainer"].get("val_check_interval")
     watching = {name: item.monitor for name, item in callbacks.items() if getattr(item, "monitor", None) is not None}
