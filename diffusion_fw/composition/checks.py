@@ -220,6 +220,19 @@ def check_averages(config: Config, averages: Averages) -> None:
         )
 
 
+def check_schedule_free(config: Config) -> None:
+    """Whether the weights that schedule-free training is for are those that are kept."""
+    optimizer, ema = config["optimizer"]["name"], config["ema"]["name"]
+    if (optimizer == SCHEDULE_FREE) != (ema == SCHEDULE_FREE):
+        raise ConfigError(
+            f"optimizer={optimizer} with ema={ema}: optimizer={SCHEDULE_FREE} trains the weights whose average "
+            f"ema={SCHEDULE_FREE} keeps; choose both or neither"
+        )
+
+
+SCHEDULE_FREE = "schedule_free"
+
+
 def check_batch(config: Config, data: Data) -> None:
     """Whether the data fill a batch."""
     if config["batch_size"] > len(data.train):

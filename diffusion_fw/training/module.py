@@ -76,6 +76,7 @@ class DiffusionModule(lightning.LightningModule):
         self.draws: list[tuple[Tensor, Tensor]] = []
         self.noise = torch.empty(0)
         self.ends_with_step = False
+        self.optimizer: Any = None
         self.learns_times = type(time_sampler).update is not TimeSampler.update
         # Dropout and some objectives draw from the global generator, which is then seeded at every step.
         dropout = any(getattr(layer, "p", 0) > 0 for layer in denoiser.modules() if _is_dropout(layer))
@@ -105,7 +106,7 @@ class DiffusionModule(lightning.LightningModule):
         return f"examples are read batch by batch by {reader}"
 
     def configure_optimizers(self) -> Any:
-        optimizer = self.optimizer_factory(self.trained)
+        self.optimizer = optimizer = self.optimizer_factory(self.trained)
         # Otherwise a fused optimizer would get gradients that were clipped before they were unscaled.
         optimizer._step_supports_amp_scaling = False  # type: ignore[attr-defined]
         # A lambda, as the state of an object would be saved and bring back the old max_steps when a run is extended.
@@ -243,7 +244,7 @@ class DiffusionModule(lightning.LightningModule):
         """Update every average after optimizer step ``step`` = 1, 2, ..."""
         trained, averages = self._weights
         for averaged, track in zip(averages, self.averages.tracks, strict=True):
-            track.update(averaged, trained, step)
+            track.update(averaged, trained, step, self.optimizer)
 
     @functools.cached_property
     def _weights(self) -> tuple[Weights, list[Weights]]:
