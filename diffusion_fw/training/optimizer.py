@@ -63,7 +63,7 @@ def by_name(
         "SGD",
     ] = "Adam",
     lr: Positive | None = None,
-    options: dict[str, Option] = {},  # noqa: B006 - the default is read, never changed
+    options: dict[str, Option] | None = None,
 ) -> torch.optim.Optimizer:
     """The optimizer of torch.optim with the name `class`; lr and what `options` leaves open are the class's defaults.
 
@@ -73,6 +73,7 @@ def by_name(
     """
     factory = getattr(torch.optim, class_)
     allowed = inspect.signature(factory).parameters.keys() - {"params", "lr", "differentiable"}
+    options = options or {}
     for key in options:
         if key not in allowed:
             raise ConfigError(
