@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import os
 import socket
 import subprocess
@@ -28,10 +29,10 @@ def free_port():
         return probe.getsockname()[1]
 
 
-def _sample(rank, runs, port):
-    os.environ |= {"RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": str(port)}
+def _sample(rank, runs):
     torch.set_num_threads(1)
-    for config, folder in runs:
+    for config, folder, port in runs:
+        os.environ |= {"RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": str(port)}
         sample(config, folder)
 
 
@@ -50,7 +51,7 @@ def test_samples_of_two_processes_are_those_of_one(untrained, tmp_path):
         folder.mkdir(parents=True)
     for mode, config in configs.items():
         sample(config, folders["one"][mode])
-    mp.spawn(_sample, ([(configs[mode], folder) for mode, folder in folders["two"].items()], free_port()), nprocs=2)
+    mp.spawn(_sample, ([(configs[mode], folder, free_port()) for mode, folder in folders["two"].items()],), nprocs=2)
     for mode, folder in folders["one"].items():
         one, two = (np.load(place / f"{mode}.npz") for place in (folder, folders["two"][mode]))
         assert all(np.array_equal(one[key], two[key]) for key in one)
@@ -88,7 +89,8 @@ def test_torchrun_trains_the_run_that_lightning_starts(tmp_path):
     arguments = [
         *TINY,
         *("features=pixels", "metric.num_samples=8", "batch_size=8", "trainer=ddp_cpu", "trainer.max_steps=2"),
-        *("callbacks=[evaluation,checkpoints,model_checkpoint,early_stopping]", f"metric.cache_dir={tmp_path}"),
+        "callbacks=[evaluation,checkpoints,model_checkpoint,early_stopping,learning_rate_monitor]",
+        *("trainer.log_every_n_steps=1", f"metric.cache_dir={tmp_path}"),
     ]
     started = subprocess.run(
         [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", ROOT / "train.py", *arguments],
@@ -100,6 +102,9 @@ def test_torchrun_trains_the_run_that_lightning_starts(tmp_path):
     assert started.returncode == 0, started.stderr
     (folder,) = (tmp_path / "outputs").glob("*/*")
     assert [path.name for path in (folder / "checkpoints").glob("step_*")] == ["step_0000002.ckpt"]
+
+    with (folder / "metrics.csv").open() as file:
+        assert [row["step"] for row in csv.DictReader(file) if row["lr-AdamW"]] == ["0", "1"]
 
     (config,) = check_command_line("train", [*arguments, "trainer.strategy=ddp_fork"])
     experiment = build_experiment(config, tmp_path / "forked")

@@ -162,11 +162,14 @@ def test_a_run_goes_on_from_one_of_the_best_checkpoints(tiny, tmp_path):
         assert torch.equal(value, again.module.state_dict()[key])
 
 
-def test_a_run_that_has_lost_its_patience_trains_on_with_more(tiny, tmp_path):
+def test_a_run_that_has_lost_its_patience_trains_on_with_more(tiny, tmp_path, capsys):
     fit(with_distances(tiny(CHOSEN), tmp_path, VALUES))
     last = tmp_path / "checkpoints" / "last.ckpt"
     ended = fit(with_distances(tiny(CHOSEN), tmp_path, VALUES), last)
     assert (ended.trainer.global_step, float(ended.trainer.callback_metrics["best_distance"])) == (6, 3.0)
+    result = train({**tiny(CHOSEN), "resume": str(tmp_path)}, tmp_path)
+    assert result.value == 3.0
+    assert "ended at step 6: Monitored metric distance did not improve" in capsys.readouterr().out
     more = fit(with_distances(tiny(CHOSEN | {"callbacks.early_stopping.patience": 3}), tmp_path, VALUES), last)
     assert more.trainer.global_step == 8
 
@@ -221,6 +224,18 @@ def test_a_timer_ends_the_run_after_a_step_that_is_evaluated_and_kept(tiny, tmp_
     assert "run of 1 steps" in printed
     assert "the time of the timer is up" in printed
     assert (tmp_path / "samples" / "trajectory.png").exists()
+
+
+def test_a_validation_of_lightnings_own_evaluates_once(tiny, tmp_path):
+    """As fast_dev_run and a Trainer with Lightning's defaults start, before the first step and after the last."""
+    experiment = build_experiment(tiny({"trainer.max_steps": 3}), tmp_path)
+    experiment.trainer.check_val_every_n_epoch, experiment.trainer.num_sanity_val_steps = 1, 2
+    fit(experiment)
+    assert [step for step, _ in experiment.history.distances] == [3]
+    skipping = build_experiment(tiny(), tmp_path / "skipping")
+    skipping.trainer.limit_val_batches = 0
+    with pytest.raises(ConfigError, match="limit_val_batches"):
+        fit(skipping)
 
 
 def test_the_interval_of_the_trainer_counts_batches(tiny, tmp_path):

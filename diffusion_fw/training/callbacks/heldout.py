@@ -49,15 +49,19 @@ class IntervalCallback(StepCallback):
         return step % self.every == 0 or stops(trainer)
 
     def after_step(self, trainer: lightning.Trainer, module: Any, step: int) -> None:
-        if self._evaluated != step and self.is_due(trainer, step):
-            with self.history.paused():
-                validate(trainer)
+        if self._evaluated == step or not self.is_due(trainer, step):
+            return
+        with self.history.paused():
+            validate(trainer)
+        if self._evaluated != step:
+            raise ConfigError("trainer: its limit_val_batches leaves out the validation, in which evaluations are made")
 
     def on_validation_batch_start(
         self, trainer: lightning.Trainer, pl_module: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
         step = trainer.global_step
-        if self.is_due(trainer, step):
+        # A trainer of one's own may start a validation too, before the first step or at the end.
+        if not trainer.sanity_checking and self._evaluated != step and self.is_due(trainer, step):
             self._evaluated = step
             self.evaluate(trainer, pl_module, step)
 

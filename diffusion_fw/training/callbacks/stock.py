@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import logging
 import re
 from pathlib import Path
 from typing import Any
@@ -14,13 +13,11 @@ from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, Timer
 from diffusion_fw.training.callbacks.checkpointing import attempt
 from diffusion_fw.training.os_errors import warn_once
 
-logger = logging.getLogger(__name__)
-
 
 class Patience(EarlyStopping):
     """Lightning's EarlyStopping, of which a resumed run takes the patience from its config.
 
-    A run that has lost its patience trains on only where the config now has more.
+    A run that has lost its patience takes no further step, unless the config now has more.
     """
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -29,11 +26,6 @@ class Patience(EarlyStopping):
     def on_fit_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         if self.wait_count >= self.patience:
             trainer.should_stop = True
-            logger.warning(
-                "%s has not improved in the last %d evaluations of the run; to train on, raise "
-                "callbacks.early_stopping.patience=%d",
-                *(self.monitor, self.wait_count, self.patience),
-            )
 
 
 class _UnsavedError(Exception):
