@@ -220,9 +220,21 @@ def check_averages(config: Config, averages: Averages) -> None:
         )
 
 
-def check_schedule_free(config: Config) -> None:
-    """Whether the weights that schedule-free training is for are those that are kept."""
-    optimizer, ema = config["optimizer"]["name"], config["ema"]["name"]
+def check_optimizer_choice(config: Config) -> None:
+    """Whether the weights that schedule-free training is for are those that are kept, and Muon sees whole matrices."""
+    optimizer, ema, schedule = (config[group]["name"] for group in ("optimizer", "ema", "lr_schedule"))
+    strategy = config["trainer"].get("strategy", "auto")
+    if optimizer == MUON and strategy.startswith(SHARDING):
+        raise ConfigError(
+            f"optimizer={MUON} makes matrices orthogonal, of which a process holds a part under "
+            f"trainer.strategy={strategy}; choose trainer.strategy=ddp, or another optimizer=..."
+        )
+    if optimizer == SCHEDULE_FREE and schedule != "constant":
+        logger.warning(
+            "optimizer: %s needs no schedule, and lr_schedule=%s changes its rate; lr_schedule=constant warms it up "
+            "alone",
+            *(optimizer, schedule),
+        )
     if (optimizer == SCHEDULE_FREE) != (ema == SCHEDULE_FREE):
         raise ConfigError(
             f"optimizer={optimizer} with ema={ema}: optimizer={SCHEDULE_FREE} trains the weights whose average "
@@ -230,7 +242,7 @@ def check_schedule_free(config: Config) -> None:
         )
 
 
-SCHEDULE_FREE = "schedule_free"
+MUON, SCHEDULE_FREE = "muon", "schedule_free"
 
 
 def check_batch(config: Config, data: Data) -> None:

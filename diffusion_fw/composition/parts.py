@@ -21,7 +21,7 @@ from diffusion_fw.composition.checks import (
     check_fit,
     check_label_dropout,
     check_objective,
-    check_schedule_free,
+    check_optimizer_choice,
     check_sharding,
     check_trainer,
     check_velocity,
@@ -327,7 +327,7 @@ def compose_parts(config: Config) -> Parts:
     check_augmentations(config, augmentations, denoiser.network)
     averages = assemble("ema", config["ema"], batch_size=config["batch_size"])
     check_averages(config, averages)
-    check_schedule_free(config)
+    check_optimizer_choice(config)
     lr_schedule = assemble("lr_schedule", config["lr_schedule"], max_steps=config["trainer"].get("max_steps", 1))
     check_batch(config, data)
     metric, features = build_tracked_metric(config, data)

@@ -13,6 +13,7 @@ import torch
 import diffusion_fw as dfw
 from diffusion_fw.app.memory import estimate
 from diffusion_fw.app.train import train
+from diffusion_fw.composition.checks import check_optimizer_choice
 from diffusion_fw.composition.experiment import build_experiment
 from diffusion_fw.composition.facts import Facts
 from diffusion_fw.composition.parts import compose_parts
@@ -202,6 +203,17 @@ def test_samples_of_schedule_free_are_those_of_its_average(tiny, tmp_path):
 def test_schedule_free_is_chosen_as_a_whole(tiny, choice):
     with pytest.raises(ConfigError, match=r"optimizer=\w+ with ema=\w+: .*choose both or neither"):
         compose_parts(tiny(choice))
+
+
+def test_muon_sees_whole_matrices(tiny):
+    config = tiny({"optimizer": "muon", "ema": "none", "trainer.strategy": "fsdp"})
+    with pytest.raises(ConfigError, match=r"optimizer=muon .* trainer\.strategy=fsdp"):
+        check_optimizer_choice(config)
+
+
+def test_a_schedule_of_schedule_free_is_doubted(tiny, caplog):
+    check_optimizer_choice(tiny({"optimizer": "schedule_free", "ema": "schedule_free", "lr_schedule": "cosine"}))
+    assert "lr_schedule=cosine changes its rate" in caplog.text
 
 
 @pytest.mark.parametrize("name", BUILT_ON_PACKAGE)
