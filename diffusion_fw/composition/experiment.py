@@ -16,7 +16,7 @@ from diffusion_fw.data.dataset import Data
 from diffusion_fw.metrics.metric import TrackedMetric
 from diffusion_fw.registry import ConfigError, discovery
 from diffusion_fw.samplers.sampler import Sampler
-from diffusion_fw.training.loggers.fan_out import Labels
+from diffusion_fw.training.loggers.fan_out import Labels, lasting
 
 logger = logging.getLogger(__name__)
 
@@ -46,7 +46,7 @@ def build_experiment(config: Config, folder: Path) -> Experiment:
 
     parts = compose_parts(config)
     history = History(every=config["trainer"].get("log_every_n_steps", 50))
-    loggers = build_loggers(config, folder, labels_of("train"))
+    loggers = [lasting(item) for item in build_loggers(config, folder, labels_of("train"))]
     passed = {
         "history": history,
         "loggers": loggers,

@@ -15,6 +15,7 @@ from diffusion_fw.composition.experiment import build_experiment
 from diffusion_fw.metrics.metric import TrackedMetric
 from diffusion_fw.registry import ConfigError
 from diffusion_fw.training import lightning_internals
+from diffusion_fw.training.loggers import metrics_file
 
 EVERY_STEP = {"callbacks.evaluation.every": 1, "callbacks.checkpoints.every": 100, "trainer.max_steps": 8}
 
@@ -204,6 +205,16 @@ def test_training_goes_on_where_one_of_the_best_could_not_be_written(tiny, tmp_p
     fit(experiment)
     assert not failures
     assert kept(tmp_path) == ["step_0000005.ckpt", "step_0000006.ckpt"]
+
+
+def test_training_goes_on_where_a_callback_of_lightning_cannot_log(tiny, tmp_path, monkeypatch, caplog):
+    def full(path, *given):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(metrics_file, "atomic_write", full)
+    changes = {"callbacks": ["learning_rate_monitor"], "logger": ["csv"], "trainer.log_every_n_steps": 1}
+    assert fit(build_experiment(tiny(changes), tmp_path)).trainer.global_step == 6
+    assert "No space left on device; training continues" in caplog.text
 
 
 @pytest.mark.parametrize("accumulate", [1, 2])
