@@ -59,6 +59,10 @@ def run(
     arguments = sys.argv[1:]
     guard()
     logging.setLogRecordFactory(PrintableRecord)
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        from diffusion_fw.app.processes import in_one_folder
+
+        arguments = sys.argv[1:] = in_one_folder(arguments)
     try:
         discovery.add_plugin_folders(*([plugins] if plugins and plugins.is_dir() else []))
         if {"-h", "--help"} & set(arguments):
@@ -68,10 +72,6 @@ def run(
             print_help(program, arguments)
             return
         discovery.load_plugins()
-        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-            from diffusion_fw.app.processes import in_one_folder
-
-            arguments = sys.argv[1:] = in_one_folder(arguments)
         if complete:
             # Hydra and processes that Lightning starts read them from there.
             arguments = sys.argv[1:] = complete(arguments)
