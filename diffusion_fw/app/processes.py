@@ -18,7 +18,7 @@ WAIT = datetime.timedelta(hours=6)
 """How long a process waits for the others, which may have slower devices."""
 
 
-FOLDER = ("hydra.run.dir=", "resume=", "-")
+FOLDER = ("hydra.run.dir=", "resume=", "-m", "--multirun", "-h", "--help")
 """How an argument begins that names the folder of the run, or asks for something else than a run."""
 
 
