@@ -54,7 +54,8 @@ def default(
         gradient_clip_val=gradient_clip_val,
         accumulate_grad_batches=accumulate_grad_batches,
         log_every_n_steps=log_every_n_steps,
-        val_check_interval=val_check_interval,
+        # Lightning refuses one that is longer than the run.
+        val_check_interval=val_check_interval and min(val_check_interval, max_steps * accumulate_grad_batches),
         deterministic=deterministic,
         benchmark=benchmark,
         default_root_dir=folder,

@@ -253,6 +253,8 @@ def test_the_interval_of_the_trainer_counts_batches(tiny, tmp_path):
     changes = {"trainer.val_check_interval": 4, "trainer.accumulate_grad_batches": 2, "trainer.max_steps": 5}
     experiment = fit(build_experiment(tiny(changes), tmp_path))
     assert [step for step, _ in experiment.history.distances] == [2, 4, 5]
+    experiment = fit(build_experiment(tiny(changes | {"trainer.val_check_interval": 100}), tmp_path / "rarely"))
+    assert [step for step, _ in experiment.history.distances] == [5]
     with pytest.raises(ConfigError, match=r"val_check_interval=3 .* trainer\.accumulate_grad_batches=2"):
         fit(build_experiment(tiny(changes | {"trainer.val_check_interval": 3}), tmp_path))
 
