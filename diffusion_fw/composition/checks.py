@@ -191,16 +191,27 @@ def check_gradients(config: Config, callbacks: Mapping[str, Any]) -> None:
             )
 
 
-def check_monitors(config: Config, callbacks: Mapping[str, Any], weights: str) -> None:
+def check_callbacks(config: Config) -> None:
+    """Whether callbacks that log have a logger, and what is about evaluations has a callback that evaluates."""
+    asked = {name: registry.entry("callbacks", item["name"]).runtime for name, item in config["callbacks"].items()}
+    for name, runtime in asked.items():
+        if "loggers" in runtime and not config["logger"]:
+            raise ConfigError(f"callbacks={name} writes to the loggers, and logger=[] has none; choose logger=[csv]")
+    if any("metric" in runtime for runtime in asked.values()):
+        return
+    given = [f"callbacks={name}" for name, item in config["callbacks"].items() if "monitor" in item]
+    if interval := config["trainer"].get("val_check_interval"):
+        given.append(f"trainer.val_check_interval={interval}")
+    if given:
+        raise ConfigError(f"{given[0]} is about evaluations, which no callback does; add evaluation to callbacks=[...]")
+
+
+def check_monitors(callbacks: Mapping[str, Any], weights: str) -> None:
     """Whether what callbacks monitor is a number of an evaluation, of which a callback names its own by ``keys``."""
     known = [key for item in callbacks.values() if hasattr(item, "keys") for key in item.keys(weights)]
-    interval = config["trainer"].get("val_check_interval")
-    watching = {name: item.monitor for name, item in callbacks.items() if getattr(item, "monitor", None) is not None}
-    if not known and (watching or interval):
-        given = f"trainer.val_check_interval={interval}" if interval else f"callbacks={next(iter(watching))}"
-        raise ConfigError(f"{given} is about evaluations, which no callback does; add evaluation to callbacks=[...]")
-    for name, monitor in watching.items():
-        if monitor not in known:
+    for name, item in callbacks.items():
+        monitor = getattr(item, "monitor", None)
+        if monitor is not None and monitor not in known:
             raise ConfigError(
                 f"callbacks.{name}.monitor={monitor} is no number of an evaluation{registry.nearest(monitor, known)}; "
                 f"choose one of {', '.join(dict.fromkeys(known))}"

@@ -60,7 +60,7 @@ def build_experiment(config: Config, folder: Path) -> Experiment:
     }
     built = {name: build_callback(name, section, passed) for name, section in config["callbacks"].items()}
     check_gradients(config, built)
-    check_monitors(config, built, parts.averages.weights_name)
+    check_monitors(built, parts.averages.weights_name)
     callbacks = [history, *built.values()]
     if parts.averages.snapshot_every:
         callbacks.append(Snapshots(folder / FOLDER, parts.averages.snapshot_every))

@@ -17,6 +17,7 @@ from diffusion_fw.composition.checks import (
     check_augmentations,
     check_averages,
     check_batch,
+    check_callbacks,
     check_classifier,
     check_fit,
     check_label_dropout,
@@ -328,6 +329,7 @@ def compose_parts(config: Config) -> Parts:
     averages = assemble("ema", config["ema"], batch_size=config["batch_size"])
     check_averages(config, averages)
     check_optimizer_choice(config)
+    check_callbacks(config)
     lr_schedule = assemble("lr_schedule", config["lr_schedule"], max_steps=config["trainer"].get("max_steps", 1))
     check_batch(config, data)
     metric, features = build_tracked_metric(config, data)

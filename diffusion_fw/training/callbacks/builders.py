@@ -95,7 +95,6 @@ def learning_rate_monitor(
     """Log the learning rate of each group of parameters: Lightning's LearningRateMonitor."""
     from lightning.pytorch.callbacks import LearningRateMonitor
 
-    check_logged("learning_rate_monitor", loggers)
     return LearningRateMonitor("step", log_momentum=log_momentum, log_weight_decay=log_weight_decay)
 
 
@@ -108,7 +107,6 @@ def device_stats_monitor(loggers: Runtime[list[Any]], cpu_stats: bool | None = N
     import torch
     from lightning.pytorch.callbacks import DeviceStatsMonitor
 
-    check_logged("device_stats_monitor", loggers)
     if (cpu_stats or (cpu_stats is None and not torch.cuda.is_available())) and not importlib.util.find_spec("psutil"):
         raise ConfigError(
             "callbacks=device_stats_monitor needs psutil for the load of the CPU: pip install psutil, or set "
@@ -125,7 +123,6 @@ def throughput_monitor(loggers: Runtime[list[Any]], window_size: Annotated[int, 
     """
     from lightning.pytorch.callbacks import ThroughputMonitor
 
-    check_logged("throughput_monitor", loggers)
     return ThroughputMonitor(batch_size_fn=lambda batch: len(batch[0]), window_size=window_size)
 
 
@@ -135,12 +132,6 @@ def model_summary(max_depth: NonNegativeInt = 2) -> Any:
     from lightning.pytorch.callbacks import RichModelSummary
 
     return RichModelSummary(max_depth=max_depth)
-
-
-def check_logged(name: str, loggers: list[Any]) -> None:
-    """Raise ConfigError where there is no logger that a callback could write to."""
-    if not loggers:
-        raise ConfigError(f"callbacks={name} writes to the loggers, and logger=[] has none; choose logger=[csv]")
 
 
 @register("callbacks", "evaluation")
