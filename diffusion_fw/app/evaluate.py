@@ -40,8 +40,8 @@ def evaluate(config: dict[str, Any], folder: Path) -> Result:
     from diffusion_fw.app.sample_source import open_source
     from diffusion_fw.composition.experiment import build_loggers, labels_of, plain
     from diffusion_fw.files import atomic_write
-    from diffusion_fw.metrics.collection import rank
     from diffusion_fw.runs import results
+    from diffusion_fw.sampling.share import rank
     from diffusion_fw.training.loggers.results import log_results
 
     if "name" in config["metric"]:

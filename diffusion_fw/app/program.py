@@ -59,6 +59,10 @@ def run(
     arguments = sys.argv[1:]
     guard()
     logging.setLogRecordFactory(PrintableRecord)
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        from diffusion_fw.app.processes import in_one_folder
+
+        arguments = sys.argv[1:] = in_one_folder(arguments)
     try:
         discovery.add_plugin_folders(*([plugins] if plugins and plugins.is_dir() else []))
         if {"-h", "--help"} & set(arguments):

@@ -35,6 +35,7 @@ def train(config: dict[str, Any], folder: Path) -> Result:
     from diffusion_fw.training.callbacks.checkpointing import Checkpoints
     from diffusion_fw.training.callbacks.history import LOGGERS_KEY
     from diffusion_fw.training.callbacks.interruption import Interruption
+    from diffusion_fw.training.callbacks.stock import ended_early
     from diffusion_fw.training.module import RECORD_KEY
     from diffusion_fw.training.signals import passed_on_to_children
 
@@ -44,6 +45,9 @@ def train(config: dict[str, Any], folder: Path) -> Result:
         "in eval mode at the start of training",
         "is smaller than the logging interval",
         "all_gather is deprecated",
+        "It is recommended to use `self.log",
+        "When using the `ThroughputMonitor`, you need to define",
+        "Checkpoint directory .* exists and is not empty",
         "isinstance.treespec, LeafSpec.* is deprecated",
         "You're resuming from a checkpoint that ended before the epoch ended",
     ):
@@ -92,6 +96,11 @@ def train(config: dict[str, Any], folder: Path) -> Result:
     trainer.callbacks.append(Interruption(writers[0] if writers else None))
     with passed_on_to_children(), errors_of_children(), restoring(checkpoint, RESTORES):
         trainer.fit(experiment.module, ckpt_path=checkpoint)
+    if checkpoint and trainer.global_step == step:
+        print(
+            f"{folder} ended at step {step:,}: {ended_early(trainer)}; to train further, raise "
+            "callbacks.early_stopping.patience or callbacks.timer.duration"
+        )
     # A strategy that forks brings these back from the process that trained.
     best = float(trainer.callback_metrics.get("best_distance", float("inf")))
     return Result(experiment.metric.name(experiment.module.weights_name), best, floor)

@@ -47,6 +47,7 @@ from diffusion_fw.registry import OWN, ConfigError
 from diffusion_fw.samplers.sampler import Sampler
 from diffusion_fw.sampling.chunk import Chunk, chunk_size, measure_chunk
 from diffusion_fw.sampling.draw import draw, labels_of
+from diffusion_fw.sampling.share import smallest
 
 MOST_LISTED = 20
 """Names of classes that a message lists."""
@@ -93,8 +94,8 @@ class Trained:
 
     @functools.cached_property
     def batch_size(self) -> int:
-        """The config's, or for "auto" one that fits into memory."""
-        return chunk_size(self.config["batch_size"], lambda: self.chunk, self.device)
+        """The config's, or for "auto" one that fits into the memory of every process."""
+        return smallest(chunk_size(self.config["batch_size"], lambda: self.chunk, self.device))
 
     def class_of(self, indices: Sequence[int]) -> Tensor | None:
         """The class of each sample, int64 on the host; None for a model that takes no labels."""

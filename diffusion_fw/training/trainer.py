@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,10 +25,14 @@ def default(
     gradient_clip_val: NonNegative = 1.0,
     accumulate_grad_batches: PositiveInt = 1,
     log_every_n_steps: PositiveInt = 50,
+    val_check_interval: PositiveInt | None = None,
     deterministic: bool = False,
     benchmark: bool = False,
 ) -> Any:
     """Run max_steps optimizer steps on the given devices; gradient_clip_val=0 does not clip.
+
+    val_check_interval is Lightning's: the number of batches between evaluations, in place of the callbacks' own
+    `every`, which counts optimizer steps.
 
     Raises ConfigError for missing GPUs, spawned processes, FSDP with clipping, and float16 without a GPU.
     """
@@ -49,6 +54,8 @@ def default(
         gradient_clip_val=gradient_clip_val,
         accumulate_grad_batches=accumulate_grad_batches,
         log_every_n_steps=log_every_n_steps,
+        # Lightning refuses one that is longer than the run.
+        val_check_interval=val_check_interval and min(val_check_interval, max_steps * accumulate_grad_batches),
         deterministic=deterministic,
         benchmark=benchmark,
         default_root_dir=folder,
@@ -60,7 +67,9 @@ def default(
         enable_progress_bar=any(isinstance(callback, ProgressBar) for callback in callbacks),
         enable_model_summary=False,
         num_sanity_val_steps=0,
-        limit_val_batches=0,
+        # Evaluations start the validation loop themselves (training/callbacks/heldout.py), and Lightning never does.
+        check_val_every_n_epoch=sys.maxsize,
+        limit_val_batches=1,
     )
 
 
