@@ -267,7 +267,7 @@ def prepare(configs: list[dict[str, Any]], arguments: list[str]) -> list[dict[st
 
     for config in configs:
         check_source(config)
-    return unless_explained("evaluate")(configs, arguments)
+    return unless_explained(configs, arguments)
 
 
 def main(plugins: Path | None = None) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import yaml
 
 import diffusion_fw
 from diffusion_fw import registry
-from diffusion_fw.registry import OWN
+from diffusion_fw.registry import OWN, ConfigError
 
 STACKED = tuple(name for name, group in registry.GROUPS.items() if group.several)
 """Groups of which several choices hold at once, in order: each stands at group.name in the config."""
@@ -23,6 +24,25 @@ def conf_dir() -> Path:
     """The folder of the composed configs: in the wheel beside this file, in a checkout beside the package."""
     package = Path(diffusion_fw.__file__).parent
     return package / "conf" if (package / "conf").is_dir() else package.parent / "conf"
+
+
+CONF_VARIABLE = "DIFFUSION_FW_CONF"
+
+
+def named_conf_dirs() -> list[Path]:
+    """The folders of configs that the environment names; ConfigError for one that does not exist."""
+    folders = [Path(folder) for folder in os.environ.get(CONF_VARIABLE, "").split(os.pathsep) if folder]
+    for folder in folders:
+        if not folder.is_dir():
+            raise ConfigError(f"{CONF_VARIABLE}: there is no such folder of configs: {folder}")
+    return [folder.absolute() for folder in folders]
+
+
+def further_conf_dirs() -> list[Path]:
+    """Where configs are found besides ``conf_dir``: folders that are named, then ``conf`` of the working directory."""
+    here = Path("conf").absolute()
+    found = [*named_conf_dirs(), *([here] if here.is_dir() else [])]
+    return [folder for folder in dict.fromkeys(found) if folder.resolve() != conf_dir().resolve()]
 
 
 def defaults(program: str) -> dict[str, Any]:

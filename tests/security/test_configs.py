@@ -11,8 +11,9 @@ import pytest
 from hydra.core.singleton import Singleton
 
 from diffusion_fw.composition.experiment import plain
-from diffusion_fw.config import command_line, compose, sources
-from diffusion_fw.config.compose import check_command_line, checked, store_components
+from diffusion_fw.config import application, compose, sources
+from diffusion_fw.config.application import ask, check_command_line
+from diffusion_fw.config.compose import checked, store_components
 from diffusion_fw.config.groups import conf_dir
 from diffusion_fw.registry import ConfigError
 
@@ -110,7 +111,7 @@ def stranger(tmp_path, monkeypatch):
         if place == "preset":
             shutil.copytree(conf_dir(), folder)
             monkeypatch.setattr(sources, "conf_dir", lambda: folder)
-            monkeypatch.setattr(command_line, "conf_dir", lambda: folder)
+            monkeypatch.setattr(application, "conf_dir", lambda: folder)
             monkeypatch.setattr(compose, "conf_dir", lambda: folder)
         (folder / "experiment").mkdir(parents=True, exist_ok=True)
         (folder / "experiment" / "stranger.yaml").write_text(content)
@@ -147,8 +148,9 @@ def test_only_the_presets_of_conf_may_change_hydra(tmp_path, path):
     content = "# @package _global_\nhydra: {launcher: {n_jobs: 9}}" if path.startswith("launcher") else "x: {}"
     file.write_text(content if path != "experiment/hydra" else "# @package _name_\nx: 1")
     group, _, name = path.rpartition("/")
+    word = f"{group}={name}" if group in ("experiment", "launcher") else f"+{group}={name}"
     with pytest.raises(ConfigError, match=SETTINGS):
-        check_command_line("train", [f"--config-dir={tmp_path}", f"+{group}={name}"])
+        check_command_line("train", [f"--config-dir={tmp_path}", word])
 
 
 WORKER = """
@@ -169,8 +171,8 @@ def test_the_processes_of_a_sweep_refuse_such_files_too(tmp_path, content):
     (tmp_path / "experiment").mkdir()
     (tmp_path / "experiment" / "stranger.yaml").write_text(GLOBAL + content)
     store_components()
-    with command_line.read([f"--config-dir={tmp_path}"]).composing() as loader:
-        given = cloudpickle.dumps((Singleton.get_state(), loader))
+    asked = ask("train", [f"--config-dir={tmp_path}"])
+    given = cloudpickle.dumps((Singleton.get_state(), asked.loader))
     result = subprocess.run([sys.executable, "-c", WORKER], input=given, capture_output=True, cwd=ROOT, timeout=100)
     if content.startswith("schedule"):
         assert result.stdout.split() == [b"77"], result.stderr

@@ -19,7 +19,8 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 from optuna.trial import TrialState  # noqa: E402
 from PIL import Image  # noqa: E402
 
-from diffusion_fw.config.compose import check_command_line, store_components  # noqa: E402
+from diffusion_fw.config.application import check_command_line  # noqa: E402
+from diffusion_fw.config.compose import store_components  # noqa: E402
 from diffusion_fw.registry import ConfigError  # noqa: E402
 from diffusion_fw.sweeps.optuna_search import distribution, search  # noqa: E402
 from diffusion_fw.sweeps.trial import STUDY, TrialReports  # noqa: E402
