@@ -19,7 +19,8 @@ from diffusion_fw.composition.checks import processes
 from diffusion_fw.composition.experiment import plain
 from diffusion_fw.composition.parts import Parts, compose_parts
 from diffusion_fw.config.application import Asked
-from diffusion_fw.config.origins import flatten, origin_of, origins
+from diffusion_fw.config.compose import flatten
+from diffusion_fw.config.origins import origin_of, origins
 from diffusion_fw.registry import OWN
 from diffusion_fw.samplers.sampler import Sampler
 from diffusion_fw.sampling.chunk import chunk_size, measure_chunk

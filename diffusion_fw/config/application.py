@@ -89,7 +89,7 @@ class Asked:
 
 def checked_job(program: str, config: DictConfig, overrides: Sequence[str]) -> dict[str, Any]:
     """The checked config of a job, without Hydra's own node."""
-    return resolved(program, OmegaConf.masked_copy(config, [key for key in config if key != "hydra"]), overrides)
+    return resolved(program, OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"]), overrides)
 
 
 Prepare = Callable[[Asked], list[dict[str, Any]]]
@@ -160,7 +160,7 @@ class Application(Hydra):
         parsed = command_line.parse(overrides, self.config_loader)
         if multirun:
             parsed = with_params(hydra, parsed, self.config_loader)
-        check_sweep_overrides(parsed, multirun=multirun, chosen=hydra.runtime.choices)
+        check_sweep_overrides(parsed, hydra, multirun=multirun)
         self.asked = Asked(self.program, config_name, self.config_loader, parsed, hydra, multirun)
         if multirun:
             for job, _ in zip(self.asked.jobs(), range(MAX_CHECKED_JOBS), strict=False):
@@ -214,13 +214,13 @@ def launch(
     own = {"program": program, "options": options, "prepare": staticmethod(prepare)}
     known = hydra_module.Hydra, utils.run_and_report, GlobalHydra.instance().hydra
     GlobalHydra.instance().hydra = None
-    hydra_module.Hydra = type(Application.__name__, (Application,), own)  # type: ignore[misc]
+    hydra_module.Hydra = type(Application.__name__, (Application,), own)  # type: ignore
     # Hydra's own prints a traceback and exits.
     utils.run_and_report = lambda func: func()
     try:
         utils._run_hydra(options, utils.get_args_parser(), task, os.fspath(conf_dir()), program)
     finally:
-        hydra_module.Hydra, utils.run_and_report, GlobalHydra.instance().hydra = known  # type: ignore[misc]
+        hydra_module.Hydra, utils.run_and_report, GlobalHydra.instance().hydra = known  # type: ignore
 
 
 def ask(program: str, arguments: Sequence[str], complete: Callable[[list[str]], list[str]] = list) -> Asked:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import yaml
 from hydra.core.config_store import ConfigStore
 from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.types import Override
@@ -19,6 +20,16 @@ from diffusion_fw.config import command_line
 from diffusion_fw.config.groups import OWN_GROUPS, STACKED, conf_dir, groups, has_own, stacked, unregistered
 from diffusion_fw.config.sources import check_files
 from diffusion_fw.registry import OWN, ConfigError
+
+
+def flatten(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Every leaf of a config with its dotted key; an empty mapping is a leaf."""
+    for key, value in config.items():
+        if isinstance(value, Mapping) and value:
+            yield from flatten(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
 
 MISSING = "???"
 """OmegaConf's mark of a key without a value."""
@@ -186,7 +197,11 @@ def resolved(program: str, config: DictConfig, overrides: Sequence[str]) -> dict
     for key in content:
         if key not in _top_keys(program):
             raise _unknown_key(program, str(key))
-    return checked(program, content, command_line.typed(overrides))
+    # What ${oc.env:NAME} gives is text, though it may stand for a number.
+    values = dict(flatten(content))
+    written = flatten(OmegaConf.to_container(config, resolve=False))
+    looked_up = {key: values[key] for key, text in written if "${" in str(text) and isinstance(values.get(key), str)}
+    return checked(program, content, {**command_line.typed(overrides), **looked_up})
 
 
 def _top_keys(program: str) -> set[str]:
@@ -319,11 +334,20 @@ def _given(
 
 
 def _as_typed(annotation: Any, value: Any, text: str) -> Any:
-    """``value``, or the text that was typed for it where only that fits the annotation."""
+    """``value``, or the text that was typed for it, or what this text is read as, where only that fits."""
     inner = re.fullmatch(r"\[([^][{}'\"\\]*)\]", text)
-    for item in (value, text, [part.strip() for part in inner[1].split(",")] if inner else text):
+    for item in (value, text, [part.strip() for part in inner[1].split(",")] if inner else _read(text)):
         try:
             return registry.convert(annotation, item)
         except ValueError:
             continue
     return value
+
+
+def _read(text: str) -> Any:
+    """A text as OmegaConf reads it on a command line; the text itself where it cannot."""
+    try:
+        read: Any = OmegaConf.to_container(OmegaConf.from_dotlist([f"value={text}"]), resolve=False)
+        return read["value"]
+    except (OmegaConfBaseException, yaml.YAMLError, ValueError):
+        return text

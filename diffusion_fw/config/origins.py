@@ -2,27 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from hydra.types import RunMode
 from omegaconf import OmegaConf
 
 from diffusion_fw.config.application import Asked
+from diffusion_fw.config.compose import flatten
 from diffusion_fw.config.groups import stacked
 
 COMMAND_LINE = "command line"
 OTHER = ("defaults", "hydra")
 """The keys of a file in conf/ that are no part of the config."""
-
-
-def flatten(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Every leaf of a config with its dotted key; an empty mapping is a leaf."""
-    for key, value in config.items():
-        if isinstance(value, Mapping) and value:
-            yield from flatten(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
 
 
 def origins(asked: Asked) -> dict[str, str]:

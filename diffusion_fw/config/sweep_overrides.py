@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from hydra.core.override_parser.types import IntervalSweep, Override
@@ -62,13 +61,11 @@ def check_installed(overrides: Sequence[Override]) -> None:
 
 def with_params(hydra: DictConfig, overrides: Sequence[Override], loader: Any) -> list[Override]:
     """The overrides of a sweep: first those that its file keeps in hydra.sweeper.params, unless one is given anew."""
-    kept = kept_params(hydra.sweeper)
-    for word in kept:
-        key = word.partition("=")[0]
-        if re.split(r"[./@]", key.lstrip("+~"))[0] == "hydra":
-            raise ConfigError(f"hydra.sweeper.params: {key}: settings of Hydra cannot be swept")
     given = {override.get_key_element() for override in overrides}
-    parsed = command_line.parse(kept, loader)
+    parsed = command_line.parse(kept_params(hydra.sweeper), loader)
+    for item in parsed:
+        if item.is_hydra_override():
+            raise ConfigError(f"hydra.sweeper.params: {item.input_line}: settings of Hydra cannot be swept")
     return [*(item for item in parsed if item.get_key_element() not in given), *overrides]
 
 
@@ -87,14 +84,14 @@ def _spelled(value: Any) -> str:
     return json.dumps(value)
 
 
-def check_sweep_overrides(overrides: Sequence[Override], *, multirun: bool, chosen: Mapping[str, Any]) -> None:
-    """ConfigError for a sweep that cannot start, and for an interval without a sweep that draws from it.
-
-    ``chosen`` is the choice of each group, Hydra's own included.
-    """
+def check_sweep_overrides(overrides: Sequence[Override], hydra: DictConfig, *, multirun: bool) -> None:
+    """ConfigError for a sweep that cannot start, and for an interval without a sweep that draws from it."""
+    chosen, kept = hydra.runtime.choices, kept_params(hydra.sweeper)
     for override in overrides:
         if not multirun and (override.key_or_group, str(override.value())) in REQUIRED:
             raise ConfigError(f"{override.input_line} is for sweeps; add -m, or leave it out to run once, here")
+    if not multirun and kept:
+        raise ConfigError(f"hydra.sweeper.params keeps a sweep over {', '.join(kept)}: add -m or hydra.mode=MULTIRUN")
     searched = chosen.get("hydra/sweeper") not in ("diffusion_fw_grid", "basic")
     swept = [override for override in overrides if override.is_sweep_override()]
     for override in swept:

@@ -28,7 +28,7 @@ from diffusion_fw.composition.experiment import build_experiment
 from diffusion_fw.composition.facts import Facts
 from diffusion_fw.composition.parts import build_data, build_denoiser
 from diffusion_fw.config.application import ask, check_command_line
-from diffusion_fw.config.origins import flatten
+from diffusion_fw.config.compose import flatten
 from diffusion_fw.registry import ConfigError
 
 ROOT = Path(__file__).parents[2]

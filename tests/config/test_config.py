@@ -20,9 +20,9 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from diffusion_fw import registry
 from diffusion_fw.composition.experiment import plain
 from diffusion_fw.config.application import ask, check_command_line
-from diffusion_fw.config.compose import checked, choices, store_components
+from diffusion_fw.config.compose import checked, choices, flatten, store_components
 from diffusion_fw.config.groups import STACKED, conf_dir, groups
-from diffusion_fw.config.origins import flatten, origin_of, origins
+from diffusion_fw.config.origins import origin_of, origins
 from diffusion_fw.registry import ConfigError
 from diffusion_fw.sweeps.jobs import combinations
 
