@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -48,13 +48,13 @@ def run(
     program: str,
     task: Task,
     *,
-    plugins: Path | None = None,
+    plugins: Sequence[Path | None] = (),
     complete: Callable[[list[str]], list[str]] = list,
     prepare: Prepare = all_of,
 ) -> None:
     """Run ``task(config, folder)`` under Hydra for each job of the command line, and keep run.json in each folder.
 
-    ``plugins`` is the folder beside the script. ``complete(words)`` adds the overrides that a command line implies.
+    ``plugins`` are folders of plugins, of which some may not exist. ``complete(words)`` adds the overrides that a command line implies.
     ``prepare(asked)`` returns the configs to run, and none where nothing is left to do. A ConfigError of a single run
     ends it with one message and exit code 1, and leaves no folder; in a sweep an error is logged, and the sweeper
     decides.
@@ -63,7 +63,7 @@ def run(
     guard()
     logging.setLogRecordFactory(PrintableRecord)
     try:
-        discovery.add_plugin_folders(*([plugins] if plugins and plugins.is_dir() else []))
+        discovery.add_plugin_folders(*(folder for folder in plugins if folder and folder.is_dir()))
         if {"-h", "--help"} & set(arguments):
             # Hydra's own help takes seconds: it loads the whole store once for every option.
             from diffusion_fw.app.help import print_help

@@ -60,4 +60,4 @@ def sample(config: dict[str, Any], folder: Path) -> None:
 
 def main(plugins: Path | None = None) -> None:
     """The program `python sample.py`."""
-    run("sample", sample, plugins=plugins, prepare=unless_explained)
+    run("sample", sample, plugins=[plugins], prepare=unless_explained)

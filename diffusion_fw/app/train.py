@@ -220,4 +220,5 @@ def main(plugins: Path | None = None) -> None:
 
         return with_data_of_run(words)
 
-    run("train", task, plugins=plugins, complete=complete, prepare=prepare)
+    # The other programs open the checkpoints of strangers, perhaps in a folder that came with one.
+    run("train", task, plugins=[plugins, Path("plugins")], complete=complete, prepare=prepare)

@@ -17,7 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from diffusion_fw import registry
 from diffusion_fw.config import command_line
-from diffusion_fw.config.groups import OWN_GROUPS, STACKED, conf_dir, groups, has_own, stacked, unregistered
+from diffusion_fw.config.groups import OWN_GROUPS, STACKED, groups, has_own, stacked, unregistered
 from diffusion_fw.config.sources import check_files
 from diffusion_fw.registry import OWN, ConfigError
 
@@ -60,10 +60,6 @@ def store_components() -> None:
                 store.store(group=group, name=entry.name, node=values, package="_global_", provider=provider)
                 continue
             for name in (entry.name, *entry.formerly):
-                if (conf_dir() / group / f"{name}.yaml").exists():
-                    raise ConfigError(
-                        f"conf/{group}/{name}.yaml has the name of a registered component; rename the preset"
-                    )
                 package = f"{group}.{name}" if group in STACKED else group
                 section = {**node(entry), "name": name}
                 store.store(group=group, name=name, node=section, package=package, provider=provider)
@@ -199,8 +195,10 @@ def resolved(program: str, config: DictConfig, overrides: Sequence[str]) -> dict
             raise _unknown_key(program, str(key))
     # What ${oc.env:NAME} gives is text, though it may stand for a number.
     values = dict(flatten(content))
-    written = flatten(OmegaConf.to_container(config, resolve=False))
-    looked_up = {key: values[key] for key, text in written if "${" in str(text) and isinstance(values.get(key), str)}
+    written: Any = OmegaConf.to_container(config, resolve=False)
+    looked_up = {
+        key: values[key] for key, text in flatten(written) if "${" in str(text) and isinstance(values.get(key), str)
+    }
     return checked(program, content, {**command_line.typed(overrides), **looked_up})
 
 

@@ -73,6 +73,7 @@ def has_own(program: str, group: str) -> bool:
 
 
 def unregistered(group: str) -> list[str]:
-    """The choices of a group that are no components: the presets of conf/, and ``none`` or ``auto``."""
-    presets = [path.stem for path in (conf_dir() / group).glob("*.yaml")]
+    """The choices of a group that are no components: presets of the folders of configs, and ``none`` or ``auto``."""
+    folders = [conf_dir(), *further_conf_dirs()]
+    presets = {path.stem for folder in folders for path in (folder / group).glob("*.yaml")}
     return [*presets, *(["none"] if group in STACKED else ["auto"] if group == "features" else [])]

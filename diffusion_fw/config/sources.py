@@ -20,6 +20,7 @@ from hydra.errors import HydraException
 from hydra.plugins.config_source import ConfigResult
 from omegaconf import OmegaConf
 
+from diffusion_fw import registry
 from diffusion_fw.config.groups import CONF_VARIABLE, conf_dir, named_conf_dirs
 
 VALUE = re.compile(r"\$\{\s*\.*(?!hydra\b)[A-Za-z_]\w*(\.\w+)*\s*\}")
@@ -43,6 +44,12 @@ class FileConfigSource(file_config_source.FileConfigSource):
             own in path.parents and own / "experiment" not in path.parents
             for own in (folder.resolve() for folder in (conf_dir(), *named_conf_dirs()))
         )
+        group, _, name = config_path.removesuffix(".yaml").rpartition("/")
+        if group in registry.GROUPS and name in registry.names(group):
+            raise ConfigFileError(
+                f"{path} has the name of a registered component, {group}={name}; rename the file, for example "
+                f"my_{name}.yaml, and choose {group}=my_{name}"
+            )
         return _load(super().load_config, config_path, os.fspath(path), trusted=trusted)
 
 

@@ -71,7 +71,8 @@ def with_params(hydra: DictConfig, overrides: Sequence[Override], loader: Any) -
 
 def kept_params(sweeper: Any) -> list[str]:
     """The overrides that hydra.sweeper.params holds: of a mapping key: values, or of a list of key=values."""
-    params = OmegaConf.to_container(sweeper).get("params") if OmegaConf.is_dict(sweeper) else None
+    settings: Any = OmegaConf.to_container(sweeper)
+    params = (settings or {}).get("params")
     if isinstance(params, list):
         return [str(word) for word in params]
     return [f"{key}={_spelled(value)}" for key, value in (params or {}).items()]
