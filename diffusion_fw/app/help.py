@@ -10,8 +10,7 @@ from rich.text import Text
 
 from diffusion_fw import registry
 from diffusion_fw.config.groups import defaults, groups, has_own, stacked, unregistered
-from diffusion_fw.registry import OWN, discovery
-from diffusion_fw.registry.overview import overview
+from diffusion_fw.registry import OWN
 
 
 def print_help(program: str, arguments: Sequence[str]) -> None:
@@ -20,8 +19,6 @@ def print_help(program: str, arguments: Sequence[str]) -> None:
     described = False
     asked = [argument.partition("=") for argument in arguments]
     asked = [item for item in asked if item[0] in registry.GROUPS]
-    if asked:
-        discovery.load_plugins()
     for group, _, name in asked:
         if not name:
             print_group(console, program, group)
@@ -40,10 +37,10 @@ def print_groups(console: Console, program: str) -> None:
     """Print the groups of a program and their options."""
     chosen = defaults(program)
     table = Table("group", "options (the default in bold)", title=f"python {program}.py group=option group.key=value")
-    registered = overview()
     for group in groups(program):
         own = chosen[group] if isinstance(chosen[group], list) else [chosen[group]]
-        options = {choice.name: label(choice.name, choice.python_only) for choice in registered.get(group, ())}
+        known = registry.entries(group).values() if group in registry.GROUPS else ()
+        options = {entry.name: label(entry.name, entry.python_only) for entry in known}
         options |= {name: name for name in (*unregistered(group), *([OWN] if has_own(program, group) else []))}
         styled = [Text(shown, style="bold green" if name in own else "") for name, shown in sorted(options.items())]
         table.add_row(group, Text(", ").join(styled))

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from diffusion_fw.app.output import guard
-from diffusion_fw.registry import ConfigError, RegistrationError, discovery
+from diffusion_fw.registry import ConfigError, RegistrationError, catalogue, discovery
 from diffusion_fw.registry.messages import PrintableRecord
 from diffusion_fw.runs.record import Result, is_first_process, recorded
 
@@ -54,30 +54,37 @@ def run(
 ) -> None:
     """Run ``task(config, folder)`` under Hydra for each job of the command line, and keep run.json in each folder.
 
-    ``plugins`` are folders of plugins, of which some may not exist. ``complete(words)`` adds the overrides that a command line implies.
-    ``prepare(asked)`` returns the configs to run, and none where nothing is left to do. A ConfigError of a single run
-    ends it with one message and exit code 1, and leaves no folder; in a sweep an error is logged, and the sweeper
-    decides.
+    ``plugins`` are folders of plugins, of which some may not exist. ``complete(words)`` adds the overrides that a
+    command line implies. ``prepare(asked)`` returns the configs to run, and none where nothing is left to do. A
+    ConfigError of a single run ends it with one message and exit code 1, and leaves no folder; in a sweep an error is
+    logged, and the sweeper decides.
     """
     arguments = sys.argv[1:]
     guard()
     logging.setLogRecordFactory(PrintableRecord)
     try:
         discovery.add_plugin_folders(*(folder for folder in plugins if folder and folder.is_dir()))
-        if {"-h", "--help"} & set(arguments):
-            # Hydra's own help takes seconds: it loads the whole store once for every option.
-            from diffusion_fw.app.help import print_help
+        with catalogue.catalogued():
+            if {"-h", "--help"} & set(arguments):
+                # Hydra's own help takes seconds: it loads the whole store once for every option.
+                from diffusion_fw.app.help import print_help
 
-            print_help(program, arguments)
-            return
-        discovery.load_plugins()
-        from diffusion_fw.config.compose import store_components
-
-        store_components()
+                print_help(program, arguments)
+            else:
+                _run(program, arguments, task, complete, prepare)
     except (ConfigError, RegistrationError) as error:
         if os.environ.get("HYDRA_FULL_ERROR"):
             raise
         sys.exit(f"{type(error).__name__}: {error}")
+
+
+def _run(
+    program: str,
+    arguments: list[str],
+    task: Task,
+    complete: Callable[[list[str]], list[str]],
+    prepare: Prepare,
+) -> None:
 
     # On a full disk, no traceback for each line of a log.
     logging.raiseExceptions = False
@@ -89,12 +96,16 @@ def run(
     from omegaconf.errors import OmegaConfBaseException
 
     from diffusion_fw.config.application import launch
-    from diffusion_fw.config.compose import reason
+    from diffusion_fw.config.compose import reason, store_components
 
     began = False
     configs: list[dict[str, Any]] = []
 
+    store_components()
+
     def prepared(asked: Asked) -> list[dict[str, Any]]:
+        # From here on components are built.
+        catalogue.leave()
         configs[:] = prepare(asked)
         return configs
 
@@ -148,10 +159,8 @@ def run(
 
     try:
         launch(program, arguments, job, prepared, complete)
-    except (ConfigError, RegistrationError) as error:
-        if os.environ.get("HYDRA_FULL_ERROR"):
-            raise
-        sys.exit(f"{type(error).__name__}: {error}")
+    except ConfigError:
+        raise
     except (HydraException, OmegaConfBaseException, OSError) as error:
         # An error that a sweep reports is a whole message; one of a job is the job's own.
         if os.environ.get("HYDRA_FULL_ERROR") or (began and not isinstance(error, CompactHydraException)):

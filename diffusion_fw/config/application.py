@@ -151,7 +151,7 @@ class Application(Hydra):
         return config
 
     def get_mode(self, config_name: str | None, overrides: list[str]) -> Any:
-        """Whether it is one run or a sweep; all its jobs are checked, and prepared, here."""
+        """What the config says, one run or a sweep; all jobs are checked, and prepared, here."""
         assert config_name is not None
         config = self.compose_config(config_name, overrides, RunMode.MULTIRUN, validate_sweep_overrides=False)
         hydra = config.hydra
@@ -168,7 +168,7 @@ class Application(Hydra):
         else:
             self.asked.configs.append(checked_job(self.program, config, overrides))
         self.asked.configs = self.prepare(self.asked)
-        return RunMode.MULTIRUN if multirun else RunMode.RUN
+        return hydra.mode
 
     def run(self, config_name: str | None, task_function: Any, overrides: list[str], *args: Any, **kwargs: Any) -> Any:
         """Run the job, if one is left to run."""

@@ -242,6 +242,8 @@ def _check_key(base: Any, key: str, known: Sequence[str]) -> None:
             return
         if part not in place:
             where = ".".join(walked)
+            if reason := _absent(place, walked).get(part):
+                raise ConfigError(f"{key}: {walked[0]}={place['name']} has no such key: {reason}")
             hidden = _hidden_keys(place, walked)
             options = sorted({option for option in place if option not in hidden} | (set() if walked else set(known)))
             close = registry.nearest(part, options)
@@ -254,6 +256,12 @@ def _check_key(base: Any, key: str, known: Sequence[str]) -> None:
 def _is_own(section: Mapping[str, Any]) -> bool:
     """Whether a section, or a part of a stack, is what the model was trained with."""
     return OWN in section or section.get("name") == OWN
+
+
+def _absent(place: Mapping[str, Any], walked: Sequence[str]) -> Mapping[str, str]:
+    """The keys that a section's component says not to have, and what to do instead."""
+    known = walked and walked[0] in registry.GROUPS and place.get("name") in registry.names(walked[0])
+    return registry.entry(walked[0], place["name"]).absent if known else {}
 
 
 def _hidden_keys(place: Mapping[str, Any], walked: Sequence[str]) -> set[str]:

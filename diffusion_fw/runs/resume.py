@@ -23,7 +23,12 @@ logger = logging.getLogger(__name__)
 FREE = ("trainer", "callbacks", "logger", "num_workers", "explain", "resume")
 """What may change when a run is resumed: where and how long it runs, and what it writes."""
 
-FIXED = ("trainer.gradient_clip_val", "trainer.accumulate_grad_batches")
+FIXED = (
+    "trainer.gradient_clip_val",
+    "trainer.gradient_clip_algorithm",
+    "trainer.accumulate_grad_batches",
+    "trainer.overfit_batches",
+)
 """The exceptions: they change the steps themselves."""
 
 

@@ -29,7 +29,7 @@ def sweep(config: DictConfig, arguments: list[str], config_loader: Any, launch: 
     overrides = with_params(config.hydra, command_line.parse(arguments, config_loader), config_loader)
     with sweep_folder(config) as folder:
         jobs = plan_jobs(overrides, folder)
-        _run(jobs, folder, launch, config.hydra.sweeper.max_batch_size)
+        _run(jobs, folder, launch, config.hydra.sweeper.get("max_batch_size"))
         if not all(job.finished_earlier for job in jobs):
             log_sweep(config, config_loader, jobs[0].overrides, folder, "jobs")
         if unfinished := [job for job in jobs if job.outcome != FINISHED]:
@@ -44,7 +44,7 @@ def _run(jobs: list[Job], folder: Path, launch: Launch, together: int | None) ->
     if len(missing) < len(jobs):
         console.print(f"{len(jobs) - len(missing)} of {len(jobs)} jobs had already finished", highlight=False)
     try:
-        size = together or len(missing)
+        size = together or len(missing) or 1
         for first in range(0, len(missing), size):
             launch_jobs(missing[first : first + size], launch)
     finally:

@@ -81,7 +81,7 @@ def _search(
     console = Console()
     while (missing := settings.n_trials - len(ended(study))) > 0:
         write_results(study, list(space), folder)
-        together = min(missing, settings.parallel, settings.max_batch_size or missing)
+        together = min(missing, settings.parallel, settings.get("max_batch_size") or missing)
         drawn = [study.ask(fixed_distributions=space) for _ in range(together)]
         jobs = [
             [*fixed, *(f"{key}={trial.params[key]}" for key in space), f"hydra.sweeper.trial={trial.number}"]

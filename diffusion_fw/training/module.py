@@ -121,6 +121,7 @@ class DiffusionModule(lightning.LightningModule):
             stop=self.trainer.max_steps * accumulate,
             rank=self.trainer.global_rank,
             world_size=self.trainer.world_size,
+            repeat=int(self.trainer.overfit_batches) * accumulate,
         )
         if self.resident is not None:
             return ResidentLoader(self.resident, batches, self.device)
@@ -135,7 +136,8 @@ class DiffusionModule(lightning.LightningModule):
 
     def batch_of_step(self, step: int) -> tuple[list[int], int]:
         """The indices of the examples of optimizer step ``step`` = 1, 2, ..., and their position in the stream."""
-        batches = ShuffledBatches(len(self.examples), self.batch_size, self.seed, start=step - 1, stop=step)
+        places = {"start": step - 1, "stop": step, "repeat": int(self.trainer.overfit_batches)}
+        batches = ShuffledBatches(len(self.examples), self.batch_size, self.seed, **places)
         return next(iter(batches)), (step - 1) * self.batch_size
 
     def labels(self, labels: Tensor | None, keep: Tensor) -> Tensor | None:
