@@ -21,6 +21,8 @@ application.MAX_CHECKED_JOBS = 1  # the first job of a sweep
 discovery.load_plugins("plugins")
 compose.store_components()
 for where, program, arguments in json.load(sys.stdin):
+    if arguments[:1] in (["--help"], ["--cfg"], ["--hydra-help"], ["-sc"]):
+        continue  # they print, and run nothing
     try:
         application.check_command_line(program, arguments)
     except ConfigError as error:
