@@ -342,7 +342,8 @@ def _given(
 def _as_typed(annotation: Any, value: Any, text: str) -> Any:
     """``value``, or the text that was typed for it, or what this text is read as, where only that fits."""
     inner = re.fullmatch(r"\[([^][{}'\"\\]*)\]", text)
-    for item in (value, text, [part.strip() for part in inner[1].split(",")] if inner else _read(text)):
+    listed = [part.strip() for part in inner[1].split(",")] if inner else text
+    for item in (value, text, listed, _read(text)):
         try:
             return registry.convert(annotation, item)
         except ValueError:

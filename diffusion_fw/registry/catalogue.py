@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import inspect
 import json
+import operator
 import os
 import sys
 import types
@@ -21,7 +22,7 @@ from diffusion_fw.files import atomic_write, default_cache, open_regular
 from diffusion_fw.registry import components, discovery
 from diffusion_fw.registry.components import Entry, Parameter
 from diffusion_fw.registry.groups import GROUPS
-from diffusion_fw.registry.signature import Measured, Range, Runtime, is_runtime
+from diffusion_fw.registry.signature import RUNTIME, Measured, Range, is_runtime
 
 PACKAGE = Path(__file__).parents[1]
 Stamps = dict[str, list[int]]
@@ -175,7 +176,7 @@ def _entry(group: str, name: str, data: Mapping[str, Any]) -> Entry:
     entry = Entry(group, name, factory, data["source"], tuple(data["formerly"]), data["renamed"], data["absent"])
     arguments = {}
     for key, annotation, *default in data["arguments"]:
-        wanted = Runtime[Any] if annotation is None else decoded(annotation)
+        wanted = Annotated[Any, RUNTIME] if annotation is None else decoded(annotation)
         arguments[key] = Parameter(key, wanted, _value(default[0]) if default else inspect.Parameter.empty)
     vars(entry)["arguments"] = arguments
     return entry
@@ -223,9 +224,10 @@ def decoded(data: Any) -> Any:
     if kind == "annotated":
         base, *extra = parts
         kept = [_decoded_extra(item) for item in extra if item]
-        return Annotated[(decoded(base), *kept)] if kept else decoded(base)
+        return operator.getitem(Annotated, (decoded(base), *kept)) if kept else decoded(base)
     found = tuple(decoded(part) for part in parts)
-    return Union[found] if kind == "union" else CONTAINERS[kind][found]  # type: ignore[index] # noqa: UP007
+    container: Any = Union if kind == "union" else CONTAINERS[kind]
+    return container[found]
 
 
 def _decoded_extra(data: Mapping[str, Any]) -> Any:

@@ -111,7 +111,7 @@ def default(
         limit_val_batches=0,
     )
     # Lightning's own would begin the stream of batches anew in each of its epochs; the module reads this.
-    trainer.overfit_batches = overfit_batches
+    trainer.overfit_batches = overfit_batches  # type: ignore[attr-defined]
     return trainer
 
 
