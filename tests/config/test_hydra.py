@@ -88,7 +88,7 @@ def test_experiments_of_a_searchpath_are_choices_with_an_origin(given):
     asked = ask("train", words)
     assert asked.configs[0]["seed"] == 7
     assert origins(asked)["seed"] == f"{given}/experiment/mine.yaml"
-    with pytest.raises(ConfigError, match="experiment=mien: .*did you mean 'mine'"):
+    with pytest.raises(ConfigError, match=r"experiment=mien: .*did you mean 'mine'"):
         train(words[0], "experiment=mien")
 
 
@@ -238,7 +238,7 @@ REFUSED = {
 @pytest.mark.parametrize("what", REFUSED)
 def test_a_file_of_a_sweep_holds_values_alone(given, what):
     (given / "experiment" / "bad.yaml").write_text(f"{GLOBAL}{REFUSED[what]}\n")
-    with pytest.raises(ConfigError, match="changes the settings of Hydra|looks up more than a value"):
+    with pytest.raises(ConfigError, match=r"changes the settings of Hydra|looks up more than a value"):
         train(f"--config-dir={given}", "experiment=bad", "-m")
     assert sources.SWEEP_KEYS.isdisjoint({"_target_", "storage", "job", "trial"})
 

@@ -11,7 +11,7 @@ import pytest
 from hydra.core.singleton import Singleton
 
 from diffusion_fw.composition.experiment import plain
-from diffusion_fw.config import application, compose, sources
+from diffusion_fw.config import application, sources
 from diffusion_fw.config.application import ask, check_command_line
 from diffusion_fw.config.compose import checked, store_components
 from diffusion_fw.config.groups import conf_dir
@@ -43,19 +43,20 @@ def test_no_target_of_the_command_line_is_instantiated(tiny, word):
         check_command_line("train", [word])
 
 
-def test_no_config_beside_the_user_is_read(tmp_path):
-    """A folder conf, a config.yaml and a plugins folder in the working directory are not the program's."""
+def test_no_code_beside_a_checkpoint_is_run(untrained, tmp_path):
+    """A primary config, code beside it, and plugins where the checkpoint of a stranger is, are not the program's."""
     trap = tmp_path / "it_ran"
     code = f"import os\nos.mkdir({str(trap)!r})\n"
     for name in ("conf", "plugins"):
         (tmp_path / name).mkdir()
-    (tmp_path / "conf" / "train.yaml").write_text("defaults: [nowhere]\n")
+    (tmp_path / "conf" / "sample.yaml").write_text("defaults: [nowhere]\n")
     (tmp_path / "plugins" / "stranger.py").write_text(code)
     (tmp_path / "stranger.py").write_text(code)
     (tmp_path / "sitecustomize.py").write_text(code)
     (tmp_path / "hydra_plugins").mkdir()
     (tmp_path / "hydra_plugins" / "stranger.py").write_text(code)
-    command = [sys.executable, str(ROOT / "train.py"), "explain=true", "data=moons", "network=mlp"]
+    (tmp_path / "last.ckpt").write_bytes(untrained("data=moons", "network=mlp").read_bytes())
+    command = [sys.executable, str(ROOT / "sample.py"), "explain=true", "checkpoint=last.ckpt"]
     result = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     assert not trap.exists()
@@ -112,7 +113,6 @@ def stranger(tmp_path, monkeypatch):
             shutil.copytree(conf_dir(), folder)
             monkeypatch.setattr(sources, "conf_dir", lambda: folder)
             monkeypatch.setattr(application, "conf_dir", lambda: folder)
-            monkeypatch.setattr(compose, "conf_dir", lambda: folder)
         (folder / "experiment").mkdir(parents=True, exist_ok=True)
         (folder / "experiment" / "stranger.yaml").write_text(content)
         named = {"--config-dir": [f"--config-dir={folder}"], "searchpath": [f"hydra.searchpath=['file://{folder}']"]}
