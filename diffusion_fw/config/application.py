@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import itertools
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -28,7 +29,6 @@ from diffusion_fw.config.compose import (
     COMPOSITION_ERRORS,
     check_choices,
     check_keys,
-    group_options,
     reason,
     resolved,
     store_stacked,
@@ -75,6 +75,15 @@ class Asked:
     def jobs(self) -> Iterator[list[str]]:
         """The overrides of each job; of an interval its two ends are taken."""
         return command_line.jobs(self.overrides)
+
+    def compose_job(self, overrides: Sequence[str]) -> dict[str, Any]:
+        """The checked config of one job of the sweep; a ConfigError names the job by what is swept."""
+        swept = {override.get_key_element() for override in self.overrides if override.is_sweep_override()}
+        try:
+            return self.compose(overrides)
+        except ConfigError as error:
+            varied = " ".join(word for word in overrides if word.partition("=")[0] in swept)
+            raise ConfigError(f"{error}; in the job {varied}" if varied else str(error)) from None
 
     def compose(self, overrides: Sequence[str]) -> dict[str, Any]:
         """The checked config of one job with these overrides; ConfigError for what is wrong in it."""
@@ -135,9 +144,10 @@ class Application(Hydra):
             return self._composed.pop(key)
         try:
             if config_name is not None:
-                parsed = command_line.parse(overrides, self.config_loader)
-                check_words(parsed, lambda group: group_options(self.config_loader, config_name, parsed, group))
-                check_choices(self.program, self.config_loader, config_name, parsed)
+                searching = command_line.Searching(self.config_loader, config_name, overrides)
+                parsed = command_line.parse(overrides, searching)
+                check_words(parsed, searching.get_group_options)
+                check_choices(self.program, searching.get_group_options, parsed)
                 check_installed(parsed)
             config = super().compose_config(
                 config_name, overrides, run_mode, with_log_configuration, from_shell, validate_sweep_overrides
@@ -157,14 +167,15 @@ class Application(Hydra):
         hydra = config.hydra
         multirun = self.options.multirun or hydra.mode == RunMode.MULTIRUN
         check_hydra(hydra)
-        parsed = command_line.parse(overrides, self.config_loader)
+        searching = command_line.Searching(self.config_loader, config_name, overrides)
+        parsed = command_line.parse(overrides, searching)
         if multirun:
-            parsed = with_params(hydra, parsed, self.config_loader)
+            parsed = with_params(hydra, parsed, searching)
         check_sweep_overrides(parsed, hydra, multirun=multirun)
         self.asked = Asked(self.program, config_name, self.config_loader, parsed, hydra, multirun)
         if multirun:
-            for job, _ in zip(self.asked.jobs(), range(MAX_CHECKED_JOBS), strict=False):
-                self.asked.configs.append(self.asked.compose(job))
+            for job in itertools.islice(self.asked.jobs(), MAX_CHECKED_JOBS):
+                self.asked.configs.append(self.asked.compose_job(job))
         else:
             self.asked.configs.append(checked_job(self.program, config, overrides))
         self.asked.configs = self.prepare(self.asked)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra._internal.utils import get_args_parser
+from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, Override
 from hydra.errors import HydraException
@@ -46,6 +47,24 @@ def parse(words: Sequence[str], loader: Any = None) -> list[Override]:
     """The overrides; ``loader`` is what glob() takes choices from. ConfigError for one that is not key=value."""
     parser = OverridesParser.create(config_loader=loader)
     return [_parsed(parser, word) for word in words]
+
+
+class Searching:
+    """What glob() takes choices from: Hydra's loader, with the folders of configs that overrides add to its path."""
+
+    def __init__(self, loader: Any, config_name: str, words: Sequence[str]) -> None:
+        self.loader, self.config_name = loader, config_name
+        self.places = [word for word in words if word.partition("=")[0] == SEARCHPATH]
+
+    def get_group_options(self, group_name: str, *args: Any, **kwargs: Any) -> list[str]:
+        """The choices of a group."""
+        found: list[str] = (
+            self.loader.get_group_options(group_name, ObjectType.CONFIG, self.config_name, self.places)
+            if self.places
+            # Hydra's own method copies everything that is stored.
+            else self.loader.repository.get_group_options(group_name, ObjectType.CONFIG)
+        )
+        return found
 
 
 def _parsed(parser: OverridesParser, word: str) -> Override:

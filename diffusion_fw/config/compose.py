@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import yaml
 from hydra.core.config_store import ConfigStore
-from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from hydra.types import RunMode
@@ -112,23 +111,14 @@ def choices(group: str) -> list[str]:
 # --------------------------------------------------------------------------------------------------------------------
 
 
-def group_options(loader: Any, name: str, overrides: Sequence[Override], group: str) -> list[str]:
-    """What Hydra finds for a group, in the folders of configs that the overrides add to its search path, too."""
-    places = [item.input_line for item in overrides if item.key_or_group == command_line.SEARCHPATH]
-    # With further places, Hydra copies everything that is stored.
-    found = loader.get_group_options(group, ObjectType.CONFIG, name, places) if places else None
-    options: list[str] = found or loader.repository.get_group_options(group, ObjectType.CONFIG)
-    return options
-
-
-def check_choices(program: str, loader: Any, name: str, overrides: Sequence[Override]) -> None:
-    """ConfigError for a choice that a group does not have, with the nearest one that it has."""
+def check_choices(program: str, options: Callable[[str], Sequence[str]], overrides: Sequence[Override]) -> None:
+    """ConfigError for a choice that a group does not have, with the nearest one; ``options`` lists a group's."""
     known, several = groups(program), stacked(program)
     for override in overrides:
         group = override.key_or_group
         if group in known:
             hidden = _former_names(group) | _hidden_choices(program, group)
-            allowed = sorted({*group_options(loader, name, overrides, group)} - hidden)
+            allowed = sorted({*options(group)} - hidden)
             _check_choice(override, allowed, several)
         elif group in groups():
             raise _unknown_key(program, group)

@@ -69,6 +69,14 @@ def with_params(hydra: DictConfig, overrides: Sequence[Override], loader: Any) -
     return [*(item for item in parsed if item.get_key_element() not in given), *overrides]
 
 
+def sweep_overrides(config: DictConfig, arguments: Sequence[str], loader: Any) -> list[Override]:
+    """What a sweeper varies and fixes: the overrides that Hydra passes to it, and those that a file keeps."""
+    searching = loader
+    if own := OmegaConf.select(config, "hydra.overrides.hydra"):
+        searching = command_line.Searching(loader, config.hydra.job.config_name, list(own))
+    return with_params(config.hydra, command_line.parse(arguments, searching), searching)
+
+
 def kept_params(sweeper: Any) -> list[str]:
     """The overrides that hydra.sweeper.params holds: of a mapping key: values, or of a list of key=values."""
     settings: Any = OmegaConf.to_container(sweeper)

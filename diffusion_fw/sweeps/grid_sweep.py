@@ -9,8 +9,7 @@ from hydra.errors import CompactHydraException
 from omegaconf import DictConfig
 from rich.console import Console
 
-from diffusion_fw.config import command_line
-from diffusion_fw.config.sweep_overrides import with_params
+from diffusion_fw.config.sweep_overrides import sweep_overrides
 from diffusion_fw.runs.record import FINISHED
 from diffusion_fw.sweeps.folder import sweep_folder
 from diffusion_fw.sweeps.jobs import Job, Launch, launch_jobs, plan_jobs, read_results
@@ -26,7 +25,7 @@ def sweep(config: DictConfig, arguments: list[str], config_loader: Any, launch: 
     into the same folder is recognised by its overrides. Raises CompactHydraException at the end if a job did not
     finish.
     """
-    overrides = with_params(config.hydra, command_line.parse(arguments, config_loader), config_loader)
+    overrides = sweep_overrides(config, arguments, config_loader)
     with sweep_folder(config) as folder:
         jobs = plan_jobs(overrides, folder)
         _run(jobs, folder, launch, config.hydra.sweeper.get("max_batch_size"))

@@ -19,8 +19,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from diffusion_fw.config import command_line
-from diffusion_fw.config.sweep_overrides import with_params
+from diffusion_fw.config.sweep_overrides import sweep_overrides
 from diffusion_fw.pictures.search_trials import trials_picture
 from diffusion_fw.registry import nearest
 from diffusion_fw.sweeps.folder import sweep_folder
@@ -57,7 +56,7 @@ def search(config: DictConfig, arguments: list[str], config_loader: Any, launch:
     for key in ("n_trials", "parallel"):
         if settings[key] < 1:
             raise _stop(f"hydra.sweeper.{key}={settings[key]} must be at least 1")
-    overrides = with_params(config.hydra, command_line.parse(arguments, config_loader), config_loader)
+    overrides = sweep_overrides(config, arguments, config_loader)
     space = {item.get_key_element(): distribution(item) for item in overrides if item.is_sweep_override()}
     fixed = [item.input_line or "" for item in overrides if not item.is_sweep_override()]
     with sweep_folder(config) as folder:
