@@ -31,6 +31,10 @@ SWEEP_KEYS = {"params", "max_batch_size", "n_trials", "sampler", "pruner", "seed
 """What a file may say of a sweep, in hydra.sweeper; with hydra.mode, all that it may say in Hydra's own node."""
 
 
+STORED = (registry.OWN, "none", "auto")
+"""Choices that mean the same in every group that has them."""
+
+
 class ConfigFileError(HydraException):
     """A config file that cannot be read, or holds more than values."""
 
@@ -45,7 +49,7 @@ class FileConfigSource(file_config_source.FileConfigSource):
             for own in (folder.resolve() for folder in (conf_dir(), *named_conf_dirs()))
         )
         group, _, name = config_path.removesuffix(".yaml").rpartition("/")
-        if group in registry.GROUPS and name in registry.names(group):
+        if group in registry.GROUPS and name in (*STORED, *registry.names(group)):
             raise ConfigFileError(
                 f"{path} has the name of a registered component, {group}={name}; rename the file, for example "
                 f"my_{name}.yaml, and choose {group}=my_{name}"

@@ -49,7 +49,7 @@ def choose(group, name):
 
 def rounds():
     """Command lines that together make every choice of every group, each one of every group at a time."""
-    every = {group: choices(group) for group in groups() if group not in ("experiment", "sweep", "launcher")}
+    every = {group: choices(group) for group in groups() if group not in ("experiment", "debug", "sweep", "launcher")}
     for i in range(max(map(len, every.values()))):
         chosen = [choose(group, names[i % len(names)]) for group, names in every.items()]
         yield pytest.param(list(itertools.chain(*chosen)), id=str(i))

@@ -125,9 +125,12 @@ def test_only_a_folder_that_the_environment_names_may_change_hydra(here, monkeyp
 
 def test_a_file_does_not_take_the_name_of_a_component(here):
     (here / "conf" / "sampler").mkdir(parents=True)
-    (here / "conf" / "sampler" / "ddim.yaml").write_text("name: ddim\nsteps: 1\n")
-    with pytest.raises(ConfigError, match=r"has the name of a registered component, sampler=ddim; rename"):
-        train("sampler=ddim")
+    (here / "conf" / "logger").mkdir()
+    for group, name in (("sampler", "ddim"), ("logger", "none")):
+        (here / "conf" / group / f"{name}.yaml").write_text("name: ddim\nsteps: 1\n")
+        with pytest.raises(ConfigError, match=rf"has the name of a registered component, {group}={name}; rename"):
+            train(f"{group}={name}")
+        (here / "conf" / group / f"{name}.yaml").unlink()
 
 
 # --------------------------------------------------------------------------------------------------------------------
