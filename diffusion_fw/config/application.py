@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from hydra import version
 from hydra._internal import hydra as hydra_module
 from hydra._internal import utils
 from hydra._internal.hydra import Hydra
@@ -228,6 +229,7 @@ def launch(
     hydra_module.Hydra = type(Application.__name__, (Application,), own)  # type: ignore
     # Hydra's own prints a traceback and exits.
     utils.run_and_report = lambda func: func()
+    version.setbase("1.3")
     try:
         utils._run_hydra(options, utils.get_args_parser(), task, os.fspath(conf_dir()), program)
     finally:
