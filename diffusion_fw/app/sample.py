@@ -73,4 +73,4 @@ def draw(config: dict[str, Any], folder: Path, *, first: bool) -> None:
 
 def main(plugins: Path | None = None) -> None:
     """The program `python sample.py`."""
-    run("sample", sample, plugins=plugins, prepare=unless_explained("sample"))
+    run("sample", sample, plugins=[plugins], prepare=unless_explained)

@@ -8,11 +8,14 @@ import re
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from diffusion_fw.app.program import only, run
 from diffusion_fw.registry import ConfigError
 from diffusion_fw.runs.record import Result
+
+if TYPE_CHECKING:
+    from diffusion_fw.config.application import Asked
 
 
 def train(config: dict[str, Any], folder: Path) -> Result:
@@ -177,18 +180,17 @@ def errors_of_children() -> Iterator[None]:
         raise kind(message) from None
 
 
-def check_sweep(configs: list[dict[str, Any]], arguments: list[str]) -> None:
+def check_sweep(asked: Asked) -> None:
     """Refuse a sweep whose jobs would run the whole command line, and so the sweep, again in each of their processes.
 
     Raises ConfigError with the strategies that start their processes otherwise.
     """
     from diffusion_fw.composition.checks import processes
-    from diffusion_fw.config import command_line
 
-    on_cluster = any(argument.startswith(("launcher=submitit", "hydra/launcher=submitit")) for argument in arguments)
-    if not command_line.read(arguments).multirun or on_cluster:
+    on_cluster = str(asked.choices.get("hydra/launcher")).startswith("submitit")
+    if not asked.multirun or on_cluster:
         return
-    for config in configs:
+    for config in asked.configs:
         strategy = config["trainer"].get("strategy", "auto")
         if processes(config) > 1 and "_fork" not in strategy:
             raise ConfigError(
@@ -197,20 +199,20 @@ def check_sweep(configs: list[dict[str, Any]], arguments: list[str]) -> None:
             )
 
 
-def prepare(configs: list[dict[str, Any]], arguments: list[str]) -> list[dict[str, Any]]:
+def prepare(asked: Asked) -> list[dict[str, Any]]:
     """The configs to run: that of a resumed run is its own. None after explain=true, which prints what would run."""
-    check_sweep(configs, arguments)
+    check_sweep(asked)
+    configs = asked.configs
     if any(config["resume"] for config in configs):
-        from diffusion_fw.config.compose import run_in
         from diffusion_fw.runs.resume import folder_of, resumed
 
-        configs = [resumed(configs[0], arguments)]
-        run_in(folder_of(configs[0]["resume"]))
+        configs = [resumed(configs[0], asked)]
+        asked.folder = folder_of(configs[0]["resume"])
     if not configs[0]["explain"]:
         return configs
     from diffusion_fw.app.explain import explain
 
-    explain(only(configs), arguments)
+    explain(only(configs), asked)
     return []
 
 
@@ -222,11 +224,12 @@ def main(plugins: Path | None = None) -> None:
 
         return train(continued(config, folder), folder)
 
-    def complete(arguments: list[str]) -> list[str]:
-        if not any(argument.startswith("resume=") for argument in arguments):
-            return arguments
+    def complete(words: list[str]) -> list[str]:
+        if not any(word.startswith("resume=") for word in words):
+            return words
         from diffusion_fw.runs.resume import with_data_of_run
 
-        return with_data_of_run(arguments)
+        return with_data_of_run(words)
 
-    run("train", task, plugins=plugins, complete=complete, prepare=prepare)
+    # The other programs open the checkpoints of strangers, perhaps in a folder that came with one.
+    run("train", task, plugins=[plugins, Path("plugins")], complete=complete, prepare=prepare)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ from diffusion_fw import __version__
 from diffusion_fw.app.device import choose
 from diffusion_fw.app.memory import describe_sampling_memory
 from diffusion_fw.checkpoints.load import load_chosen, load_chosen_classifier
-from diffusion_fw.checkpoints.read import checkpoint_hash
+from diffusion_fw.checkpoints.read import checkpoint_hash, checkpoint_of
 from diffusion_fw.checkpoints.weights import Choice
 from diffusion_fw.composition.checks import check_fit, check_label_dropout
 from diffusion_fw.composition.facts import Facts
@@ -237,6 +238,9 @@ class Place:
 @within_memory()
 def open_trained(config: Mapping[str, Any]) -> Trained:
     """The model of ``config["checkpoint"]``; ConfigError for a bad file and for choices that do not fit the model."""
+    if Path(config["checkpoint"]).is_dir():
+        # The file is what results and samples name.
+        config = {**config, "checkpoint": os.fspath(checkpoint_of(config["checkpoint"], "checkpoint"))}
     network, record, choice = load_chosen(config["checkpoint"], raw_weights=config["raw_weights"], **config["ema"])
     trained_with = record["config"]
     own = with_training(config, trained_with, DRAWING)

@@ -113,6 +113,11 @@ class DiffusionModule(lightning.LightningModule):
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: self.lr_schedule(step))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
+    @property
+    def repeated_batches(self) -> int:
+        """The number of batches that the run repeats; 0 for none, all of its stream."""
+        return int(self.trainer.overfit_batches)  # type: ignore[attr-defined]
+
     def train_dataloader(self) -> Any:
         accumulate = self.trainer.accumulate_grad_batches
         batches = ShuffledBatches(
@@ -123,6 +128,7 @@ class DiffusionModule(lightning.LightningModule):
             stop=self.trainer.max_steps * accumulate,
             rank=self.trainer.global_rank,
             world_size=self.trainer.world_size,
+            repeat=self.repeated_batches * accumulate,
         )
         if self.resident is not None:
             return ResidentLoader(self.resident, batches, self.device)
@@ -149,7 +155,8 @@ class DiffusionModule(lightning.LightningModule):
 
     def batch_of_step(self, step: int) -> tuple[list[int], int]:
         """The indices of the examples of optimizer step ``step`` = 1, 2, ..., and their position in the stream."""
-        batches = ShuffledBatches(len(self.examples), self.batch_size, self.seed, start=step - 1, stop=step)
+        places = {"start": step - 1, "stop": step, "repeat": self.repeated_batches}
+        batches = ShuffledBatches(len(self.examples), self.batch_size, self.seed, **places)
         return next(iter(batches)), (step - 1) * self.batch_size
 
     def labels(self, labels: Tensor | None, keep: Tensor) -> Tensor | None:

@@ -17,7 +17,7 @@ import torch.multiprocessing as mp
 from diffusion_fw.app.processes import in_one_folder
 from diffusion_fw.app.sample import sample
 from diffusion_fw.composition.experiment import build_experiment
-from diffusion_fw.config.compose import check_command_line
+from diffusion_fw.config.application import check_command_line
 
 ROOT = Path(__file__).parents[2]
 TINY = ["network.channels=4", "network.channel_mult=[1]", "sampler.steps=2"]
