@@ -211,7 +211,7 @@ def test_a_glob_sweeps_over_what_it_matches(given):
     assert named == ["ddim", "ddpm"]
     seeds = [config["seed"] for config in train(f"--config-dir={given}", "-m", "experiment=glob(mo*)")]
     assert seeds == [8]
-    assert len(train(f"hydra.searchpath=['file://{given}']", "-m", "experiment=glob(m*)")) == 3
+    assert len(train(f"hydra.searchpath=['file://{given}']", "-m", "experiment=glob(mi*)")) == 2
     with pytest.raises(ConfigError, match=r"sampler\.steps=0: .*; in the job schedule=vp sampler\.steps=0$"):
         train("-m", "schedule=vp,flow", "sampler.steps=5,0")
 
