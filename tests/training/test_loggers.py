@@ -16,7 +16,7 @@ from diffusion_fw import registry
 from diffusion_fw.app.train import train
 
 PICTURES = {"samples", "trajectory", "trajectory/animation"} | {
-    f"report/{name}" for name in ("loss", "loss_by_log_snr", "distance", "schedule", "real_and_generated")
+    f"report/{name}" for name in ("loss", "loss_by_log_snr", "distance", "schedule", "real_and_generated", "progress")
 }
 """What every logger that shows pictures shows."""
 
