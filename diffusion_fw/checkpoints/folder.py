@@ -14,7 +14,7 @@ from torch import Tensor
 
 from diffusion_fw.files import atomic_write, open_regular
 from diffusion_fw.registry import ConfigError
-from diffusion_fw.training.module import RECORD_KEY
+from diffusion_fw.training.archive import RECORD_KEY
 
 WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
 LARGEST_CONFIG = 1 << 24

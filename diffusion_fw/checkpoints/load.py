@@ -16,7 +16,7 @@ from diffusion_fw.composition.facts import Facts
 from diffusion_fw.composition.parts import build_model, check_size
 from diffusion_fw.denoiser import NetworkClassifier, NetworkDenoiser
 from diffusion_fw.registry import ConfigError, discovery
-from diffusion_fw.training.module import RECORD_KEY
+from diffusion_fw.training.archive import RECORD_KEY
 
 
 def load(

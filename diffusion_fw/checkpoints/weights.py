@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from diffusion_fw.registry import ConfigError
-from diffusion_fw.training.callbacks.snapshots import FOLDER, Snapshot, before
-from diffusion_fw.training.module import RECORD_KEY
+from diffusion_fw.training.archive import RECORD_KEY
 from diffusion_fw.training.power_profile import LONGEST, Fit, Profile, fit
+from diffusion_fw.training.snapshots import FOLDER, Snapshot, before
 
 SHORTEST = 1e-3
 POINTS = 2000
