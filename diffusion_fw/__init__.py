@@ -23,6 +23,7 @@ from diffusion_fw.registry.discovery import load_plugins
 
 if TYPE_CHECKING:
     from diffusion_fw import checking, interop, likelihood, oracles
+    from diffusion_fw.adapters import wrap
     from diffusion_fw.checkpoints.load import load, load_classifier
     from diffusion_fw.checkpoints.pretrained import from_pretrained, save_pretrained
     from diffusion_fw.data.dataset import Batch, Data, Examples, InMemory, to_model, to_pixels
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _PUBLIC = {
+    "diffusion_fw.adapters": ("wrap",),
     "diffusion_fw.checkpoints.load": ("load", "load_classifier"),
     "diffusion_fw.checkpoints.pretrained": ("from_pretrained", "save_pretrained"),
     "diffusion_fw.data.dataset": (
@@ -201,6 +203,7 @@ __all__ = [
     "to_model",
     "to_pixels",
     "with_x0",
+    "wrap",
 ]
 
 
