@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -91,9 +92,13 @@ def test_a_diffusers_unet_is_wrapped_as_it_is():
     assert dfw.build("sampler", "ddim", steps=3)(denoiser, x).shape == x.shape
 
 
-NO_TENSOR = dfw.NetworkDenoiser(lambda x, label, cond: SimpleNamespace(sample=x), VP, EPSILON)
-RIGHT = dfw.NetworkDenoiser(lambda x, label, cond: x, VP, EPSILON)
-WIDE = dfw.NetworkDenoiser(lambda x, label, cond: torch.cat([x, x, x], 1), VP, EPSILON)
+NetworkDenoiser: Any = dfw.NetworkDenoiser
+NetworkClassifier: Any = dfw.NetworkClassifier
+build: Any = dfw.build
+"""Of networks that are no modules, or no networks."""
+NO_TENSOR = NetworkDenoiser(lambda x, label, cond: SimpleNamespace(sample=x), VP, EPSILON)
+RIGHT = NetworkDenoiser(lambda x, label, cond: x, VP, EPSILON)
+WIDE = NetworkDenoiser(lambda x, label, cond: torch.cat([x, x, x], 1), VP, EPSILON)
 LEVEL = VP(torch.tensor(0.5))
 
 
@@ -101,12 +106,12 @@ LEVEL = VP(torch.tensor(0.5))
     ("wrong", "message"),
     [
         (lambda x: dfw.NetworkDenoiser(Plain(), VP, EPSILON), r"Plain takes \(x, timestep\); dfw\.wrap\(network"),
-        (lambda x: dfw.NetworkDenoiser(3, VP, EPSILON), "network\\(x, label, cond\\), which a int cannot be"),
+        (lambda x: NetworkDenoiser(3, VP, EPSILON), "network\\(x, label, cond\\), which a int cannot be"),
         (lambda x: NO_TENSOR(x, LEVEL), r"returned a SimpleNamespace, not a tensor like x; dfw\.wrap"),
         (lambda x: WIDE(x, LEVEL), r"returned the shape \(3, 6\) for x of \(3, 2\)"),
         (lambda x: dfw.wrap(lambda x, sigma: "x", "vp")(x, LEVEL), "returned a str; it must return a tensor like x"),
         (lambda x: dfw.wrap(lambda x, sigma: x[:1], "vp")(x, LEVEL), r"returned the shape \(1, 2\) for x of \(3, 2\)"),
-        (lambda x: dfw.build("sampler", "ddim")(lambda x, sigma: x, x), "takes a denoiser, which has a schedule"),
+        (lambda x: build("sampler", "ddim")(lambda x, sigma: x, x), "takes a denoiser, which has a schedule"),
     ],
 )
 def test_what_is_no_model_is_said_with_what_is_wanted(wrong, message):
@@ -122,7 +127,7 @@ OF_LEVELS = {
     "mixture": MIXTURE.denoiser(VP),
     "correlated": CORRELATED.denoiser(VP),
     "empirical": dfw.oracles.Empirical(normal(5, 2), VP),
-    "classifier": dfw.NetworkClassifier(lambda x, label: x, VP, EPSILON, 2),
+    "classifier": NetworkClassifier(lambda x, label: x, VP, EPSILON, 2),
 }
 
 
