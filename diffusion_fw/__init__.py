@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from diffusion_fw import checking, interop, likelihood, oracles
     from diffusion_fw.adapters import wrap
     from diffusion_fw.checkpoints.load import load, load_classifier
-    from diffusion_fw.checkpoints.pretrained import from_pretrained, save_pretrained
+    from diffusion_fw.checkpoints.pretrained import from_pretrained, push_to_hub, save, save_pretrained
     from diffusion_fw.data.dataset import Batch, Data, Examples, InMemory, to_model, to_pixels
     from diffusion_fw.denoiser import Denoiser, NetworkClassifier, NetworkDenoiser, Noise, prior
     from diffusion_fw.guidance.guidance import Guidance
@@ -55,7 +55,7 @@ __version__ = "0.1.0"
 _PUBLIC = {
     "diffusion_fw.adapters": ("wrap",),
     "diffusion_fw.checkpoints.load": ("load", "load_classifier"),
-    "diffusion_fw.checkpoints.pretrained": ("from_pretrained", "save_pretrained"),
+    "diffusion_fw.checkpoints.pretrained": ("from_pretrained", "push_to_hub", "save", "save_pretrained"),
     "diffusion_fw.data.dataset": (
         "Batch",
         "Data",
@@ -198,7 +198,9 @@ __all__ = [
     "output_weight",
     "posterior",
     "prior",
+    "push_to_hub",
     "register",
+    "save",
     "save_pretrained",
     "to_model",
     "to_pixels",

@@ -113,6 +113,8 @@ class NetworkDenoiser(nn.Module):
             "parameterization", parameterization, schedule=self.schedule
         )
         self.bounds = bounds
+        self.record: dict[str, Any] | None = None
+        """What the checkpoint that it was loaded from says about it."""
         self.augmentation: Tensor | None = None
         self._cached: dict[float, tuple[float, ...]] = {}
 

@@ -100,6 +100,8 @@ def load_model(
             f"checkpoint={checkpoint} holds the weights of another architecture than its config describes: "
             f"{' '.join(line.strip() for line in lines[1:4])}"
         ) from None
+    if isinstance(model, NetworkDenoiser):
+        model.record = {**record, "weights": choice.name}
     return model.requires_grad_(False).eval(), record, choice
 
 
