@@ -24,6 +24,7 @@ from diffusion_fw.registry.discovery import load_plugins
 if TYPE_CHECKING:
     from diffusion_fw import checking, interop, likelihood, oracles
     from diffusion_fw.adapters import wrap
+    from diffusion_fw.app.library import compose, evaluate, sample, train
     from diffusion_fw.checkpoints.load import load, load_classifier
     from diffusion_fw.checkpoints.pretrained import from_pretrained, push_to_hub, save, save_pretrained
     from diffusion_fw.data.dataset import Batch, Data, Examples, InMemory, to_model, to_pixels
@@ -54,6 +55,7 @@ __version__ = "0.1.0"
 
 _PUBLIC = {
     "diffusion_fw.adapters": ("wrap",),
+    "diffusion_fw.app.library": ("compose", "evaluate", "sample", "train"),
     "diffusion_fw.checkpoints.load": ("load", "load_classifier"),
     "diffusion_fw.checkpoints.pretrained": ("from_pretrained", "push_to_hub", "save", "save_pretrained"),
     "diffusion_fw.data.dataset": (
@@ -186,6 +188,8 @@ __all__ = [
     "Weighting",
     "build",
     "checking",
+    "compose",
+    "evaluate",
     "from_pretrained",
     "interop",
     "likelihood",
@@ -200,10 +204,12 @@ __all__ = [
     "prior",
     "push_to_hub",
     "register",
+    "sample",
     "save",
     "save_pretrained",
     "to_model",
     "to_pixels",
+    "train",
     "with_x0",
     "wrap",
 ]
@@ -219,4 +225,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return __all__
+    return sorted({*__all__, *(name for name in globals() if name.startswith("__"))})

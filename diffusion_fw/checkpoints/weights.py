@@ -80,8 +80,8 @@ def choose(content: dict[str, Any], path: Path, *, raw_weights: bool, rate: floa
     alone = _alone(content)
     if alone and (raw_weights or given):
         raise ConfigError(
-            f"checkpoint={path} holds the weights {alone} alone, which need no raw_weights and no ema; those of its run "
-            "hold others"
+            f"checkpoint={path} holds the weights {alone} alone: leave out raw_weights and ema, or give another "
+            "checkpoint of its run"
         )
     if raw_weights or (not held and not given):
         return Choice(alone or "raw", _part(content, "denoiser."))

@@ -215,10 +215,16 @@ def _check_names(entry: Entry) -> None:
         )
     for known in _entries[entry.group].values():
         taken = {entry.name, *entry.formerly} & {known.name, *known.formerly}
-        if taken and known.source != entry.source:
+        if taken and known.source != entry.source and not _is_again(entry, known):
             raise RegistrationError(
                 f"{entry.group}={min(taken)} is registered twice: {known.source} and {entry.source}"
             )
+
+
+def _is_again(entry: Entry, known: Entry) -> bool:
+    """Whether a cell of a notebook that has defined a component is run again."""
+    one, other = (getattr(item.factory, "__qualname__", "") for item in (entry, known))
+    return one == other and entry.factory.__module__ == known.factory.__module__ == "__main__"
 
 
 def register(
@@ -228,6 +234,8 @@ def register(
 
     ``formerly`` holds earlier names of the component and ``renamed`` earlier names of its parameters, each mapped to
     the present one. They still work, with a FutureWarning: on the command line, in ``build`` and in checkpoints.
+
+    What a notebook defines in a cell may be defined there again.
 
     Raises RegistrationError where the name is taken (both sources are named), a parameter's annotation cannot be
     checked, or a Runtime parameter has a name that is not passed in this group. Returns the factory unchanged.
