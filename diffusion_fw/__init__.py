@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from diffusion_fw.checkpoints.load import load, load_classifier
     from diffusion_fw.checkpoints.pretrained import from_pretrained, push_to_hub, save, save_pretrained
     from diffusion_fw.data.dataset import Batch, Data, Examples, InMemory, to_model, to_pixels
+    from diffusion_fw.data.formats.map_style import DatasetData, MapDataset
     from diffusion_fw.denoiser import Denoiser, NetworkClassifier, NetworkDenoiser, Noise, prior
     from diffusion_fw.guidance.guidance import Guidance
     from diffusion_fw.guidance.operators import LinearOperator
@@ -66,6 +67,7 @@ _PUBLIC = {
         "to_model",
         "to_pixels",
     ),
+    "diffusion_fw.data.formats.map_style": ("DatasetData", "MapDataset"),
     "diffusion_fw.denoiser": (
         "Denoiser",
         "NetworkClassifier",
@@ -142,6 +144,7 @@ __all__ = [
     "Classifier",
     "ConfigError",
     "Data",
+    "DatasetData",
     "Denoiser",
     "DiscreteSchedule",
     "Examples",
@@ -154,6 +157,7 @@ __all__ = [
     "LinearOperator",
     "LogSNRSchedule",
     "LogVariances",
+    "MapDataset",
     "Measurement",
     "Metric",
     "Mode",

@@ -46,7 +46,7 @@ def described(
                 f"; what it is described by: {known}"
             )
     examples: Data | None = None if data is None else registry.as_component("data", data)
-    if examples is not None:
+    if registry.section_of(examples) is not None:
         given["data"] = examples
     if "sampler" in given and "grid" not in given and (grid := getattr(given["sampler"], "grid", None)) is not None:
         given["grid"] = grid

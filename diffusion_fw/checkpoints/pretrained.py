@@ -46,12 +46,13 @@ def save(
 
     The network, the schedule and the parameterization are described as ``dfw.build`` has made them; a denoiser from
     ``load`` by its checkpoint, so that nothing else need be given. Otherwise say what the examples are: ``data``, the
-    data set or its name, or ``shape``, ``class_names`` (of a model of classes), ``bounds``, the smallest and the
-    largest value that the model sees, and ``pixels``, whether they are images of 8-bit pixels; by default images
-    (1 or 3, H, W) within (-1, 1) are. ``label_dropout`` is how often labels were dropped in training, which
-    classifier-free guidance needs. Further ``sections`` are components, their names, or sections of a config:
-    ``sampler=`` and ``grid=`` are those that sample.py then uses, ``variance=`` is what a network of two outputs
-    predicts, ``network={"name": "mine", "width": 64}`` describes a network that ``dfw.build`` has not made.
+    data set or its name (a registered one is also that of evaluate.py), or ``shape``, ``class_names`` (of a model of
+    classes), ``bounds``, the smallest and the largest value that the model sees, and ``pixels``, whether they are
+    images of 8-bit pixels; by default images (1 or 3, H, W) within (-1, 1) are. ``label_dropout`` is how often labels
+    were dropped in training, which classifier-free guidance needs. Further ``sections`` are components, their names, or
+    sections of a config: ``sampler=`` and ``grid=`` are those that sample.py then uses, ``variance=`` is what a network
+    of two outputs predicts, ``network={"name": "mine", "width": 64}`` describes a network that ``dfw.build`` has not
+    made.
 
     Raises ConfigError for a model that could not be built again from this description.
     """
