@@ -3,26 +3,44 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, overload
 
 import torch
 from torch import Tensor, nn
 
-from diffusion_fw.denoiser import Denoiser, NetworkDenoiser
+from diffusion_fw.denoiser import NetworkDenoiser
 from diffusion_fw.process.level import SMALLEST_SIGNAL, NoiseLevel, expand, has_signal, require_level
 from diffusion_fw.process.parameterization import Parameterization, Prediction
 from diffusion_fw.process.schedule import Schedule
 from diffusion_fw.registry import as_component
 
 
+@overload
 def wrap(
-    model: Callable[..., Any] | nn.Module,
+    model: Callable[..., Any],
+    schedule: Schedule | str,
+    parameterization: Parameterization | str,
+    *,
+    cond: str | None = None,
+    bounds: tuple[float, float] | None = None,
+) -> NetworkDenoiser: ...
+@overload
+def wrap(
+    model: Callable[..., Any],
+    schedule: Schedule | str,
+    parameterization: None = None,
+    *,
+    cond: str | None = None,
+    bounds: tuple[float, float] | None = None,
+) -> SigmaDenoiser: ...
+def wrap(
+    model: Callable[..., Any],
     schedule: Schedule | str,
     parameterization: Parameterization | str | None = None,
     *,
     cond: str | None = None,
     bounds: tuple[float, float] | None = None,
-) -> Denoiser:
+) -> NetworkDenoiser | SigmaDenoiser:
     """A model of other code as a denoiser, which every sampler and guidance takes.
 
     With a ``parameterization``, ``model(x, label)`` is a network: what it returns is F, and ``label`` (B,) the time

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from collections.abc import Mapping
 from typing import Any
@@ -68,11 +69,14 @@ def described(
 def section(group: str, given: Any) -> dict[str, Any]:
     """The section of a config for a component, its name, or some of its keys; ConfigError where it is not known."""
     found = {"name": given} if isinstance(given, str) else given
+    kind = type(given)
+    names = [name for name, entry in registry.entries(group).items() if entry.factory is kind]
     if not isinstance(found, Mapping):
         found = registry.section_of(given)
+    if found is None and names and dataclasses.is_dataclass(given):
+        # Its fields say how it was made.
+        found = {"name": names[-1], **{key: getattr(given, key) for key in registry.entry(group, names[-1]).parameters}}
     if found is None:
-        kind = type(given)
-        names = [name for name, entry in registry.entries(group).items() if entry.factory is kind]
         name = names[0] if names else "mine"
         registered = "" if names else f'register it in a plugin by @dfw.register("{group}", "{name}"), and '
         raise ConfigError(

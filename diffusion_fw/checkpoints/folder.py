@@ -40,7 +40,7 @@ import diffusion_fw as dfw
 
 denoiser = dfw.load("{name}")  # a folder, or hub:OWNER/NAME
 sampler = dfw.build("sampler", "ddim", steps=50)
-clipped = dfw.build("guidance", "clip", denoiser=denoiser, data_range=denoiser.bounds)
+clipped = dfw.build("guidance", "clip", denoiser=denoiser)
 x = sampler(clipped, dfw.prior(denoiser.schedule, {shape}){cond})
 ```
 """
