@@ -11,6 +11,7 @@ from torch import nn
 
 import diffusion_fw as dfw
 from diffusion_fw.checking.truth import MIXTURE
+from diffusion_fw.process.level import beside
 from diffusion_fw.registry import ConfigError
 
 VP, EPSILON = dfw.build("schedule", "vp"), dfw.build("parameterization", "epsilon")
@@ -143,6 +144,35 @@ def test_one_level_for_each_example_may_have_any_shape_that_multiplies_them(kind
     flat, shaped = OF_LEVELS[kind](x, level), OF_LEVELS[kind](x, level.map(lambda value: value[:, None]))
     for one, other in ((flat.x0, shaped.x0), (flat.eps, shaped.eps)) if kind != "classifier" else ((flat, shaped),):
         assert torch.equal(one, other)
+
+
+ON_ANY_DEVICE = {
+    **{
+        f"parameterization={name}": NetworkDenoiser(lambda x, label, cond: x, VP, name)
+        for name in dfw.names("parameterization")
+    },
+    **{
+        f"guidance={name}": dfw.build("guidance", name, denoiser=RIGHT, **settings)
+        for name, settings in {
+            "clip": {},
+            "dynamic_threshold": {},
+            "rescheduled": {"target": "flow"},
+            "classifier_free": {"num_classes": 3, "scale": 2.0},
+            "autoguidance": {"weak": RIGHT},
+        }.items()
+    },
+    **{kind: OF_LEVELS[kind] for kind in ("wrapped", "mixture", "correlated", "empirical", "classifier")},
+}
+
+
+@pytest.mark.parametrize("kind", ON_ANY_DEVICE)
+def test_levels_on_the_device_of_x_meet_no_tensor_of_another(kind):
+    """The meta device refuses to compute with tensors of the host, as a GPU does."""
+    x = torch.empty(3, 2, device="meta")
+    level = beside(VP(torch.tensor([0.2, 0.5, 0.9])), x)
+    cond = (torch.zeros(3, dtype=torch.int64, device="meta"),) if kind == "guidance=classifier_free" else ()
+    assert level.alpha.shape == (3, 1)
+    ON_ANY_DEVICE[kind](x, level, *cond)
 
 
 class Naive:

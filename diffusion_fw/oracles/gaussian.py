@@ -103,7 +103,8 @@ class CorrelatedGaussian:
 
     def noised(self, level: NoiseLevel) -> Tensor:
         """alpha^2 lambda_i + sigma^2 (..., D) at each level."""
-        variances = level.alpha[..., None].square() * self.variances + level.sigma[..., None].square()
+        own = self.variances.to(level.alpha)
+        variances = level.alpha[..., None].square() * own + level.sigma[..., None].square()
         result: Tensor = variances.clamp(min=SMALLEST_VARIANCE)
         return result
 
@@ -123,6 +124,6 @@ class CorrelatedDenoiser:
         level = level.map(lambda value: value.reshape(-1) if value.ndim else value)
         variances, mean = self.gaussian.noised(level), self.gaussian.mean.to(x)
         offset = x - per_example(level.alpha.to(x), x) * mean
-        gain = level.alpha[..., None] * self.gaussian.variances / variances
+        gain = level.alpha[..., None] * self.gaussian.variances.to(variances) / variances
         x0 = mean + self.gaussian.scale(gain, offset)
         return Prediction(x0, self.gaussian.scale(level.sigma[..., None] / variances, offset))
