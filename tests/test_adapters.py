@@ -146,21 +146,19 @@ def test_one_level_for_each_example_may_have_any_shape_that_multiplies_them(kind
         assert torch.equal(one, other)
 
 
-ON_ANY_DEVICE = {
+GUIDANCE: dict[str, dict[str, Any]] = {
+    "clip": {},
+    "dynamic_threshold": {},
+    "rescheduled": {"target": "flow"},
+    "classifier_free": {"num_classes": 3, "scale": 2.0},
+    "autoguidance": {"weak": RIGHT},
+}
+ON_ANY_DEVICE: dict[str, Any] = {
     **{
         f"parameterization={name}": NetworkDenoiser(lambda x, label, cond: x, VP, name)
         for name in dfw.names("parameterization")
     },
-    **{
-        f"guidance={name}": dfw.build("guidance", name, denoiser=RIGHT, **settings)
-        for name, settings in {
-            "clip": {},
-            "dynamic_threshold": {},
-            "rescheduled": {"target": "flow"},
-            "classifier_free": {"num_classes": 3, "scale": 2.0},
-            "autoguidance": {"weak": RIGHT},
-        }.items()
-    },
+    **{f"guidance={name}": build("guidance", name, denoiser=RIGHT, **settings) for name, settings in GUIDANCE.items()},
     **{kind: OF_LEVELS[kind] for kind in ("wrapped", "mixture", "correlated", "empirical", "classifier")},
 }
 

@@ -25,17 +25,18 @@ from benchmarks.device.options import Options
 from benchmarks.device.record import Record
 
 STAGES = {
-    "correctness": 50,
-    "programs": 75,
+    "correctness": 60,
+    "programs": 150,
+    "warm": 240,
+    "likelihood": 205,
+    "compiled": 75,
+    "sampling": 105,
+    "throughput": 120,
     "default": 60,
-    "throughput": 140,
-    "likelihood": 80,
-    "sampling": 60,
-    "compiled": 110,
 }
 """The stages in their order, with the part of the time that each may take of what is left."""
-TOGETHER = ("correctness", "programs")
-"""Stages that time nothing run side by side."""
+TOGETHER = ("correctness", "programs", "warm", "likelihood")
+"""Stages that time nothing run side by side: with 16 cores one GPU is enough for all of them."""
 GRACE = 5
 """Seconds that a stage has beyond its own limit before it is stopped."""
 
@@ -64,7 +65,7 @@ def one(chosen: argparse.Namespace) -> None:
     record = Record(chosen.out / f"{chosen.one}.json", chosen.one, chosen.until - time.time())
     with tempfile.TemporaryDirectory() as folder:
         stage = importlib.import_module(f"benchmarks.device.stages.{chosen.one}")
-        stage.run(record, Options(chosen.toy, chosen.data, Path(folder)))
+        stage.run(record, Options(chosen.toy, chosen.data, Path(folder), chosen.out.resolve() / "shared"))
     record.finish()
 
 

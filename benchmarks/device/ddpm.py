@@ -66,14 +66,18 @@ def tf32(allowed: bool) -> Iterator[None]:
 
 
 def bare_step(
-    model: nn.Module, batch: int, precision: str, call: Callable[..., Any] | None = None
+    model: nn.Module,
+    batch: int,
+    precision: str,
+    call: Callable[..., Any] | None = None,
+    shape: tuple[int, ...] = SHAPE,
 ) -> Callable[[], None]:
     """One training step as one writes it by hand."""
     where = device()
     average = copy.deepcopy(model).requires_grad_(False)
-    forward = call or model
+    forward = model if call is None else call
     optimizer = torch.optim.AdamW(model.parameters(), lr=2e-4, weight_decay=0.0, fused=True)
-    clean = torch.rand(batch, *SHAPE, device=where) * 2 - 1
+    clean = torch.rand(batch, *shape, device=where) * 2 - 1
 
     def step() -> None:
         eps, t = torch.randn_like(clean), torch.rand(batch, device=where)
@@ -125,7 +129,10 @@ def diffusers_step(
     forward: Any = torch.compile(model) if compiled else model
     try:
         from accelerate import Accelerator
+        from accelerate.state import AcceleratorState
 
+        # Another precision than that of an earlier step of this process.
+        AcceleratorState._reset_state(reset_partial_state=True)
         accelerator = Accelerator(mixed_precision="bf16" if precision == "bf16" else "no")
         forward, optimizer = accelerator.prepare(forward, optimizer)
         backward, clip = accelerator.backward, accelerator.clip_grad_norm_

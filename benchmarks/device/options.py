@@ -16,6 +16,8 @@ class Options:
     """A folder with mnist/ in it."""
     work: Path
     """A folder for the runs, thrown away afterwards."""
+    shared: Path
+    """A folder for what one stage makes and another takes."""
 
     @property
     def trainer(self) -> str:

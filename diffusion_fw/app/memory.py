@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.nn.functional import group_norm, layer_norm
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_map_only
 
-from diffusion_fw.composition.checks import processes
+from diffusion_fw.composition.checks import is_gpu, processes
 from diffusion_fw.composition.facts import Facts
 from diffusion_fw.composition.parts import assemble, build_network
 from diffusion_fw.networks.network import is_classifier
@@ -40,6 +44,20 @@ def mib(size: float) -> str:
     return f"{size / 2**20:,.1f}"
 
 
+class NormsInFloat32(TorchFunctionMode):
+    """Norms take and give float32 under autocast, as on a GPU; on a CPU they keep the lower precision.
+
+    For the network of DDPM this is two thirds of what the forward pass keeps.
+    """
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if function not in (group_norm, layer_norm):
+            return function(*args, **(kwargs or {}))
+        args, kwargs = tree_map_only(torch.Tensor, torch.Tensor.float, (args, kwargs or {}))
+        with torch.autocast("cpu", enabled=False):
+            return function(*args, **kwargs)
+
+
 def estimate(config: Mapping[str, Any], facts: Facts, local_batch: int) -> Memory:
     """The peak of training with ``local_batch`` examples per process and accumulated part; nothing is allocated.
 
@@ -59,7 +77,9 @@ def estimate(config: Mapping[str, Any], facts: Facts, local_batch: int) -> Memor
             weights = watch.now
             clean, times = torch.empty(local_batch, *facts.shape), torch.empty(local_batch)
             noise = torch.empty_like(clean)
-            with torch.autocast("cpu", torch.bfloat16, enabled=mixed):
+            gpu = is_gpu(config["trainer"].get("accelerator", "auto"))
+            rules = NormsInFloat32() if mixed and gpu else contextlib.nullcontext()
+            with torch.autocast("cpu", torch.bfloat16, enabled=mixed), rules:
                 output = network(clean + noise, times, classes)
             kept = output.float() if is_classifier(network) else output.float().narrow(1, 0, clean.shape[1]) - noise
             errors = kept.square()

@@ -16,7 +16,7 @@ from torch import Tensor
 from diffusion_fw import registry
 from diffusion_fw.app.device import choose
 from diffusion_fw.app.probe import PROBED, Probe, fingerprints, probe
-from diffusion_fw.app.trained_model import Trained, open_trained
+from diffusion_fw.app.trained_model import Trained, open_trained, uncompiled
 from diffusion_fw.checkpoints.read import checkpoint_hash
 from diffusion_fw.composition.parts import build_data
 from diffusion_fw.data.dataset import Data, Examples, from_model
@@ -153,22 +153,24 @@ class Drawn(Source):
             "checkpoint": self.checkpoint,
             **{key: config[key] for key in MODEL_KEYS},
             **self.model.choice.record,
+            "precision": config["precision"],
             "seed": config["seed"],
             "classes": self.model.class_counts,
         }
 
     def probe(self) -> dict[str, Any]:
         model = self.model
-        found: Probe = probe(
-            model.sampler,
-            model.denoiser,
-            model.network,
-            model.facts.shape,
-            model.class_of,
-            lambda x: from_model(x, model.facts.pixels),
-            seed=model.config["seed"],
-            device=model.device,
-        )
+        with uncompiled():
+            found: Probe = probe(
+                model.sampler,
+                model.denoiser,
+                model.network,
+                model.facts.shape,
+                model.class_of,
+                lambda x: from_model(x, model.facts.pixels),
+                seed=model.config["seed"],
+                device=model.device,
+            )
         return found.record()
 
     @property
@@ -191,6 +193,7 @@ class Drawn(Source):
             **({} if self.model.own_data and self.reference is None else {"data": self.data_section}),
             "checkpoint": config["checkpoint"],
             **self.model.choice.record,
+            "precision": config["precision"],
             "seed": config["seed"],
         }
 

@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -30,6 +30,7 @@ from diffusion_fw.composition.parts import (
     build_variance,
     build_wrappers,
     check_data,
+    compile_network,
     is_conditional,
     lay_out,
     within_memory,
@@ -53,7 +54,7 @@ MOST_LISTED = 20
 TRAINED_WITH = ("objective", "weighting", "parameterization", "schedule", "variance", "time_sampler")
 """The groups on which the loss of a model depends besides its weights."""
 
-Model = TypeVar("Model", bound=torch.nn.Module)
+PRECISIONS: dict[str, torch.dtype | None] = {"32-true": None, "bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,8 @@ class Trained:
     @functools.cached_property
     def chunk(self) -> Chunk:
         """The memory that drawing a chunk of samples takes."""
-        return measure_chunk(self.sampler, self.denoiser, self.facts.shape, self.num_classes, self.device)
+        with uncompiled():
+            return measure_chunk(self.sampler, self.denoiser, self.facts.shape, self.num_classes, self.device)
 
     @functools.cached_property
     def batch_size(self) -> int:
@@ -209,6 +211,28 @@ class Trained:
             yield chunk, from_model(x, self.facts.pixels)
 
 
+def uncompiled() -> Any:
+    """A block in which compiled networks run as they are: for few evaluations, or under another dispatch mode."""
+    return torch.compiler.set_stance("force_eager")
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where and how networks are evaluated."""
+
+    device: torch.device
+    precision: torch.dtype | None
+    compiled: bool | str
+
+    def take(self, denoiser: NetworkDenoiser) -> NetworkDenoiser:
+        """The denoiser there, changed in place, in the layout that is faster there."""
+        denoiser.to(device=self.device)
+        denoiser.precision = self.precision
+        lay_out(denoiser, self.device, compiled=bool(self.compiled))
+        compile_network(denoiser.network, self.compiled)
+        return denoiser
+
+
 @within_memory()
 def open_trained(config: Mapping[str, Any]) -> Trained:
     """The model of ``config["checkpoint"]``; ConfigError for a bad file and for choices that do not fit the model."""
@@ -219,8 +243,9 @@ def open_trained(config: Mapping[str, Any]) -> Trained:
     check_label_dropout(own, trained_with.get("label_dropout", 0), conditional)
     device = choose(own["device"])
     num_classes = facts.num_classes if conditional else 0
-    loaders = second_model(facts, num_classes, device), second_classifier(facts, num_classes, device)
-    denoiser = build_wrappers(own, facts, conditional, *loaders)(on_device(network, device))
+    place = Place(device, PRECISIONS[own["precision"]], own["compile"])
+    loaders = second_model(facts, num_classes, place), second_classifier(facts, num_classes, place)
+    denoiser = build_wrappers(own, facts, conditional, *loaders)(place.take(network))
     classes = num_classes or getattr(denoiser, "classes", 0)
     given = config.get("class")
     listed = given if isinstance(given, list) else [] if given is None else [given]
@@ -263,7 +288,7 @@ def _kind(shape: tuple[int, ...], pixels: bool) -> str:
     return f"{'images of 8-bit pixels' if pixels else 'floats'} of shape {shape}"
 
 
-def second_model(facts: Facts, num_classes: int, device: torch.device) -> Callable[..., Denoiser]:
+def second_model(facts: Facts, num_classes: int, place: Place) -> Callable[..., Denoiser]:
     """The function by which a guidance loads a second model: ``load(checkpoint, raw_weights=, ema_rate=, ema_std=)``.
 
     It raises ConfigError for a model of other data: of another shape, or of other classes. The second model may be
@@ -278,12 +303,12 @@ def second_model(facts: Facts, num_classes: int, device: torch.device) -> Callab
                 f"checkpoint={checkpoint} takes labels of {other.num_classes} classes, "
                 f"the guided model of {num_classes}"
             )
-        return on_device(network, device)
+        return place.take(network)
 
     return load
 
 
-def second_classifier(facts: Facts, num_classes: int, device: torch.device) -> Callable[..., NetworkClassifier]:
+def second_classifier(facts: Facts, num_classes: int, place: Place) -> Callable[..., NetworkClassifier]:
     """The function by which a guidance loads a classifier, called as that of ``second_model``.
 
     It raises ConfigError for one of data of another shape, or of other classes than those that the model takes, if any.
@@ -297,7 +322,8 @@ def second_classifier(facts: Facts, num_classes: int, device: torch.device) -> C
                 f"checkpoint={checkpoint} tells {classifier.num_classes} classes apart, "
                 f"the guided model takes labels of {num_classes}"
             )
-        return on_device(classifier, device)
+        classifier.to(place.device)
+        return classifier
 
     return load
 
@@ -310,10 +336,3 @@ def _facts_of(record: dict[str, Any], facts: Facts, checkpoint: str) -> Facts:
             f"checkpoint={checkpoint} is of data of shape {other.shape}, the guided model of {facts.shape}"
         )
     return other
-
-
-def on_device(network: Model, device: torch.device) -> Model:
-    """The network on a device, in the layout that is faster there."""
-    network.to(device=device)
-    lay_out(network, device)
-    return network

@@ -113,6 +113,8 @@ def config_of(line: Mapping[str, Any], device: str, batch_size: int) -> dict[str
             "raw_weights": line.get("raw_weights", False),
             "ema": line.get("ema") or {"rate": None, "std": None},
             "device": device,
+            "precision": line.get("precision", "32-true"),
+            "compile": False,
             "explain": False,
             "protocol": [line["protocol"]] if line.get("protocol") else [],
             "ladder": False,

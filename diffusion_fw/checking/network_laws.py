@@ -43,19 +43,19 @@ def _tried(subject: Subject) -> dict[tuple[int, ...], nn.Module | str]:
         try:
             network = _network(subject, shape)
             with torch.no_grad():
-                network(*_inputs(shape, network), None)
+                network(*inputs_for(shape, network), None)
             tried[shape] = network
         except Exception as error:  # a network may refuse examples by any error
             tried[shape] = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
     return tried
 
 
-def _accepted(subject: Subject) -> dict[tuple[int, ...], nn.Module]:
+def accepted_shapes(subject: Subject) -> dict[tuple[int, ...], nn.Module]:
     """The network for each of the shapes that it takes."""
     return {shape: found for shape, found in _tried(subject).items() if isinstance(found, nn.Module)}
 
 
-def _inputs(shape: tuple[int, ...], network: nn.Module) -> tuple[Tensor, Tensor]:
+def inputs_for(shape: tuple[int, ...], network: nn.Module) -> tuple[Tensor, Tensor]:
     """Three examples, and three time labels among those that the network knows."""
     low, high = known_labels(network) or (0.0, 1000.0)
     label = low + (high - low) * torch.tensor([0.01, 0.3, 0.9])
@@ -70,7 +70,7 @@ def output(subject: Subject) -> Iterator[Row]:
         if isinstance(found, str):
             yield Row("output", f"x {shape}", f"skipped, as it takes no such examples: {found:.200}")
             continue
-        x, label = _inputs(shape, found)
+        x, label = inputs_for(shape, found)
         for outputs in (1, 2) if learns_variances else (1,):
             network = _network(subject, shape, outputs)
             wanted = (3, CLASSES) if is_classifier(network) else (3, outputs * shape[0], *shape[1:])
@@ -87,8 +87,8 @@ def output(subject: Subject) -> Iterator[Row]:
 
 def batch(subject: Subject) -> Iterator[Row]:
     """An example's output does not depend on the others; it depends on the time label if ``uses_label`` says so."""
-    for shape, network in _accepted(subject).items():
-        x, label = _inputs(shape, network)
+    for shape, network in accepted_shapes(subject).items():
+        x, label = inputs_for(shape, network)
         with torch.no_grad():
             together = network(x, label, None)
             alone = torch.cat([network(x[i : i + 1], label[i : i + 1], None) for i in range(len(x))])
@@ -109,13 +109,15 @@ def classes(subject: Subject) -> Iterator[Row]:
     """
     choosable = "class_conditional" in registry.entry(subject.group, subject.name).parameters
     changed = {"class_conditional": True} if choosable else {}
-    for shape, network in _accepted(Subject(subject.group, subject.name, {**subject.parameters, **changed})).items():
+    for shape, network in accepted_shapes(
+        Subject(subject.group, subject.name, {**subject.parameters, **changed})
+    ).items():
         declared = is_class_conditional(network)
         if choosable:
             yield verdict("class_conditional", f"x {shape}", None if declared else "False", "True, as it was built")
         if not declared:
             continue
-        x, label = _inputs(shape, network)
+        x, label = inputs_for(shape, network)
         with torch.no_grad():
             first, last, none = (
                 network(x, label, cond) for cond in (torch.zeros(3).long(), torch.full((3,), CLASSES), None)
@@ -128,11 +130,11 @@ def classes(subject: Subject) -> Iterator[Row]:
 
 def augmentation(subject: Subject) -> Iterator[Row]:
     """Declared ``augment_dim``, labels of an augmentation change the output, and zeros are as none."""
-    for shape, network in _accepted(subject).items():
+    for shape, network in accepted_shapes(subject).items():
         labels = augment_dim(network)
         if not labels:
             continue
-        x, label = _inputs(shape, network)
+        x, label = inputs_for(shape, network)
         with torch.no_grad():
             none = network(x, label, None)
             zeros, ones = (network(x, label, None, augmentation=torch.full((3, labels), value)) for value in (0.0, 1.0))
@@ -145,8 +147,8 @@ def augmentation(subject: Subject) -> Iterator[Row]:
 
 def gradients(subject: Subject) -> Iterator[Row]:
     """Every parameter that is trained gets a finite gradient, with classes and "no class" in the batch."""
-    for shape, network in _accepted(subject).items():
-        x, label = _inputs(shape, network)
+    for shape, network in accepted_shapes(subject).items():
+        x, label = inputs_for(shape, network)
         cond = torch.tensor([0, 1, CLASSES]) if is_class_conditional(network) else None
         network(x, label, cond).square().mean().backward()
         trained = {name: item for name, item in network.named_parameters() if item.requires_grad}
@@ -160,12 +162,12 @@ def precision(subject: Subject) -> Iterator[Row]:
 
     This can be seen where the outputs without autocast differ by more than the rounding of an output to bf16.
     """
-    for shape in _accepted(subject):
+    for shape in accepted_shapes(subject):
         network = _network(subject, shape, deviation=LARGE)
         _, largest = known_labels(network) or (0, math.inf)
         if not uses_label(network) or largest < max(EQUAL_IN_BF16):
             continue
-        x = _inputs(shape, network)[0][:1]
+        x = inputs_for(shape, network)[0][:1]
         with torch.no_grad():
             one, other = (network(x, torch.tensor([label]), None) for label in EQUAL_IN_BF16)
             with torch.autocast("cpu", torch.bfloat16):

@@ -226,9 +226,14 @@ def check_trainer(config: Config, metric: TrackedMetric) -> None:
     check_processes(config, metric, processes(config))
 
 
+def is_gpu(accelerator: str) -> bool:
+    """Whether trainer.accelerator stands for GPUs here."""
+    return accelerator == "gpu" or (accelerator == "auto" and torch.cuda.is_available())
+
+
 def check_number_of_devices(accelerator: str, devices: Any) -> None:
     """Whether ``devices`` is a number of devices, or names those of this machine."""
-    gpus = accelerator == "gpu" or (accelerator == "auto" and torch.cuda.is_available())
+    gpus = is_gpu(accelerator)
     named = isinstance(devices, list) and bool(devices) and min(devices) >= 0
     if devices == "auto" or (isinstance(devices, int) and devices > 0) or (gpus and (devices == -1 or named)):
         return

@@ -11,7 +11,7 @@ from typing import Any
 
 from diffusion_fw.composition.checks import check_gradients, check_processes
 from diffusion_fw.composition.facts import Config, Facts
-from diffusion_fw.composition.parts import assemble, compose_parts, lay_out
+from diffusion_fw.composition.parts import assemble, compile_network, compose_parts, lay_out
 from diffusion_fw.data.dataset import Data
 from diffusion_fw.metrics.metric import TrackedMetric
 from diffusion_fw.registry import ConfigError, discovery
@@ -90,12 +90,11 @@ def build_experiment(config: Config, folder: Path) -> Experiment:
             "fingerprints": parts.data.fingerprints,
         },
     )
-    compiled = bool(config.get("compile"))
-    lay_out(module, trainer.strategy.root_device, compiled=compiled)
-    if compiled:
-        # In place, so that the names of the weights stay. The first average draws the samples of an evaluation.
-        for denoiser in {parts.denoiser, module.averaged}:
-            denoiser.network.compile()
+    choice = config.get("compile", False)
+    lay_out(module, trainer.strategy.root_device, compiled=bool(choice))
+    # The first average draws the samples of an evaluation.
+    for denoiser in {parts.denoiser, module.averaged}:
+        compile_network(denoiser.network, choice)
     evaluation = built.get("evaluation")
     return Experiment(parts.data, parts.denoiser, parts.sampler, parts.metric, history, evaluation, module, trainer)
 

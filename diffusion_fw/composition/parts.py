@@ -122,6 +122,12 @@ def lay_out(module: torch.nn.Module, device: torch.device, *, compiled: bool = F
             tensor.data = tensor.data.to(memory_format=layout)
 
 
+def compile_network(network: torch.nn.Module, choice: bool | str) -> None:
+    """torch.compile in place, so that the names of the weights stay; ``choice`` is true or one of its modes."""
+    if choice:
+        network.compile(mode=choice if isinstance(choice, str) else "default")
+
+
 def build_objective(config: Config, facts: Facts, schedule: Schedule) -> Objective:
     """The objective of a config with its weighting and variance."""
     weighting = assemble("weighting", config["weighting"], schedule=schedule, **asdict(facts))

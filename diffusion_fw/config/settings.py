@@ -7,6 +7,12 @@ from typing import Literal
 
 from diffusion_fw.registry import Fraction, NonNegativeInt, PositiveInt, Seed, register
 
+Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
+"""What a network computes in, by Lightning's names."""
+
+Compile = bool | Literal["reduce-overhead", "max-autotune"]
+"""Whether torch.compile runs on a network, and in which of its modes."""
+
 
 @register("settings", "train")
 @dataclass(frozen=True)
@@ -14,8 +20,8 @@ class TrainSettings:
     """batch_size counts the examples of one optimizer step, over all processes and accumulated parts.
 
     resume continues a run (its folder, or a checkpoint in it). init_from starts a new run from the averaged weights of
-    another, or from its raw ones. compile runs torch.compile on the network and its first average. explain prints what
-    would run.
+    another, or from its raw ones. compile runs torch.compile on the network and its first average: true, or a mode of
+    it, of which reduce-overhead records CUDA graphs and max-autotune also tries kernels. explain prints what would run.
     """
 
     seed: Seed = 0
@@ -23,7 +29,7 @@ class TrainSettings:
     num_workers: NonNegativeInt = 0
     label_dropout: Fraction = 0.1
     explain: bool = False
-    compile: bool = False
+    compile: Compile = False
     resume: str | None = None
     init_from: str | None = None
     init_raw_weights: bool = False
@@ -37,7 +43,8 @@ class SampleSettings:
     ema.rate or ema.std is the length of an average that the checkpoint holds; after training with ema=post_hoc, ema.std
     may have any value. class=3 or class=[0,1,2] gives the samples these classes in turn, by number or by name; without,
     classes are as frequent as in the training data. provenance=false leaves out of the files what made them, which
-    python -m diffusion_fw.provenance reads. explain prints the config with the model's own parts, and draws nothing.
+    python -m diffusion_fw.provenance reads. precision is that of the network alone, and compile runs torch.compile on
+    it. explain prints the config with the model's own parts, and draws nothing.
     """
 
     checkpoint: str
@@ -48,6 +55,8 @@ class SampleSettings:
     raw_weights: bool = False
     ema: dict[str, float | None] = field(default_factory=lambda: {"rate": None, "std": None})
     device: str = "auto"
+    precision: Precision = "32-true"
+    compile: Compile = False
     npz: bool = False
     provenance: bool = True
     explain: bool = False
@@ -67,8 +76,9 @@ class EvaluateSettings:
     samples=A reference=B compares a folder, zip or npz file of images with another, without a checkpoint; data=NAME may
     stand for the reference, and a reference for the data of a checkpoint. protocol=[adm,edm,clean] measures the same
     samples under the rules of several published evaluators, and ladder=true known corruptions of real examples. A line
-    for each number is appended to results.jsonl in the folder ``results`` (null: nowhere). explain prints the config,
-    and measures nothing.
+    for each number is appended to results.jsonl in the folder ``results`` (null: nowhere). precision is that of the
+    network that draws, never that of features, and compile runs torch.compile on it. explain prints the config, and
+    measures nothing.
     """
 
     checkpoint: str | None = None
@@ -82,4 +92,6 @@ class EvaluateSettings:
     raw_weights: bool = False
     ema: dict[str, float | None] = field(default_factory=lambda: {"rate": None, "std": None})
     device: str = "auto"
+    precision: Precision = "32-true"
+    compile: Compile = False
     explain: bool = False

@@ -130,6 +130,7 @@ def of_vectors(vectors: Tensor, device: torch.device) -> Statistics:
 
 def compute(features: FeatureExtractor, examples: Examples, indices: Sequence[int], device: torch.device) -> Statistics:
     """The statistics of the examples at these indices. Raises ConfigError if a feature is not finite."""
+    features.to(device)
     count = 0
     total = torch.zeros(features.num_features, dtype=torch.float64, device=device)
     outer = torch.zeros(features.num_features, features.num_features, dtype=torch.float64, device=device)

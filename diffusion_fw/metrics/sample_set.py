@@ -76,6 +76,7 @@ def seen(
     """A set of a chunk of examples, with the parts that are taken, computed in full precision even under autocast."""
     found: dict[str, Tensor | None] = {}
     if features is not None and {"features", "logits"} & set(takes):
+        features.to(device)
         vectors, logits = [], []
         with torch.autocast(device.type, enabled=False):
             for part in examples.to(device).split(BATCH):

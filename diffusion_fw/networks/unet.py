@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Literal, cast
 
 import torch
@@ -11,7 +12,7 @@ from torch.utils.checkpoint import checkpoint
 from diffusion_fw.networks.blocks.embeddings import TimeEmbedding, class_embedding
 from diffusion_fw.networks.blocks.norms import group_norm
 from diffusion_fw.networks.blocks.zeroed import zeroed
-from diffusion_fw.registry import ConfigError, OpenFraction, PositiveInt, Range, Runtime, Size, register
+from diffusion_fw.registry import ConfigError, NonNegativeInt, OpenFraction, PositiveInt, Range, Runtime, Size, register
 
 
 class ResidualBlock(nn.Module):
@@ -84,6 +85,22 @@ class Stage(nn.Module):
         return self._run(h, embedding)
 
 
+class FourierChannels(nn.Module):
+    """x and, for each n in ``exponents``, sin(2^n pi x) and cos(2^n pi x), one after another as channels.
+
+    They make differences of x visible that are small beside x itself, in bf16 too (Kingma et al. 2021, appendix C,
+    n = 7 and 8 for bytes in [-1, 1]). x (B, C, H, W) -> (B, C + 2 C len(exponents), H, W), in the precision of x.
+    """
+
+    def __init__(self, exponents: tuple[int, ...]) -> None:
+        super().__init__()
+        self.exponents = exponents
+
+    def forward(self, x: Tensor) -> Tensor:
+        angles = [x * (2.0**n * math.pi) for n in self.exponents]
+        return torch.cat([x, *(wave for angle in angles for wave in (angle.sin(), angle.cos()))], dim=1)
+
+
 @register("network", "unet")
 class UNet(nn.Module):
     """The U-Net of DDPM (Ho et al. 2020, appendix B), with improved DDPM's options (Nichol & Dhariwal 2021).
@@ -92,7 +109,8 @@ class UNet(nn.Module):
     way up. Each level halves height and width, rounding up: 28, 14, 7, 4. The levels whose longer side is in
     attention_resolutions have attention, as the middle always does. network(x, label, cond): x (B, C, H, W),
     label (B,), cond (B,) classes or None -> (B, outputs C, H, W), which is 0 before training.
-    class_conditional "auto" is true for data with classes.
+    class_conditional "auto" is true for data with classes. fourier_features=[7,8] adds sin(2^n pi x) and cos(2^n pi x)
+    to the input for these n, which a likelihood needs (Kingma et al. 2021, appendix C).
 
     Raises ConfigError for data other than images, more levels than the image has sizes, an attention resolution that
     no level has, heads that do not divide the channels, and class_conditional on data without classes.
@@ -112,6 +130,7 @@ class UNet(nn.Module):
         scale_shift_norm: bool = False,
         class_conditional: bool | Literal["auto"] = "auto",
         checkpointing: bool = False,
+        fourier_features: tuple[NonNegativeInt, ...] = (),
     ) -> None:
         super().__init__()
         sizes = _sizes(shape, channel_mult, attention_resolutions)
@@ -127,7 +146,8 @@ class UNet(nn.Module):
         self.time = TimeEmbedding(channels, features)
         self.class_conditional = num_classes > 0 if class_conditional == "auto" else class_conditional
         self.classes = class_embedding(self.class_conditional, num_classes, features)
-        self.enter = nn.Conv2d(shape[0], channels, 3, padding=1)
+        self.waves = FourierChannels(fourier_features) if fourier_features else nn.Identity()
+        self.enter = nn.Conv2d(shape[0] * (1 + 2 * len(fourier_features)), channels, 3, padding=1)
         width = channels
         skips = [channels]
         self.down = nn.ModuleList()
@@ -158,7 +178,7 @@ class UNet(nn.Module):
 
     def forward(self, x: Tensor, label: Tensor, cond: Tensor | None = None) -> Tensor:
         embedding = nn.functional.silu(self.classes(self.time(label), cond))
-        h = self.enter(x)
+        h = self.enter(self.waves(x))
         skips = [h]
         for i, level in enumerate(self.down):
             if i > 0:

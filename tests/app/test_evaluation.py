@@ -11,6 +11,7 @@ from PIL import Image
 from diffusion_fw.app.evaluate import evaluate
 from diffusion_fw.app.verification import verify
 from diffusion_fw.config.compose import check_command_line
+from diffusion_fw.metrics.sample_set import seen
 from diffusion_fw.registry import ConfigError
 from diffusion_fw.runs import results
 
@@ -301,3 +302,41 @@ def test_points_of_a_file_are_compared(tmp_path):
     value, (line,) = compared(tmp_path, tmp_path / "a.npz", tmp_path / "b.npz")
     assert 0 < value < 1
     assert line["features"]["name"] == "identity"
+
+
+class Moved(torch.nn.Module):
+    """Features that tell where they were moved."""
+
+    def __init__(self):
+        super().__init__()
+        self.places = []
+
+    def to(self, device):
+        self.places.append(device)
+        return self
+
+    def forward(self, examples):
+        assert self.places
+        return examples.flatten(1).float()
+
+
+def test_features_are_moved_to_the_device_of_the_samples_before_they_are_taken():
+    features = Moved()
+    seen(features, {"features"}, torch.zeros(3, 2), None, torch.device("cpu"))
+    assert features.places == [torch.device("cpu")]
+
+
+def test_samples_of_lower_precision_are_others_and_their_line_says_and_holds(evaluated, untrained, tmp_path):
+    # Before training the output is 0 in any precision.
+    path = untrained("data=moons", "network=mlp")
+    content = torch.load(path, weights_only=True)
+    torch.manual_seed(0)
+    for value in content["state_dict"].values():
+        value += 0.1 * torch.randn_like(value)
+    torch.save(content, tmp_path / "moved.ckpt")
+    words = (f"checkpoint={tmp_path / 'moved.ckpt'}", "metric=fid", "metric.num_samples=40")
+    full, low = (evaluated(*words, f"precision={precision}")[0] for precision in ("32-true", "bf16-mixed"))
+    assert (full["precision"], low["precision"]) == ("32-true", "bf16-mixed")
+    assert full["value"] != low["value"]
+    assert low["value"] == pytest.approx(full["value"], rel=0.05)
+    assert all(finding.holds for finding in verify(low, device="cpu"))

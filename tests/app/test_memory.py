@@ -74,6 +74,20 @@ def test_several_processes_have_the_gradients_twice(tiny, facts):
     assert two.total - one.total == one.gradients
 
 
+def test_the_memory_of_a_gpu_is_what_an_h200_allocated(tiny):
+    """5,890 MiB in bf16 at batch 128: benchmarks/results/h200/2026-11-27/programs.json."""
+    settings = {"channels": 128, "channel_mult": [1, 2, 2, 2], "num_res_blocks": 2, "attention_resolutions": [16]}
+    config = tiny(
+        {
+            "data": "emoji",
+            **{f"network.{key}": value for key, value in (settings | {"dropout": 0.1}).items()},
+            **{"batch_size": 128, "trainer.accelerator": "gpu", "trainer.precision": "bf16-mixed"},
+        }
+    )
+    stated = estimate(config, Facts.of(build_data(config), config), 128)
+    assert stated.total / MIB == pytest.approx(5890, rel=0.1)
+
+
 def test_activations_grow_linearly_with_the_batch(tiny, facts):
     first, second, third = (estimate(tiny(), facts, count).activations for count in (8, 16, 32))
     assert third - second == pytest.approx(2 * (second - first), rel=1e-3)

@@ -170,9 +170,10 @@ def test_every_command_line_of_the_kit_is_one_that_the_programs_accept(tmp_path,
 
     data = tmp_path / "data"
     (data / "mnist").mkdir(parents=True)
-    options = Options(False, data, tmp_path / "work")
+    options = Options(False, data, tmp_path / "work", tmp_path / "shared")
     record = Record(tmp_path / "stage.json", "stage", seconds=600)
     monkeypatch.setattr("benchmarks.device.command.subprocess.Popen", Refused)
+    monkeypatch.setattr(likelihood, "affordable", lambda seconds, options: 1000)
     for stage in (default, likelihood, programs):
         stage.run(record, options)
     monkeypatch.setattr("benchmarks.device.ddpm.flops_per_image", lambda options: 1.0)
@@ -191,10 +192,10 @@ def test_the_timed_network_is_that_of_ddpm_for_cifar10(tmp_path):
     assert SHAPE == (3, 32, 32)
     assert DDPM["channels"] == 128
     # Ho et al. 2020, appendix B: 35.7 million parameters.
-    assert round(parameters(Options(False, None, tmp_path)) / 1e6, 1) == 35.7
+    assert round(parameters(Options(False, None, tmp_path, tmp_path)) / 1e6, 1) == 35.7
 
 
 def test_the_mean_time_is_that_of_the_calls():
     calls = []
-    seconds_per_call(lambda: calls.append(1), within=0.01, warmup=2, most=5)
+    seconds_per_call(lambda: calls.append(1), within=100, warmup=2, most=5)
     assert len(calls) == 2 + 1 + 5

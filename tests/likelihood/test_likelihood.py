@@ -28,7 +28,20 @@ def test_the_exact_divergence_gives_the_mixtures_log_density_to_1e_4_nats(name):
 
 
 @pytest.mark.parametrize(
-    "name", ["vp", "sub_vp", "ve", "edm", "flow", "cosine_continuous", "laplace", "linear", "cosine", "scaled_linear"]
+    "name",
+    [
+        "vp",
+        "sub_vp",
+        "ve",
+        "edm",
+        "flow",
+        "cosine_continuous",
+        "laplace",
+        "linear_log_snr",
+        "linear",
+        "cosine",
+        "scaled_linear",
+    ],
 )
 def test_with_the_true_density_of_noise_it_is_that_of_the_smallest_noisy_time_on_every_path(name):
     """Tables too, whose log-SNR is interpolated: in the angle the flow of an exact denoiser knows no time."""

@@ -6,7 +6,7 @@ from torch import nn
 
 import diffusion_fw as dfw
 from diffusion_fw.networks.blocks.norms import group_norm
-from diffusion_fw.networks.unet import ResidualBlock
+from diffusion_fw.networks.unet import FourierChannels, ResidualBlock
 from diffusion_fw.registry import ConfigError
 
 DDPM = {"channels": 128, "num_res_blocks": 2, "attention_resolutions": [16], "dropout": 0.1}
@@ -203,3 +203,28 @@ def test_a_network_says_whether_it_takes_classes(name):
     for told in (True, False):
         network = dfw.build("network", name, shape=(1, 8, 8), num_classes=3, class_conditional=told)
         assert network.class_conditional is told
+
+
+def test_fourier_features_are_waves_of_the_input():
+    """Kingma et al. 2021, appendix C: sin(2^n pi x) and cos(2^n pi x)."""
+    x = torch.linspace(-1, 1, 2 * 3 * 4 * 4).view(2, 3, 4, 4)
+    found = FourierChannels((7, 8))(x)
+    assert found.shape == (2, 15, 4, 4)
+    torch.testing.assert_close(found[:, :3], x)
+    torch.testing.assert_close(found[:, 3:6], torch.sin(128 * torch.pi * x.double()).float(), rtol=0, atol=1e-4)
+    torch.testing.assert_close(found[:, 12:], torch.cos(256 * torch.pi * x.double()).float(), rtol=0, atol=1e-4)
+
+
+def test_in_bf16_a_network_sees_differences_of_a_tenth_of_a_pixel_by_its_fourier_features_alone():
+    seen = {}
+    for exponents in ((), (7, 8)):
+        torch.manual_seed(0)
+        network = dfw.build("network", "unet", shape=(1, 8, 8), channels=8, fourier_features=exponents)
+        nn.init.normal_(network.leave.weight, std=0.1)
+        # Of one sign, so that a bf16 of -1 does not tell them apart: its neighbours are 2^-8 and more away.
+        noise = 0.0008 * torch.rand(2, 1, 8, 8, generator=torch.Generator().manual_seed(1))
+        with torch.autocast("cpu", torch.bfloat16), torch.no_grad():
+            one, other = network(noise - 1 + 0.0001, torch.full((2,), 10.0))
+        seen[exponents] = float((one - other).abs().max())
+    assert seen[()] == 0
+    assert seen[(7, 8)] > 0.01

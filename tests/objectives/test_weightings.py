@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
-from examples import on_schedule
 
 import diffusion_fw as dfw
 from diffusion_fw.denoiser import NetworkDenoiser
 from diffusion_fw.objectives.weighting import output_weight
 from diffusion_fw.process.level import NoiseLevel
 from diffusion_fw.process.schedule import Schedule
+from examples import on_schedule
 
 NAMES = dfw.names("weighting")
 PARAMETERIZATIONS = dfw.names("parameterization")
@@ -132,7 +132,7 @@ def test_sigmoid_is_half_at_its_bias_and_falls_with_the_signal():
     assert dfw.build("weighting", "sigmoid").space == "eps"
 
 
-@pytest.mark.parametrize("path", ["vp", "flow", "laplace"])
+@pytest.mark.parametrize("path", ["vp", "flow", "laplace", "linear_log_snr"])
 def test_elbo_is_minus_half_the_slope_of_log_snr_for_an_epsilon_network(path):
     """Kingma et al. 2021, equation 17."""
     schedule = dfw.build("schedule", path)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
-from examples import on_schedule
 
 import diffusion_fw as dfw
 from diffusion_fw import registry
 from diffusion_fw.process.compatibility import check_parameterization, fitting_parameterizations
+from examples import on_schedule
 
 FULL = torch.tensor([1.0, 0.5, 0.1, 0.0], dtype=torch.float64)
 
@@ -36,7 +36,8 @@ def test_a_grid_that_starts_below_pure_noise_fits(name):
 
 @pytest.mark.parametrize("name", dfw.names("parameterization"))
 @pytest.mark.parametrize(
-    "path", ["linear", "scaled_linear", "cosine", "sigmoid", "ncsn", "vp", "sub_vp", "ve", "edm", "laplace"]
+    "path",
+    ["linear", "scaled_linear", "cosine", "sigmoid", "ncsn", "vp", "sub_vp", "ve", "edm", "laplace", "linear_log_snr"],
 )
 def test_every_parameterization_fits_a_schedule_that_keeps_some_signal(name, path):
     schedule = dfw.build("schedule", path)

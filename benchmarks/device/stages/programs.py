@@ -12,11 +12,14 @@ import torch
 
 from benchmarks.device.command import Done, train
 from benchmarks.device.command import run as program
+from benchmarks.device.ddpm import Timed
 from benchmarks.device.options import TINY, Options
 from benchmarks.device.record import Record
+from benchmarks.device.stages.sampling import model_for_sampling
 
 STATED = r"memory per process, estimated: ([\d.,]+) MiB"
-MEMORY_WITHIN = 0.25
+MEMORY_WITHIN, WORKSPACES = 0.15, 100
+"""Of what is allocated, and MiB of the workspaces of kernels, which are not estimated."""
 QUICK = ("callbacks=[health,checkpoints]", "lr_schedule=constant", "trainer.log_every_n_steps=8")
 
 
@@ -70,7 +73,7 @@ def run(record: Record, options: Options) -> None:
                 return {"text": f"stated {stated} MiB, nothing to compare with"}
             measured = peak / 2**20
             text = f"stated {stated:,.1f} MiB, allocated {measured:,.1f} MiB, ratio {stated / measured:.2f}"
-            ok = abs(stated / measured - 1) <= MEMORY_WITHIN
+            ok = abs(stated - measured) <= MEMORY_WITHIN * measured + WORKSPACES
             return {"text": text, "ok": ok, "stated": stated, "measured": measured}
 
         return call
@@ -83,6 +86,14 @@ def run(record: Record, options: Options) -> None:
 
         return call
 
+    def waits() -> dict[str, Any]:
+        """Where the host waits for the device in a step of train.py, and what takes its own time."""
+        timed = Timed(record, options)
+        result = timed.program("waits", 128, steps=10, first=10, profile=True, syncs=True)
+        slowest = max(result["host_profile"], key=lambda item: item["own_ms"])
+        text = f"{result['syncs_per_step']:g} waits of the host a step; slowest on the host: {slowest['function']}"
+        return {**result, "text": f"{text}, {slowest['own_ms']:.1f} ms a step"}
+
     first: dict[str, Callable[[], dict[str, Any]]] = {"train.py with an evaluation": whole}
     exact = ("trainer.deterministic=true", "trainer.benchmark=false")
     checks: dict[str, Callable[[], dict[str, Any]]] = {
@@ -91,16 +102,38 @@ def run(record: Record, options: Options) -> None:
     if not options.toy:
         ddpm = "network.channels=128", "network.channel_mult=[1,2,2,2]", "network.num_res_blocks=2"
         checks |= {
+            "the checkpoint of the stage sampling": lambda: model_for_sampling(record, options),
+            "evaluate.py, several metrics": of_checkpoint(
+                "several",
+                "evaluate.py",
+                "metric=[fid,kid,precision_recall,density_coverage,sliced_wasserstein,energy_distance,memorization]",
+                "metric.num_samples=40",
+                "sampler.steps=2",
+            ),
+            "waits of the host in train.py": waits,
+            "trainer=fsdp ema=none": works("fsdp", "trainer=fsdp", "trainer.devices=1", "ema=none"),
+            "trainer=ddp": works("ddp", "trainer=ddp", "trainer.devices=1"),
+            "memory, 35.7M network, bf16": remembered(
+                "memory_ddpm", "data=emoji", *ddpm, "network.attention_resolutions=[16]", "network.dropout=0.1"
+            ),
+            "memory, default network, 32": remembered("memory_32", "trainer.precision=32"),
+            "memory, default network, bf16": remembered("memory_bf16"),
             "resume, trainer.deterministic=true": resumed("exact", *exact),
-            "resume, as the preset is": resumed("preset"),
-            "resume, trainer.benchmark=false": resumed("fixed", "trainer.benchmark=false"),
-            "sample.py sampler=ddpm": of_checkpoint("drawn", "sample.py", "sampler=ddpm", "sampler.steps=10"),
             "evaluate.py metric=nll": of_checkpoint(
                 "bits", "evaluate.py", "metric=nll", "metric.num_images=8", "metric.flow_images=4", "metric.steps=10"
             ),
+            "resume, as the preset is": resumed("preset"),
+            "resume, trainer.benchmark=false": resumed("fixed", "trainer.benchmark=false"),
+            "sample.py sampler=ddpm": of_checkpoint("drawn", "sample.py", "sampler=ddpm", "sampler.steps=10"),
             "compile=true": works("compiled", "compile=true"),
-            "trainer=ddp": works("ddp", "trainer=ddp", "trainer.devices=1"),
-            "trainer=fsdp ema=none": works("fsdp", "trainer=fsdp", "trainer.devices=1", "ema=none"),
+            "evaluate.py precision=bf16-mixed compile=true": of_checkpoint(
+                "lower",
+                "evaluate.py",
+                "metric.num_samples=8",
+                "sampler.steps=2",
+                "precision=bf16-mixed",
+                "compile=true",
+            ),
             "trainer.precision=16-mixed": works("half", "trainer.precision=16-mixed"),
             "trainer.accumulate_grad_batches=2": works("parts", "trainer.accumulate_grad_batches=2"),
             "network.checkpointing=true": works("checkpointing", "network.checkpointing=true"),
@@ -114,15 +147,10 @@ def run(record: Record, options: Options) -> None:
             "ema=post_hoc": works("post_hoc", "ema=post_hoc", "ema.every=4"),
             "optimizer=sgd": works("sgd", "optimizer=sgd"),
             "data=moons network=mlp": works("moons", "data=moons", "network=mlp", "features=identity"),
-            "memory, default network, 32": remembered("memory_32", "trainer.precision=32"),
-            "memory, default network, bf16": remembered("memory_bf16"),
-            "memory, 35.7M network, bf16": remembered(
-                "memory_ddpm", "data=emoji", *ddpm, "network.attention_resolutions=[16]", "network.dropout=0.1"
-            ),
         }
     for name, check in first.items():
         record.measure(name, check)
-    at_once = max(1, min(8, (os.cpu_count() or 2) // 2))
+    at_once = max(1, min(4, (os.cpu_count() or 2) // 4))
     with ThreadPoolExecutor(at_once) as pool:
         for name, check in checks.items():
             pool.submit(record.measure, name, check, needs=5)

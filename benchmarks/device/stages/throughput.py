@@ -6,8 +6,6 @@ lies on the card. train.py's data are 1,529 uint8 images of 3x32x32, which cost 
 
 from __future__ import annotations
 
-from typing import Any
-
 from benchmarks.device.ddpm import Timed, parameters
 from benchmarks.device.options import Options
 from benchmarks.device.record import Record
@@ -16,12 +14,6 @@ from benchmarks.device.record import Record
 def run(record: Record, options: Options) -> None:
     timed = Timed(record, options)
     middle, *others = (2,) if options.toy else (512, 128, 1024)
-
-    def waits() -> dict[str, Any]:
-        result = timed.program("waits", middle, steps=10, first=10, profile=True, syncs=True)
-        slowest = max(result["host_profile"], key=lambda item: item["own_ms"])
-        text = f"{result['syncs_per_step']:g} waits of the host a step; slowest on the host: {slowest['function']}"
-        return {**result, "text": f"{text}, {slowest['own_ms']:.1f} ms a step"}
 
     record.add("the network", f"{parameters(options):,} parameters, {timed.flops / 1e9:.1f} GFLOP a training image")
     record.measure("bf16 matrix product", timed.matmul)
@@ -34,7 +26,6 @@ def run(record: Record, options: Options) -> None:
     for batch in () if options.toy else (middle, *others):
         name = f"train.py, the preset, batch {batch}"
         record.measure(name, timed.program, f"preset_{batch}", batch, needs=12)
-    record.measure(f"train.py, host's profile and waits, batch {middle}", waits, needs=12)
     for precision, layout in (("tf32", "channels_last"), ("fp32", "channels_last"), ("bf16", "contiguous")):
         name = f"bare, {precision} {layout}, batch {middle}"
         record.measure(name, timed.bare, precision, layout, middle, needs=4)

@@ -79,10 +79,8 @@ class TimeEmbedding(nn.Module):
 
 def in_float32(device_type: str) -> contextlib.AbstractContextManager[None]:
     """A block without autocast, in which a network embeds its time label."""
-    # The meta device, on which parameters are counted, has no autocast.
-    if torch.amp.is_autocast_available(device_type):
-        return torch.autocast(device_type, enabled=False)
-    return contextlib.nullcontext()
+    # The meta device, on which parameters are counted, has no autocast. To ask torch would break a compiled graph.
+    return contextlib.nullcontext() if device_type == "meta" else torch.autocast(device_type, enabled=False)
 
 
 class ClassEmbedding(nn.Module):

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import diffusion_fw as dfw
+from diffusion_fw.registry import ConfigError
 
 T = torch.tensor([1e-4, 0.02, 0.3, 0.5, 0.81, 0.999], dtype=torch.float64)
 
@@ -190,3 +191,27 @@ def test_flow_is_the_optimal_transport_path_of_lipman_et_al_in_reversed_time(sig
     velocity = dfw.build("parameterization", "flow", sigma_min=sigma_min)
     torch.testing.assert_close(velocity.target(level, x0, eps), (1 - sigma_min) * eps - x0)
     torch.testing.assert_close(velocity.determinant(level), torch.ones_like(t))
+
+
+def test_the_linear_log_snr_is_a_line_between_its_ends_and_clean_at_zero():
+    schedule = dfw.build("schedule", "linear_log_snr", log_snr_max=12.0, log_snr_min=-4.0)
+    level = schedule(T)
+    torch.testing.assert_close(level.log_snr, 12 - 16 * T, rtol=1e-13, atol=1e-13)
+    torch.testing.assert_close(level.alpha.square() + level.sigma.square(), torch.ones_like(T), rtol=1e-13, atol=0)
+    torch.testing.assert_close(schedule.time(level.log_snr), T, rtol=1e-12, atol=1e-12)
+    clean = schedule(torch.tensor(0.0))
+    assert (clean.alpha, clean.sigma) == (1, 0)
+    with pytest.raises(ConfigError, match=r"log_snr_min=3 must be below schedule\.log_snr_max=2"):
+        dfw.build("schedule", "linear_log_snr", log_snr_max=2.0, log_snr_min=3.0)
+
+
+def test_on_the_linear_log_snr_the_loss_of_eps_is_the_bound_of_a_gaussian():
+    """Kingma et al. 2021, equation 17: 1/2 E |eps - eps_hat|^2 over log_snr is the KL of q and p, up to its ends."""
+    schedule = dfw.build("schedule", "linear_log_snr", log_snr_max=14.0, log_snr_min=-14.0)
+    level = schedule((torch.arange(4000, dtype=torch.float64) + 0.5) / 4000)
+    # For data N(0, 1) the best error of eps is alpha^2, and the entropy is that of a Gaussian with variance 1.
+    integral = 28 * level.alpha.square().mean() / 2
+    # -log p at the first noisy level: log-SNR 14 is a Gaussian of variance e^-14 around the data.
+    reconstruction = 0.5 * (1 + math.log(2 * math.pi) - 14)
+    entropy = 0.5 * (1 + math.log(2 * math.pi))
+    assert float(integral + reconstruction) == pytest.approx(entropy, abs=1e-4)
