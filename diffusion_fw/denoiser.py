@@ -89,7 +89,8 @@ class NetworkDenoiser(nn.Module):
     Where F hardly determines x_0, x_0 is clamped to ``bounds``, the smallest and largest value of the data, and eps
     with it. This is so for epsilon at alpha < 0.001 sigma, such as the last row of schedule=cosine: there x_0 is a
     thousand times the error of the network, and would be all that a sample consists of. Without ``bounds`` x_0 is 0 at
-    alpha < 0.001 sigma, and eps = x_t / sigma: x_t is noise, which says nothing of x_0.
+    alpha < 0.001 sigma, and eps = x_t / sigma: x_t is noise, which says nothing of x_0. (-inf, inf) leaves every x_0 as
+    it is.
 
     At other levels nothing is clamped. The programs clip x_0 by guidance=[clip]; in Python it is
     ``dfw.build("guidance", "clip", denoiser=denoiser)``.

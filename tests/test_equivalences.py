@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import pytest
 import torch
-from examples import on_schedule
 from torch import Tensor, nn
 
 import diffusion_fw as dfw
@@ -18,6 +18,7 @@ from diffusion_fw.process.level import NoiseLevel, variance_exploding
 from diffusion_fw.process.parameterization import Parameterization
 from diffusion_fw.process.schedule import Schedule
 from diffusion_fw.samplers.grid import Grid
+from examples import on_schedule
 
 MIXTURE = dfw.oracles.GaussianMixture(
     torch.tensor([[1.0, 0.0], [-0.5, 0.8], [-0.6, -0.9]]), torch.tensor([0.3, 0.4, 0.35]), torch.tensor([0.5, 0.3, 0.2])
@@ -92,7 +93,9 @@ def test_every_parameterization_through_every_schedule_reads_the_same_x0_and_eps
     x = level.alpha[:, None] * x0 + level.sigma[:, None] * normal(len(level.t))
     wanted = oracle(x, level)
 
-    denoiser = dfw.NetworkDenoiser(PerfectNetwork(oracle, parameterization, level), schedule, parameterization)
+    # Unbounded data: nothing is clamped, and nothing is taken to be 0.
+    bounds = (-math.inf, math.inf)
+    denoiser = dfw.NetworkDenoiser(PerfectNetwork(oracle, parameterization, level), schedule, parameterization, bounds)
     found = denoiser(x, level)
     a, b = (value[:, None] for value in parameterization.coefficients(level))
     p, q, r, s = (value[:, None].abs() for value in parameterization.inverse(level))
@@ -103,7 +106,7 @@ def test_every_parameterization_through_every_schedule_reads_the_same_x0_and_eps
 
     # One scalar level for the batch takes another way through NetworkDenoiser.
     for i, one in enumerate(level.unbind()):
-        alone = dfw.NetworkDenoiser(PerfectNetwork(oracle, parameterization, one), schedule, parameterization)
+        alone = dfw.NetworkDenoiser(PerfectNetwork(oracle, parameterization, one), schedule, parameterization, bounds)
         scalar = alone(x[i : i + 1], one)
         torch.testing.assert_close(scalar.x0[0], found.x0[i], rtol=1e-9, atol=1e-9)
         torch.testing.assert_close(scalar.eps[0], found.eps[i], rtol=1e-9, atol=1e-9)
