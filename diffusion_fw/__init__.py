@@ -24,7 +24,7 @@ from diffusion_fw.registry.discovery import load_plugins
 if TYPE_CHECKING:
     from diffusion_fw import checking, interop, likelihood, oracles
     from diffusion_fw.adapters import wrap
-    from diffusion_fw.app.library import compose, evaluate, sample, train
+    from diffusion_fw.app.library import Config, compose, evaluate, sample, train
     from diffusion_fw.checkpoints.load import load, load_classifier
     from diffusion_fw.checkpoints.pretrained import from_pretrained, push_to_hub, save, save_pretrained
     from diffusion_fw.data.dataset import Batch, Data, Examples, InMemory, to_model, to_pixels
@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from diffusion_fw.process.schedule import BetaSchedule, DiscreteSchedule, LogSNRSchedule, Schedule
     from diffusion_fw.process.transition import Transition, posterior
     from diffusion_fw.process.variance import LogVariances, Variance
+    from diffusion_fw.runs.record import Result
     from diffusion_fw.samplers.grid import Grid
     from diffusion_fw.samplers.sampler import Sampler, Step
     from diffusion_fw.training.augmentation import Augmentation
@@ -56,7 +57,7 @@ __version__ = "0.1.0"
 
 _PUBLIC = {
     "diffusion_fw.adapters": ("wrap",),
-    "diffusion_fw.app.library": ("compose", "evaluate", "sample", "train"),
+    "diffusion_fw.app.library": ("Config", "compose", "evaluate", "sample", "train"),
     "diffusion_fw.checkpoints.load": ("load", "load_classifier"),
     "diffusion_fw.checkpoints.pretrained": ("from_pretrained", "push_to_hub", "save", "save_pretrained"),
     "diffusion_fw.data.dataset": (
@@ -120,6 +121,7 @@ _PUBLIC = {
         "LogVariances",
         "Variance",
     ),
+    "diffusion_fw.runs.record": ("Result",),
     "diffusion_fw.samplers.grid": ("Grid",),
     "diffusion_fw.samplers.sampler": (
         "Sampler",
@@ -142,6 +144,7 @@ __all__ = [
     "Batch",
     "BetaSchedule",
     "Classifier",
+    "Config",
     "ConfigError",
     "Data",
     "DatasetData",
@@ -177,6 +180,7 @@ __all__ = [
     "PositiveInt",
     "Prediction",
     "Range",
+    "Result",
     "Runtime",
     "SampleMetric",
     "SampleSet",

@@ -253,11 +253,12 @@ def _check_call(network: object) -> None:
 
 
 def prior(
-    schedule: Schedule,
+    schedule: Schedule | str,
     shape: tuple[int, ...],
     noise: Noise = torch.randn_like,
     device: torch.device | str | None = None,
 ) -> Tensor:
     """x at t = 1 for data of scale 1: sigma(1) times standard normal noise of the given shape."""
     x = noise(torch.empty(shape, device=device))
-    return expand(schedule(torch.ones((), dtype=torch.float64)).sigma, x) * x
+    path: Schedule = as_component("schedule", schedule)
+    return expand(path(torch.ones((), dtype=torch.float64)).sigma, x) * x

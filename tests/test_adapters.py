@@ -238,6 +238,7 @@ def test_names_and_sections_stand_for_components():
     assert dfw.NetworkDenoiser(lambda x, label, cond: x, "cosine", "v").parameterization == dfw.build(
         "parameterization", "v"
     )
+    assert dfw.prior("edm", (1,), torch.ones_like) == 80
     moved = dfw.build("guidance", "rescheduled", denoiser=RIGHT, target="flow")
     assert moved.schedule == dfw.build("schedule", "flow")
 
