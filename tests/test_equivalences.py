@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 import pytest
 import torch
+from examples import on_schedule
 from torch import Tensor, nn
 
 import diffusion_fw as dfw
@@ -18,7 +19,6 @@ from diffusion_fw.process.level import NoiseLevel, variance_exploding
 from diffusion_fw.process.parameterization import Parameterization
 from diffusion_fw.process.schedule import Schedule
 from diffusion_fw.samplers.grid import Grid
-from examples import on_schedule
 
 MIXTURE = dfw.oracles.GaussianMixture(
     torch.tensor([[1.0, 0.0], [-0.5, 0.8], [-0.6, -0.9]]), torch.tensor([0.3, 0.4, 0.35]), torch.tensor([0.5, 0.3, 0.2])

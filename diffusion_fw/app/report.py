@@ -19,6 +19,7 @@ from diffusion_fw.composition.facts import Facts
 from diffusion_fw.files import atomic_write
 from diffusion_fw.noise import generator
 from diffusion_fw.pictures import curves
+from diffusion_fw.pictures.image_grids import strip
 from diffusion_fw.pictures.schedule_curves import schedule as draw_schedule
 from diffusion_fw.training.loggers.fan_out import print_places, tell
 from diffusion_fw.training.os_errors import log_os_errors
@@ -76,7 +77,9 @@ class Report(lightning.Callback):
         tell(trainer.loggers, "log_results", [*results, *sorted(self.folder.glob("*.png"))])
 
 
-LOGGED_PICTURES = ("loss", "loss_by_log_snr", "distance", "schedule", "real_and_generated")
+PROGRESS = 4
+"""The evaluations that are drawn side by side, the first and the last among them."""
+LOGGED_PICTURES = ("loss", "loss_by_log_snr", "distance", "schedule", "real_and_generated", "progress")
 """The pictures at the end of a run; its samples are logged at each evaluation."""
 RESULTS = ("config.yaml", "metrics.csv", "samples")
 """What a logger may be asked to upload, besides the pictures."""
@@ -103,8 +106,19 @@ def draw_report(experiment: Experiment, config: Mapping[str, Any], folder: Path,
     # The first examples of a folder would all be of one class.
     order = torch.randperm(len(experiment.data.test), generator=generator(config["seed"]))
     real, _ = experiment.data.test.__getitems__(order[: len(generated)].tolist())
-    evaluation.view.samples(folder / "samples.png", generated)
+    evaluation.view.samples(folder / "samples.png", generated, evaluation.classes)
+    draw_progress(folder)
     evaluation.view.comparison(folder / "real_and_generated.png", real, generated)
+
+
+def draw_progress(folder: Path) -> None:
+    """The samples of the same seeds at some steps side by side, where there was more than one evaluation."""
+    known = sorted((folder / "samples").glob("step_*.png"))
+    if len(known) < 2:
+        return
+    last = len(known) - 1
+    chosen = dict.fromkeys(known[round(i * last / (PROGRESS - 1))] for i in range(PROGRESS))
+    strip(folder / "progress.png", {f"step {int(path.stem.removeprefix('step_')):,}": path for path in chosen})
 
 
 def print_summary(experiment: Experiment, folder: Path, floor: float | None) -> None:
@@ -132,7 +146,7 @@ def print_summary(experiment: Experiment, folder: Path, floor: float | None) -> 
     table.add_section()
     for what, paths in (
         ("real and generated", ["real_and_generated.png"]),
-        ("samples over training", ["samples/"]),
+        ("samples over training", ["progress.png", "samples/"]),
         ("trajectory from noise to data", ["samples/trajectory.png"]),
         ("curves", ["loss.png", "loss_by_log_snr.png", "distance.png", "schedule.png"]),
         ("checkpoints", ["checkpoints/last.ckpt", "checkpoints/best.ckpt"]),

@@ -29,6 +29,7 @@ def train(config: dict[str, Any], folder: Path) -> Result:
     from diffusion_fw.checkpoints.weights import check_optimizer, check_weights
     from diffusion_fw.composition.experiment import build_experiment
     from diffusion_fw.composition.parts import assemble, build_data, build_tracked_metric, check_data
+    from diffusion_fw.pictures import formats
     from diffusion_fw.pictures.view import Stamped
     from diffusion_fw.sweeps.trial import trial_callbacks
     from diffusion_fw.training.archive import RECORD_KEY
@@ -83,6 +84,7 @@ def train(config: dict[str, Any], folder: Path) -> Result:
     elif config["init_from"]:
         raw = config["init_raw_weights"]
         print(warm_start(experiment.module, config["init_from"], raw_weights=raw))
+    formats.also = tuple(config["picture_formats"])
     floor = experiment.metric.floor() if experiment.metric.measures else None
     trainer.callbacks.append(Report(experiment, config, folder, floor=floor))
     trainer.callbacks.extend(trial_callbacks(experiment.history))
@@ -92,7 +94,7 @@ def train(config: dict[str, Any], folder: Path) -> Result:
         trainer.fit(experiment.module, ckpt_path=checkpoint)
     # A strategy that forks brings these back from the process that trained.
     best = float(trainer.callback_metrics.get("best_distance", float("inf")))
-    return Result(experiment.metric.name(experiment.module.weights_name), best)
+    return Result(experiment.metric.name(experiment.module.weights_name), best, floor)
 
 
 def _best(content: dict[str, Any]) -> float:

@@ -22,6 +22,7 @@ class TrainSettings:
     resume continues a run (its folder, or a checkpoint in it). init_from starts a new run from the averaged weights of
     another, or from its raw ones. compile runs torch.compile on the network and its first average: true, or a mode of
     it, of which reduce-overhead records CUDA graphs and max-autotune also tries kernels. explain prints what would run.
+    picture_formats says how curves are written besides PNG, which is always there.
     """
 
     seed: Seed = 0
@@ -30,6 +31,7 @@ class TrainSettings:
     label_dropout: Fraction = 0.1
     explain: bool = False
     compile: Compile = False
+    picture_formats: list[Literal["png", "svg", "pdf"]] = field(default_factory=lambda: ["png"])
     resume: str | None = None
     init_from: str | None = None
     init_raw_weights: bool = False

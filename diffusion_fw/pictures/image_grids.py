@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +23,8 @@ TITLE = 22
 """The height in pixels of the title of an animation."""
 FRAME_MS, LAST_FRAME_MS = 300, 1500
 """How long an animation shows a frame, and its last one."""
+STRIP = 260
+"""The largest height in pixels of the pictures of a strip."""
 GAP = 4
 MARGIN = 16
 BETWEEN = (205, 211, 219)
@@ -73,7 +75,43 @@ def image_grid(
             y = max(top, MARGIN) + i // columns * pitch + rows[0].shape[0] + 3
             _write(page, (x, y), _fitted(label, right - GAP), size=12, anchor="ma")
     if title:
-        _write(page, (MARGIN, MARGIN), title, size=16)
+        _write(page, (MARGIN, MARGIN), _fitted(title, page.width - 2 * MARGIN, 14), size=14)
+    return _save(path, page)
+
+
+def class_grid(path: Path, images: Tensor, classes: Sequence[str], title: str | None = None) -> Path:
+    """uint8 images (N, C, H, W) with a column for each of their ``classes`` (N,), in the order of numbers and names.
+
+    A column has its images in their order, and ends where they do.
+    """
+    order = sorted(set(classes), key=lambda name: (int(name) if name.isdecimal() else math.inf, name))
+    columns: dict[str, list[int]] = {name: [] for name in order}
+    for index, name in enumerate(classes):
+        columns[name].append(index)
+    rows = max(map(len, columns.values()))
+    down, right = (factor(images) * side + GAP for side in images.shape[-2:])
+    top = MARGIN + (28 if title else 0)
+    page = Image.new("RGB", (2 * MARGIN + len(columns) * right + GAP, top + 20 + rows * down + GAP + MARGIN), "white")
+    for j, (name, members) in enumerate(columns.items()):
+        page.paste(_image(panel(images[members], 1)), (MARGIN + j * right, top + 20))
+        label = _fitted(name, right - GAP)
+        _write(page, (MARGIN + GAP // 2 + (j + 0.5) * right, top), label, size=12, anchor="ma")
+    if title:
+        _write(page, (MARGIN, MARGIN), _fitted(title, page.width - 2 * MARGIN, 14), size=14)
+    return _save(path, page)
+
+
+def strip(path: Path, pictures: Mapping[str, Path]) -> Path:
+    """Pictures side by side in one height, each with its name above, at most STRIP pixels high."""
+    images = {name: Image.open(picture).convert("RGB") for name, picture in pictures.items()}
+    height = min(STRIP, *(image.height for image in images.values()))
+    widths = [round(image.width * height / image.height) for image in images.values()]
+    page = Image.new("RGB", (sum(widths) + MARGIN * (len(widths) + 1), height + 2 * MARGIN + 20), "white")
+    x = MARGIN
+    for (name, image), width in zip(images.items(), widths, strict=True):
+        page.paste(image.resize((width, height), Image.Resampling.LANCZOS), (x, MARGIN + 20))
+        _write(page, (x, MARGIN), _fitted(name, width), size=12)
+        x += width + MARGIN
     return _save(path, page)
 
 
@@ -93,18 +131,27 @@ def comparison(path: Path, real: Tensor, generated: Tensor, title: str | None = 
     return _save(path, page)
 
 
-def trajectory(path: Path, frames: Tensor, times: Sequence[float]) -> Path:
-    """uint8 frames (S, N, C, H, W) at S times: a row per sample, a column per time, from noise to data."""
+def trajectory(path: Path, frames: Tensor, times: Sequence[float], predictions: Tensor | None = None) -> Path:
+    """uint8 frames (S, N, C, H, W) at S times: a row per sample, a column per time, from noise to data.
+
+    With ``predictions`` of x_0 (S, N, C, H, W) each sample has a second row of them.
+    """
     moments = frames.shape[0]
-    images = panel(frames.transpose(0, 1).flatten(0, 1), moments)
-    page = _page([(images, MARGIN, MARGIN + 44)], margin=MARGIN)
-    right = factor(frames) * frames.shape[-1] + GAP
-    _write(page, (MARGIN, MARGIN), "Noise", size=14)
-    _write(page, (MARGIN + images.shape[1], MARGIN), "Data", size=14, anchor="ra")
-    _arrow(page, MARGIN + 60, MARGIN + images.shape[1] - 52, MARGIN + 9)
+    shown = frames[None] if predictions is None else torch.stack([frames, predictions])
+    images = panel(shown.permute(2, 0, 1, 3, 4, 5).flatten(0, 2), moments)
+    left = MARGIN if predictions is None else MARGIN + 32
+    page = _page([(images, left, MARGIN + 44)], margin=MARGIN)
+    down, right = (factor(frames) * side + GAP for side in frames.shape[-2:])
+    _write(page, (left, MARGIN), "Noise", size=14)
+    _write(page, (left + images.shape[1], MARGIN), "Data", size=14, anchor="ra")
+    _arrow(page, left + 60, left + images.shape[1] - 52, MARGIN + 9)
     for i, time in enumerate(times):
-        x = MARGIN + GAP // 2 + (i + 0.5) * right
+        x = left + GAP // 2 + (i + 0.5) * right
         _write(page, (x, MARGIN + 25), f"t = {time:.2f}", size=12, anchor="ma", colour=QUIET)
+    if predictions is not None:
+        for i, name in enumerate(("x_t", "x̂_0") * frames.shape[1]):
+            y = MARGIN + 44 + GAP // 2 + (i + 0.5) * down
+            _write(page, (left - 6, y), name, size=12, anchor="rm", colour=QUIET)
     return _save(path, page)
 
 
@@ -137,6 +184,10 @@ def table(path: Path, images: Tensor, rows: Sequence[str], columns: Sequence[str
     for i, row in enumerate(rows):
         _write(page, (left - 8, top + GAP // 2 + (i + 0.5) * down), row, size=12, anchor="rm", colour=QUIET)
     return _save(path, page)
+
+
+def _image(cells: Tensor) -> Image.Image:
+    return Image.fromarray(cells.numpy())
 
 
 def _page(panels: Sequence[tuple[Tensor, int, int]], margin: int) -> Image.Image:

@@ -35,6 +35,7 @@ def points(path: Path, values: Tensor, title: str = "Samples", classes: Sequence
             axes.collections[-1].set_label(name)
         if classes:
             legend_above(axes)
+            axes.set_xlabel(title)
         else:
             _scatter(axes, values, window, title, PALETTE[1])
     return path
@@ -68,18 +69,25 @@ def points_comparison(path: Path, real: Tensor, generated: Tensor, title: str | 
     return path
 
 
-def points_trajectory(path: Path, frames: Tensor, times: Sequence[float]) -> Path:
-    """Frames (S, N, D) at S times from noise to data, in a window around the last frame."""
+def points_trajectory(path: Path, frames: Tensor, times: Sequence[float], predictions: Tensor | None = None) -> Path:
+    """Frames (S, N, D) at S times from noise to data, in a window around the last frame.
+
+    With ``predictions`` of x_0 (S, N, D) each row of panels has a second one with them, in another colour.
+    """
     x, y, half = _window(frames[-1])
     columns = min(PANELS_IN_A_ROW, len(frames))
-    rows = math.ceil(len(frames) / columns)
+    kinds = [("t = {:.2f}", frames), *([] if predictions is None else [("predicted $x_0$", predictions)])]
+    rows = math.ceil(len(frames) / columns) * len(kinds)
     with page(path, rows * (PAGE // columns + 20) + 10) as figure:
-        panels = figure.subplots(rows, columns, squeeze=False).flatten()
-        for axes in panels[len(frames) :]:
+        panels = figure.subplots(rows, columns, squeeze=False)
+        for axes in panels.flatten():
             axes.set_axis_off()
-        for axes, frame, time in zip(panels, frames, times, strict=False):
-            _scatter(axes, frame, (x, y, 1.5 * half), f"t = {time:.2f}", PALETTE[1], size=3)
-            axes.tick_params(length=0, labelbottom=False, labelleft=False)
+        for i, time in enumerate(times):
+            for kind, (title, values) in enumerate(kinds):
+                axes = panels[i // columns * len(kinds) + kind, i % columns]
+                axes.set_axis_on()
+                _scatter(axes, values[i], (x, y, 1.5 * half), title.format(time), PALETTE[1 - kind], size=3)
+                axes.tick_params(length=0, labelbottom=False, labelleft=False)
     return path
 
 

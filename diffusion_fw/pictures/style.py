@@ -17,12 +17,16 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from diffusion_fw.files import atomic_write
+from diffusion_fw.pictures import formats
 
+FORMATS = ("png", "svg", "pdf")
 PAGE = 900
 """The width in pixels at which a README shows pictures unscaled."""
 DPI = 100
 LINE = 100
 """The number of characters that fit into the width of a page."""
+MAX_NAME = 60
+"""Characters of a name in a legend or at an axis; longer names are cut."""
 KEY = 6
 """The width of a legend's key, in characters."""
 
@@ -34,6 +38,7 @@ PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 
 STYLE: Any = {
     "font.family": "DejaVu Sans",
+    "svg.hashsalt": "diffusion_fw",
     "font.size": 10,
     "axes.titlesize": 11,
     "axes.titlelocation": "left",
@@ -66,12 +71,20 @@ STYLE: Any = {
 
 @contextmanager
 def page(path: Path, height: int, width: int = PAGE) -> Iterator[Figure]:
-    """A figure of that size in pixels, written to ``path`` at the end; the global style does not change."""
-    with matplotlib.rc_context(STYLE), atomic_write(path) as file:
+    """A figure of that size in pixels, written to ``path`` at the end; the global style does not change.
+
+    The end of ``path`` says in which of FORMATS. It is also written beside it in those of ``formats.also``.
+    """
+    with matplotlib.rc_context(STYLE):
         layout = ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.1)
         figure = Figure(figsize=(width / DPI, height / DPI), dpi=DPI, layout=layout)
         yield figure
-        figure.savefig(file, format="png", dpi=DPI)
+        own = path.suffix.removeprefix(".") or "png"
+        for kind in dict.fromkeys([own, *formats.also]):
+            # Without a date, so that the same numbers give the same file.
+            metadata = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(kind)
+            with atomic_write(path.with_suffix(f".{kind}")) as file:
+                figure.savefig(file, format=kind, dpi=DPI, metadata=metadata)
 
 
 def scale_y(axes: Axes, values: Iterable[float], ratio: float = 3.0) -> None:
@@ -101,3 +114,8 @@ def legend_above(axes: Axes) -> None:
     longest = max((len(label) for label in labels), default=0) + KEY
     columns = max(1, min(len(labels), LINE // longest))
     axes.legend(handles, labels, loc="lower left", bbox_to_anchor=(-0.01, 1.0), ncols=columns, borderaxespad=0.2)
+
+
+def short(name: str) -> str:
+    """A name, cut with an ellipsis if it has more than MAX_NAME characters."""
+    return name if len(name) <= MAX_NAME else f"{name[: MAX_NAME - 1]}…"

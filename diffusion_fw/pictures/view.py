@@ -15,21 +15,24 @@ from diffusion_fw.pictures import image_grids, point_clouds
 from diffusion_fw.provenance import Record, stamp
 from diffusion_fw.registry import ConfigError
 
+MOST_COLUMNS = 16
+"""A grid of images has a column for each of so many classes; of more, each image has its class below."""
+
 
 class View(ABC):
     """Draws examples (N, *shape) as the data set holds them; each picture is written to ``path``, which is returned."""
 
     @abstractmethod
-    def samples(self, path: Path, values: Tensor, classes: Sequence[str] = ()) -> Path:
-        """Samples (N, *shape), with the name of the class of each if they have some."""
+    def samples(self, path: Path, values: Tensor, classes: Sequence[str] = (), title: str | None = None) -> Path:
+        """Samples (N, *shape), with the name of the class of each if they have some, and a title."""
 
     @abstractmethod
     def comparison(self, path: Path, real: Tensor, generated: Tensor, title: str | None = None) -> Path:
         """Real examples (N, *shape) beside samples (M, *shape)."""
 
     @abstractmethod
-    def trajectory(self, path: Path, frames: Tensor, times: Sequence[float]) -> Path:
-        """The same samples (S, N, *shape) at S times from noise to data."""
+    def trajectory(self, path: Path, frames: Tensor, times: Sequence[float], predictions: Tensor | None = None) -> Path:
+        """The same samples (S, N, *shape) at S times from noise to data, and the x_0 that is predicted from each."""
 
     @abstractmethod
     def animation(self, path: Path, frames: Tensor, times: Sequence[float]) -> Path:
@@ -46,14 +49,17 @@ class ImageView(View):
 
     bounds: tuple[float, float]
 
-    def samples(self, path: Path, values: Tensor, classes: Sequence[str] = ()) -> Path:
-        return image_grids.image_grid(path, self._pixels(values), labels=classes)
+    def samples(self, path: Path, values: Tensor, classes: Sequence[str] = (), title: str | None = None) -> Path:
+        if 2 <= len(set(classes)) <= MOST_COLUMNS:
+            return image_grids.class_grid(path, self._pixels(values), classes, title)
+        return image_grids.image_grid(path, self._pixels(values), labels=classes, title=title)
 
     def comparison(self, path: Path, real: Tensor, generated: Tensor, title: str | None = None) -> Path:
         return image_grids.comparison(path, self._pixels(real), self._pixels(generated), title)
 
-    def trajectory(self, path: Path, frames: Tensor, times: Sequence[float]) -> Path:
-        return image_grids.trajectory(path, self._pixels(frames), times)
+    def trajectory(self, path: Path, frames: Tensor, times: Sequence[float], predictions: Tensor | None = None) -> Path:
+        predicted = None if predictions is None else self._pixels(predictions)
+        return image_grids.trajectory(path, self._pixels(frames), times, predicted)
 
     def animation(self, path: Path, frames: Tensor, times: Sequence[float]) -> Path:
         return image_grids.animation(path, self._pixels(frames), times)
@@ -71,14 +77,14 @@ class ImageView(View):
 class PointView(View):
     """Points (D,), D >= 2, by their first two coordinates."""
 
-    def samples(self, path: Path, values: Tensor, classes: Sequence[str] = ()) -> Path:
-        return point_clouds.points(path, values, classes=classes)
+    def samples(self, path: Path, values: Tensor, classes: Sequence[str] = (), title: str | None = None) -> Path:
+        return point_clouds.points(path, values, classes=classes, **({"title": title} if title else {}))
 
     def comparison(self, path: Path, real: Tensor, generated: Tensor, title: str | None = None) -> Path:
         return point_clouds.points_comparison(path, real, generated, title)
 
-    def trajectory(self, path: Path, frames: Tensor, times: Sequence[float]) -> Path:
-        return point_clouds.points_trajectory(path, frames, times)
+    def trajectory(self, path: Path, frames: Tensor, times: Sequence[float], predictions: Tensor | None = None) -> Path:
+        return point_clouds.points_trajectory(path, frames, times, predictions)
 
     def animation(self, path: Path, frames: Tensor, times: Sequence[float]) -> Path:
         return point_clouds.points_animation(path, frames, times)
@@ -94,14 +100,14 @@ class Stamped(View):
     view: View
     record: Record
 
-    def samples(self, path: Path, values: Tensor, classes: Sequence[str] = ()) -> Path:
-        return stamp(self.view.samples(path, values, classes), self.record)
+    def samples(self, path: Path, values: Tensor, classes: Sequence[str] = (), title: str | None = None) -> Path:
+        return stamp(self.view.samples(path, values, classes, title), self.record)
 
     def comparison(self, path: Path, real: Tensor, generated: Tensor, title: str | None = None) -> Path:
         return stamp(self.view.comparison(path, real, generated, title), self.record)
 
-    def trajectory(self, path: Path, frames: Tensor, times: Sequence[float]) -> Path:
-        return stamp(self.view.trajectory(path, frames, times), self.record)
+    def trajectory(self, path: Path, frames: Tensor, times: Sequence[float], predictions: Tensor | None = None) -> Path:
+        return stamp(self.view.trajectory(path, frames, times, predictions), self.record)
 
     def animation(self, path: Path, frames: Tensor, times: Sequence[float]) -> Path:
         return self.view.animation(path, frames, times)

@@ -158,7 +158,11 @@ class Run:
     def best(self) -> Measured | None:
         """The best distance of a training run."""
         name, value = self.record.get("metric"), number(self.record.get("result"))
-        return None if not name or value is None or self.measured else Measured(str(name), value, {})
+        return (
+            None
+            if not name or value is None or self.measured
+            else Measured(str(name), value, {"floor": self.record.get("floor")})
+        )
 
     @property
     def facts(self) -> list[tuple[str, str]]:

@@ -54,10 +54,11 @@ class InUseError(ConfigError):
 
 
 class Result(NamedTuple):
-    """What a run measured: the metric's full name, and its value (lower is better)."""
+    """What a run measured: the metric's full name, its value (lower is better), and that of real data where known."""
 
     name: str
     value: float
+    floor: float | None = None
 
 
 class Outcome:
@@ -112,6 +113,10 @@ def _is_record(record: Any) -> TypeGuard[dict[str, Any]]:
         )
         for attempt in record["attempts"]
     )
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None
 
 
 def _all(items: Any, kind: type) -> bool:
@@ -246,8 +251,8 @@ def _keep_record(
         last = {**attempt, **ended, "seconds": seconds}
         then = "the run continues; its end will be recorded" if status == RUNNING else "the run's end is not recorded"
         with log_os_errors(f"writing {folder / NAME}", then), atomic_write(folder / NAME) as file:
-            name, value = outcome.result or (None, math.nan)
-            result = {"metric": name, "result": value if math.isfinite(value) else None}
+            name, value, floor = outcome.result or (None, math.nan, None)
+            result = {"metric": name, "result": _finite(value), "floor": _finite(floor)}
             whole = {**record, **result, **ended, "attempts": [*earlier, last]}
             file.write(json.dumps({**whole, DIGEST: _digest(whole)}, indent=1, allow_nan=False).encode())
 

@@ -111,9 +111,8 @@ def frames(
     class_counts: Sequence[int] = (),
     count: int = 10,
     device: torch.device | str = "cpu",
-) -> tuple[list[float], Tensor]:
-    """The times and states (S, B, *shape) of at most ``count`` steps from noise to data, both ends included."""
+) -> tuple[list[float], Tensor, Tensor]:
+    """``follow`` of the samples with these indices: the times, the states and the predictions of x_0."""
     x, noise = start(denoiser, shape, indices, seed, device)
     cond = labels_of(indices, class_counts, seed, device)
-    times, states, _ = follow(sampler, denoiser, x, cond=cond, noise=noise, count=count)
-    return times, states
+    return follow(sampler, denoiser, x, cond=cond, noise=noise, count=count)

@@ -56,6 +56,12 @@ class Job:
         return name.rpartition("/")[0] or name
 
     @property
+    def floor(self) -> float | None:
+        """The metric of real data, where the run measured it."""
+        value = self.record.get("floor")
+        return float(value) if isinstance(value, (int, float)) and math.isfinite(value) else None
+
+    @property
     def error(self) -> str:
         return str(self.record.get("error") or "")
 

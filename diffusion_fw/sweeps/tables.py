@@ -17,7 +17,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from diffusion_fw.files import atomic_write
-from diffusion_fw.pictures.sweep_jobs import jobs_over, jobs_picture
+from diffusion_fw.pictures.sweep_jobs import jobs_grid, jobs_over, jobs_picture
 from diffusion_fw.runs.record import FINISHED
 from diffusion_fw.sweeps.jobs import Job
 
@@ -55,18 +55,29 @@ def write_csv(path: Path, rows: Iterable[Iterable[Any]]) -> None:
 
 
 def _draw(jobs: Sequence[Job], path: Path) -> None:
-    """Draw over the swept number with the most values, or a line for each setting if no number is swept."""
-    axes = {key: values for key in jobs[0].values if key != SEED and len(values := _numbers(jobs, key)) > 2}
+    """Draw over the swept number with the most values, two swept groups as a grid, others as a line each."""
+    metric, floor = shared_metric(jobs), shared_floor(jobs)
+    swept = [key for key in jobs[0].values if key != SEED and len({job.values[key] for job in jobs}) > 1]
+    axes = {key: values for key in swept if len(values := _numbers(jobs, key)) > 2}
+    if not axes and len(swept) == 2:
+        cells: dict[tuple[str, str], list[float]] = {}
+        for job in jobs:
+            cells.setdefault((job.values[swept[0]], job.values[swept[1]]), []).append(job.result)
+        jobs_grid(path, (swept[0], swept[1]), cells, metric)
+        return
     if not axes:
-        lines = {label or "all": [job.result for job in group] for label, group in by_setting(jobs, SEED).items()}
-        jobs_picture(path, lines, shared_metric(jobs))
+        alike = [key for key in jobs[0].values if key not in swept]
+        own = {label: [job.result for job in group] for label, group in by_setting(jobs, *alike, SEED).items()}
+        key = swept[0] if len(swept) == 1 else ""
+        lines = {label.removeprefix(f"{key}=") if key else label or "all": values for label, values in own.items()}
+        jobs_picture(path, lines, metric, key, floor)
         return
     key = max(axes, key=lambda name: len(axes[name]))
     curves = {
         label: {x: [job.result for job in group if float(job.values[key]) == x] for x in sorted(_numbers(group, key))}
         for label, group in by_setting(jobs, SEED, key).items()
     }
-    jobs_over(path, key, curves, shared_metric(jobs))
+    jobs_over(path, key, curves, metric, floor)
 
 
 def _numbers(jobs: Iterable[Job], key: str) -> set[float]:
@@ -147,6 +158,12 @@ def shared_metric(jobs: Iterable[Job]) -> str:
     """The metric of all jobs, or "result" if they have several: values of different metrics don't compare."""
     names = {job.metric for job in jobs if job.metric}
     return names.pop() if len(names) == 1 else "result"
+
+
+def shared_floor(jobs: Iterable[Job]) -> float | None:
+    """The floor of all jobs that state one, or None if they state none or several."""
+    known = {job.floor for job in jobs if job.floor is not None}
+    return known.pop() if len(known) == 1 else None
 
 
 def by_setting(jobs: Iterable[Job], *left_out: str) -> dict[str, list[Job]]:

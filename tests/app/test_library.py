@@ -52,7 +52,7 @@ def test_training_samples_and_numbers_are_those_of_the_programs(trained, tmp_pat
 def test_a_run_leaves_what_a_run_of_the_program_leaves(trained):
     run, result, _ = trained
     record = read_record(run)
-    assert (record["status"], record["result"], record["metric"]) == ("finished", *reversed(result))
+    assert (record["status"], record["result"], record["metric"]) == ("finished", result.value, result.name)
     assert record["overrides"][: len(WORDS)] == WORDS
     for name in ("config.yaml", "metrics.csv", "checkpoints/best.ckpt", "loss.png"):
         assert (run / name).exists(), name

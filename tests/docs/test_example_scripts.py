@@ -7,9 +7,9 @@ import runpy
 import pytest
 import torch
 from documents import ROOT
+from examples import TINY_WORDS
 
 import diffusion_fw as dfw
-from examples import TINY_WORDS
 
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 QUICK = tuple(word for word in TINY_WORDS if not word.startswith(("data", "network=", "network.", "features")))

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
+from examples import on_schedule
 
 import diffusion_fw as dfw
 from diffusion_fw.denoiser import NetworkDenoiser
 from diffusion_fw.objectives.weighting import output_weight
 from diffusion_fw.process.level import NoiseLevel
 from diffusion_fw.process.schedule import Schedule
-from examples import on_schedule
 
 NAMES = dfw.names("weighting")
 PARAMETERIZATIONS = dfw.names("parameterization")

@@ -8,7 +8,18 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from diffusion_fw.pictures.image_grids import GAP, MARGIN, comparison, factor, image_grid, panel, trajectory
+from diffusion_fw.pictures.image_grids import (
+    GAP,
+    MARGIN,
+    class_grid,
+    comparison,
+    factor,
+    image_grid,
+    panel,
+    strip,
+    trajectory,
+)
+from diffusion_fw.pictures.view import ImageView
 
 
 def images(count: int, channels: int, height: int, width: int) -> Tensor:
@@ -84,6 +95,51 @@ def test_comparison_shows_real_at_the_left_and_generated_at_the_right(tmp_path: 
         row, column = divmod(i, columns)
         read_cell(page, real[i], top + GAP + row * cell, MARGIN + GAP + column * cell)
         read_cell(page, generated[i], top + GAP + row * cell, second + GAP + column * cell)
+
+
+def test_columns_are_classes_in_order_and_keep_the_order_of_their_images(tmp_path: Path) -> None:
+    batch = images(5, 1, 8, 8)
+    page = pixels(class_grid(tmp_path / "grid.png", batch, ["10", "2", "10", "10", "2"]))
+    top = MARGIN + 20 + GAP
+    for column, members in enumerate(([1, 4], [0, 2, 3])):
+        for row, index in enumerate(members):
+            left = MARGIN + column * (64 + GAP) + GAP
+            cell = page[top + row * (64 + GAP) : top + row * (64 + GAP) + 64, left : left + 64]
+            expected = batch[index, 0].numpy().repeat(8, 0).repeat(8, 1)
+            assert (cell == expected[..., None]).all()
+    # The shorter column ends.
+    assert (page[top + 2 * (64 + GAP) :, MARGIN : MARGIN + 64] == 255).all()
+
+
+def test_a_grid_of_many_classes_says_the_class_of_each_image(tmp_path: Path) -> None:
+    batch, view = images(40, 1, 8, 8), ImageView((-1.0, 1.0))
+    few, many = ([str(index % count) for index in range(40)] for count in (10, 20))
+    assert pixels(view.samples(tmp_path / "few.png", batch, few)).shape[1] == 2 * MARGIN + 10 * (64 + GAP) + GAP
+    wide = pixels(view.samples(tmp_path / "many.png", batch, many))
+    expected = pixels(image_grid(tmp_path / "labels.png", batch, labels=many))
+    assert wide.shape == expected.shape
+    assert (wide == expected).all()
+
+
+def test_a_trajectory_shows_the_prediction_below_each_state(tmp_path: Path) -> None:
+    frames, predictions = images(6, 1, 8, 8).view(3, 2, 1, 8, 8), images(6, 1, 8, 8).flip(0).view(3, 2, 1, 8, 8)
+    plain = pixels(trajectory(tmp_path / "a.png", frames, [1.0, 0.5, 0.0]))
+    page = pixels(trajectory(tmp_path / "b.png", frames, [1.0, 0.5, 0.0], predictions))
+    assert page.shape[0] - plain.shape[0] == 2 * (64 + GAP)
+    left, top = page.shape[1] - MARGIN - 3 * (64 + GAP), MARGIN + 44 + GAP
+    for row, expected in enumerate((frames[:, 0], predictions[:, 0], frames[:, 1], predictions[:, 1])):
+        cells = page[top + row * (64 + GAP) :][:64, left : left + 64]
+        assert (cells == expected[0, 0].numpy().repeat(8, 0).repeat(8, 1)[..., None]).all()
+
+
+def test_a_strip_holds_pictures_of_one_height_side_by_side(tmp_path: Path) -> None:
+    tall, wide = tmp_path / "tall.png", tmp_path / "wide.png"
+    Image.new("RGB", (100, 520), "red").save(tall)
+    Image.new("RGB", (600, 300), "blue").save(wide)
+    page = pixels(strip(tmp_path / "strip.png", {"step 5": tall, "step 10": wide}))
+    assert page.shape[:2] == (260 + 2 * MARGIN + 20, 50 + 520 + 3 * MARGIN)
+    assert page[150, MARGIN + 25].tolist() == [255, 0, 0]
+    assert page[150, 2 * MARGIN + 50 + 260].tolist() == [0, 0, 255]
 
 
 def test_trajectory_has_a_row_for_each_sample_and_a_column_for_each_moment(tmp_path: Path) -> None:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
+from examples import on_schedule
 
 import diffusion_fw as dfw
 from diffusion_fw import registry
 from diffusion_fw.process.compatibility import check_parameterization, fitting_parameterizations
-from examples import on_schedule
 
 FULL = torch.tensor([1.0, 0.5, 0.1, 0.0], dtype=torch.float64)
 

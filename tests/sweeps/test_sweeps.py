@@ -263,7 +263,7 @@ def test_results_of_different_metrics_are_reported(tmp_path, capsys):
 
 def test_results_over_a_swept_number_are_drawn_over_it(tmp_path, monkeypatch):
     drawn = {}
-    monkeypatch.setattr(tables, "jobs_over", lambda path, key, lines, name: drawn.update({key: lines}))
+    monkeypatch.setattr(tables, "jobs_over", lambda path, key, lines, name, floor: drawn.update({key: lines}))
     overrides = ["steps=10,2,5", "schedule=linear,cosine", "seed=0,1"]
     swept(tmp_path, lambda job: float(job["steps"]) + int(job["seed"]), overrides)
     line = {2.0: [2.0, 3.0], 5.0: [5.0, 6.0], 10.0: [10.0, 11.0]}

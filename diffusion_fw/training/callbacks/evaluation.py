@@ -20,11 +20,14 @@ from diffusion_fw.pictures.view import view_for
 from diffusion_fw.process.level import NoiseLevel
 from diffusion_fw.samplers.sampler import Sampler
 from diffusion_fw.sampling.chunk import chunk_size, measure_chunk
-from diffusion_fw.sampling.draw import draw, frames
+from diffusion_fw.sampling.draw import draw, frames, labels_of
 from diffusion_fw.training.callbacks.heldout import IntervalCallback
 from diffusion_fw.training.callbacks.history import History, log
 from diffusion_fw.training.loggers.fan_out import Curve, tell
 from diffusion_fw.training.os_errors import log_os_errors
+
+TRACED = 5
+"""The images of which a trajectory is drawn."""
 
 
 class Evaluation(IntervalCallback):
@@ -59,6 +62,7 @@ class Evaluation(IntervalCallback):
         self.seed = seed
         self.view = view_for(data.shape, data.bounds)
         self.last_samples: Tensor | None = None
+        self.classes: list[str] = []
         self.irreducible: list[float] | None = None
         self.curve: tuple[list[float], list[float]] = ([], [])
         self.binned: tuple[list[float], list[float]] = ([], [])
@@ -85,13 +89,26 @@ class Evaluation(IntervalCallback):
             return
         with log_os_errors(f"drawing into {self.folder}", "training continues and the next evaluation draws again"):
             tell(trainer.loggers, "log_best", self.history.best, step)
-            path = self.view.samples(self.folder / f"step_{step:07d}.png", first)
+            title = f"{self.folder.parent.name}: {name} = {distance:.4g} at step {step:,}"
+            self.classes = self._classes(trainer, module)
+            path = self.view.samples(self.folder / f"step_{step:07d}.png", first, self.classes, title)
             tell(trainer.loggers, "log_picture", "samples", path, step)
             tell(trainer.loggers, "log_samples", path, {name: distance}, step)
             if step == trainer.max_steps:
                 still, moving = self._draw_trajectory(module)
                 tell(trainer.loggers, "log_picture", "trajectory", still, step)
                 tell(trainer.loggers, "log_animation", "trajectory/animation", moving, step)
+
+    def _classes(self, trainer: lightning.Trainer, module: Any) -> list[str]:
+        """The names of the classes of the samples in a grid; empty for a model that takes no labels."""
+        if not module.conditional:
+            return []
+        labels = labels_of(self._indices(trainer)[: self.shown], self.data.class_counts, self.seed, "cpu")
+        return [] if labels is None else [self.data.class_names[k] for k in labels.tolist()]
+
+    def _indices(self, trainer: lightning.Trainer) -> range:
+        """The samples that this process draws."""
+        return range(trainer.global_rank, self.metric.num_samples, trainer.world_size)
 
     def _samples(self, trainer: lightning.Trainer, module: Any) -> Tensor:
         """Update the metric with this process's samples; returns the first of them as the data hold them."""
@@ -103,7 +120,7 @@ class Evaluation(IntervalCallback):
                 measure_chunk, self.sampler, denoiser, self.data.shape, len(class_counts), module.device
             )
             self.batch_size = chunk_size(self.configured_batch_size, measured, module.device)
-        indices = range(trainer.global_rank, self.metric.num_samples, trainer.world_size)
+        indices = self._indices(trainer)
         chunks = draw(
             self.sampler,
             denoiser,
@@ -152,15 +169,15 @@ class Evaluation(IntervalCallback):
 
     def _draw_trajectory(self, module: Any) -> tuple[Path, Path]:
         """The trajectory as a picture and as an animation."""
-        times, states = frames(
+        times, states, predictions = frames(
             self.sampler,
             self.wrap(module.averaged),
             self.data.shape,
-            range(8 if len(self.data.shape) > 1 else 500),
+            range(TRACED if len(self.data.shape) > 1 else 500),
             seed=self.seed,
             class_counts=self.data.class_counts if module.conditional else (),
             device=module.device,
         )
-        shown = from_model(states.cpu(), self.data.pixels)
-        still = self.view.trajectory(self.folder / "trajectory.png", shown, times)
+        shown, predicted = (from_model(values, self.data.pixels) for values in (states, predictions))
+        still = self.view.trajectory(self.folder / "trajectory.png", shown, times, predicted)
         return still, self.view.animation(self.folder / "trajectory.gif", shown, times)

@@ -19,9 +19,11 @@ def csv(folder: Runtime[Path]) -> Any:
 
 @register("logger", "tensorboard")
 def tensorboard(folder: Runtime[Path]) -> Any:
-    """Write TensorBoard events, including pictures, into the run's folder."""
-    from diffusion_fw.training.loggers.tensorboard import TensorBoard
-
+    """Write TensorBoard events, including pictures, into the run's folder. Needs the extra `tensorboard`."""
+    try:
+        from diffusion_fw.training.loggers.tensorboard import TensorBoard
+    except ModuleNotFoundError as error:
+        raise ConfigError(f"logger=tensorboard needs {error.name}: pip install 'diffusion-fw[tensorboard]'") from None
     return TensorBoard(folder)
 
 
