@@ -16,7 +16,8 @@ from benchmarks.device.card import ROOT
 from benchmarks.document import IMAGES
 from benchmarks.row import Row
 from diffusion_fw.app.evaluate import evaluate
-from diffusion_fw.config.compose import check_command_line, store_components
+from diffusion_fw.config.application import check_command_line
+from diffusion_fw.config.compose import store_components
 from diffusion_fw.pictures.style import legend_above, page
 
 TRAINING = ["callbacks=[health,checkpoints]", "data=digits"]

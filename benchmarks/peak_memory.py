@@ -17,7 +17,8 @@ from diffusion_fw.app.memory import estimate
 from diffusion_fw.composition.experiment import build_experiment
 from diffusion_fw.composition.facts import Facts
 from diffusion_fw.composition.parts import build_data, build_denoiser, build_sampler, build_wrappers, is_conditional
-from diffusion_fw.config.compose import check_command_line, store_components
+from diffusion_fw.config.application import check_command_line
+from diffusion_fw.config.compose import store_components
 from diffusion_fw.sampling.chunk import measure_chunk
 from diffusion_fw.sampling.draw import draw
 

@@ -19,6 +19,10 @@ class GridSweeperConf:
     """The settings `hydra.sweeper.*` of a sweep over listed values."""
 
     _target_: str = "hydra_plugins.diffusion_fw_sweepers.GridSweeper"
+    # Overrides that a file keeps: a mapping of keys to the listed values. Those of the command line replace them.
+    params: Any = None
+    # How many jobs are handed to the launcher at once; by default all of them.
+    max_batch_size: Optional[int] = None  # noqa: UP045
     # The job's number, which names its folder; the sweeper sets it for each job.
     job: Optional[int] = None  # noqa: UP045
 
@@ -28,6 +32,10 @@ class OptunaSweeperConf:
     """The settings `hydra.sweeper.*` of a search."""
 
     _target_: str = "hydra_plugins.diffusion_fw_sweepers.OptunaSweeper"
+    # Overrides that a file keeps, as above.
+    params: Any = None
+    # The most trials that are handed to the launcher at once, if fewer than ``parallel``.
+    max_batch_size: Optional[int] = None  # noqa: UP045
     # The trials that the study has at the end, existing ones included.
     n_trials: int = 20
     # tpe or random; see diffusion_fw.sweeps.optuna_search.SAMPLERS.

@@ -96,7 +96,7 @@ def ledger(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., dict[str, Any]]:
     """tiny(changes) -> the config of six steps of a network of some hundred weights on the digits."""
-    from diffusion_fw.config.compose import check_command_line
+    from diffusion_fw.config.application import check_command_line
 
     cache = {"metric.cache_dir": str(tmp_path_factory.mktemp("cache"))}
     base = vary(check_command_line("train", [])[0], {**TINY, **cache})
@@ -113,7 +113,7 @@ def untrained(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     from diffusion_fw.composition.experiment import checkpoint_record
     from diffusion_fw.composition.facts import Facts
     from diffusion_fw.composition.parts import build_data, build_model
-    from diffusion_fw.config.compose import check_command_line
+    from diffusion_fw.config.application import check_command_line
     from diffusion_fw.training.archive import RECORD_KEY
 
     folder = tmp_path_factory.mktemp("untrained")

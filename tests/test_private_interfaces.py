@@ -19,7 +19,10 @@ IMPORTED = {
     "hydra._internal.core_plugins.file_config_source": "hydra-core 1.3.8",
     "hydra._internal.core_plugins.importlib_resources_config_source": "hydra-core 1.3.8",
     "hydra._internal.sources_registry.SourcesRegistry": "hydra-core 1.3.8",
+    "hydra._internal.hydra": "hydra-core 1.3.8",
+    "hydra._internal.hydra.Hydra": "hydra-core 1.3.8",
     "hydra._internal.utils": "hydra-core 1.3.8",
+    "hydra._internal.utils._run_hydra": "hydra-core 1.3.8",
     "hydra._internal.utils.get_args_parser": "hydra-core 1.3.8",
     "torch._foreach_add": "torch 2.14.1",
     "torch._foreach_copy_": "torch 2.14.1",
@@ -37,6 +40,10 @@ OF_OBJECTS = {
     "_locked": "wandb 0.31.0, the keys of a config that a sweep has locked",
     "_to_model": "wandb-workspaces 0.4, the settings of a view",
     "_metadata": "torch 2.14.1, of a state dict",
+    "_can_stop_early": "lightning 2.6.6, of the loop of training",
+    "_first_loop_iter": "lightning 2.6.6, of the connector of loggers",
+    "_logger_connector": "lightning 2.6.6, of the trainer",
+    "_save_checkpoint": "lightning 2.6.6, of its ModelCheckpoint",
     "_trial_id": "optuna 5.0.0",
     "_return_value": "hydra-core 1.3.8, of a JobReturn",
     "_step_supports_amp_scaling": "torch 2.14.1, of an optimizer",
@@ -71,9 +78,8 @@ def uses(source: str) -> Iterator[str]:
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             for item in node.names:
-                names[item.asname or item.name.partition(".")[0]] = (item.asname and item.name) or item.name.partition(
-                    "."
-                )[0]
+                begin = item.name.partition(".")[0]
+                names[item.asname or begin] = item.name if item.asname else begin
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
             names |= {item.asname or item.name: f"{node.module}.{item.name}" for item in node.names}
     whole = {name for name in names.values() if name.partition(".")[0] in LIBRARIES}

@@ -19,7 +19,7 @@ from PIL import Image
 from diffusion_fw import provenance
 from diffusion_fw.app.sample import sample
 from diffusion_fw.app.train import train
-from diffusion_fw.config.compose import check_command_line
+from diffusion_fw.config.application import check_command_line
 
 RECORD: provenance.Record = {"generated": True, "program": "diffusion_fw sample.py", "seed": 3, "index": 5, "x": None}
 

@@ -22,6 +22,7 @@ from diffusion_fw.runs.record import Result
 
 if TYPE_CHECKING:
     from diffusion_fw.app.sample_source import Source
+    from diffusion_fw.config.application import Asked
     from diffusion_fw.metrics.collection import Collection
     from diffusion_fw.metrics.metric import Measurement, Metric
 
@@ -51,8 +52,8 @@ def measurements(config: dict[str, Any], folder: Path, command: str | None = Non
     from diffusion_fw.app.sample_source import open_source
     from diffusion_fw.composition.experiment import build_loggers, labels_of, plain
     from diffusion_fw.files import atomic_write
-    from diffusion_fw.metrics.collection import rank
     from diffusion_fw.runs import results
+    from diffusion_fw.sampling.share import rank
     from diffusion_fw.training.loggers.results import log_results
 
     if "name" in config["metric"]:
@@ -274,15 +275,15 @@ def _card(device: Any) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else str(device.type)
 
 
-def prepare(configs: list[dict[str, Any]], arguments: list[str]) -> list[dict[str, Any]]:
+def prepare(asked: Asked) -> list[dict[str, Any]]:
     """The configs to run, each of which names what to measure; none where they are only explained."""
     from diffusion_fw.app.sample_source import check_source
 
-    for config in configs:
+    for config in asked.configs:
         check_source(config)
-    return unless_explained("evaluate")(configs, arguments)
+    return unless_explained(asked)
 
 
 def main(plugins: Path | None = None) -> None:
     """The program `python evaluate.py`."""
-    run("evaluate", evaluate, plugins=plugins, prepare=prepare)
+    run("evaluate", evaluate, plugins=[plugins], prepare=prepare)

@@ -18,14 +18,16 @@ from diffusion_fw.checkpoints.warm_start import warm_start
 from diffusion_fw.composition.checks import processes
 from diffusion_fw.composition.experiment import plain
 from diffusion_fw.composition.parts import Parts, compose_parts
-from diffusion_fw.config.origins import flatten, origin_of, origins
+from diffusion_fw.config.application import Asked
+from diffusion_fw.config.compose import flatten
+from diffusion_fw.config.origins import origin_of, origins
 from diffusion_fw.registry import OWN
 from diffusion_fw.samplers.sampler import Sampler
 from diffusion_fw.sampling.chunk import chunk_size, measure_chunk
 from diffusion_fw.training.archive import RECORD_KEY
 
 
-def explain(config: dict[str, Any], arguments: Sequence[str]) -> None:
+def explain(config: dict[str, Any], asked: Asked) -> None:
     """Print the resolved config with the origin of each value, and what the run would cost.
 
     Raises ConfigError where training would, before it prints anything.
@@ -36,12 +38,12 @@ def explain(config: dict[str, Any], arguments: Sequence[str]) -> None:
         module = SimpleNamespace(denoiser=parts.denoiser, tracks=list)
         weights = warm_start(module, config["init_from"], raw_weights=config["init_raw_weights"])
     console = Console()
-    print_tables(console, rows(config, arguments), costs(config, parts))
+    print_tables(console, rows(config, asked), costs(config, parts))
     if weights:
         console.print(weights, markup=False, highlight=False, soft_wrap=True)
 
 
-def explain_trained(program: str, config: dict[str, Any], arguments: Sequence[str]) -> None:
+def explain_trained(config: dict[str, Any], asked: Asked) -> None:
     """Print the config of sample.py or evaluate.py with the model's own parts, and the origin of each value.
 
     Raises ConfigError where the program would before it draws.
@@ -50,13 +52,13 @@ def explain_trained(program: str, config: dict[str, Any], arguments: Sequence[st
     from diffusion_fw.app.trained_model import open_trained
 
     if config.get("samples"):
-        source, known = open_source(config), origins(program, arguments)
+        source, known = open_source(config), origins(asked)
         table = [(key, value, origin_of(key, known)) for key, value in flatten(source.config)]
         print_tables(Console(), table, source.rows(True))
         return
     model = open_trained(config)
     model.check_sampler()
-    table = trained_rows(program, config, model.complete, model.record["config"], arguments)
+    table = trained_rows(config, model.complete, model.record["config"], asked)
     cost = {
         "weights": f"{model.choice.name}: {sum(item.numel() for item in model.network.parameters()):,} parameters",
         "memory, estimated": model.memory(config.get("num_samples", model.batch_size)),
@@ -80,14 +82,10 @@ def print_tables(console: Console, config: Sequence[tuple[str, Any, str]], cost:
 
 
 def trained_rows(
-    program: str,
-    given: Mapping[str, Any],
-    used: Mapping[str, Any],
-    trained: Mapping[str, Any],
-    arguments: Sequence[str],
+    given: Mapping[str, Any], used: Mapping[str, Any], trained: Mapping[str, Any], asked: Asked
 ) -> list[tuple[str, Any, str]]:
     """Every key of the config ``used`` with its value and origin, where the ``given`` one may leave it to the model."""
-    known = origins(program, arguments)
+    known = origins(asked)
 
     def origin(key: str) -> str:
         group, _, rest = key.partition(".")
@@ -102,9 +100,9 @@ def trained_rows(
     return [(key, value, origin(key)) for key, value in flatten(used)]
 
 
-def rows(config: Mapping[str, Any], arguments: Sequence[str]) -> list[tuple[str, Any, str]]:
+def rows(config: Mapping[str, Any], asked: Asked) -> list[tuple[str, Any, str]]:
     """Every key of a checked config with its value and origin; of a resumed run what it keeps comes from the run."""
-    known = origins("train", arguments)
+    known = origins(asked)
     kept: dict[str, Any] = {}
     if config["resume"]:
         kept = dict(flatten(read(checkpoint_of(config["resume"]))[RECORD_KEY]["config"]))

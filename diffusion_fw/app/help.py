@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
@@ -10,8 +12,7 @@ from rich.text import Text
 
 from diffusion_fw import registry
 from diffusion_fw.config.groups import defaults, groups, has_own, stacked, unregistered
-from diffusion_fw.registry import OWN, discovery
-from diffusion_fw.registry.overview import overview
+from diffusion_fw.registry import OWN
 
 
 def print_help(program: str, arguments: Sequence[str]) -> None:
@@ -20,8 +21,6 @@ def print_help(program: str, arguments: Sequence[str]) -> None:
     described = False
     asked = [argument.partition("=") for argument in arguments]
     asked = [item for item in asked if item[0] in registry.GROUPS]
-    if asked:
-        discovery.load_plugins()
     for group, _, name in asked:
         if not name:
             print_group(console, program, group)
@@ -39,11 +38,11 @@ def print_help(program: str, arguments: Sequence[str]) -> None:
 def print_groups(console: Console, program: str) -> None:
     """Print the groups of a program and their options."""
     chosen = defaults(program)
-    table = Table("group", "options (the default in bold)", title=f"python {program}.py group=option group.key=value")
-    registered = overview()
+    table = Table("group", "options (the default in bold)", title=f"{command(program)} group=option group.key=value")
     for group in groups(program):
         own = chosen[group] if isinstance(chosen[group], list) else [chosen[group]]
-        options = {choice.name: label(choice.name, choice.python_only) for choice in registered.get(group, ())}
+        known = registry.entries(group).values() if group in registry.GROUPS else ()
+        options = {entry.name: label(entry.name, entry.python_only) for entry in known}
         options |= {name: name for name in (*unregistered(group), *([OWN] if has_own(program, group) else []))}
         styled = [Text(shown, style="bold green" if name in own else "") for name, shown in sorted(options.items())]
         table.add_row(group, Text(", ").join(styled))
@@ -54,14 +53,20 @@ def print_groups(console: Console, program: str) -> None:
     several = ", ".join(stacked(program))
     example = "guidance=[own,clip]" if has_own(program, "guidance") else "logger=[csv,wandb]"
     console.print(
-        f"An option and its keys:            python {program}.py --help sampler=ddim\n"
-        f"A group, for plugins:              python {program}.py --help sampler\n"
-        f"Several runs:                      python {program}.py -m sampler=ddim,ddpm sampler.steps=10,50\n"
+        f"An option and its keys:            {command(program)} --help sampler=ddim\n"
+        f"A group, for plugins:              {command(program)} --help sampler\n"
+        f"Several runs:                      {command(program)} -m sampler=ddim,ddpm sampler.steps=10,50\n"
         f"Several at once, of {several}:   '{example}'\n"
-        f"Hydra's own options:               python {program}.py --hydra-help",
+        f"Hydra's own options:               {command(program)} --hydra-help",
         highlight=False,
         markup=False,
     )
+
+
+def command(program: str) -> str:
+    """How the program was called: by its script, or as dfw-train by its installed name."""
+    called = Path(sys.argv[0]).name
+    return called if called.startswith("dfw-") else f"python {program}.py"
 
 
 OF_MODEL = "what the model was trained with, which its checkpoint states"

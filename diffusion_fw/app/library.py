@@ -35,7 +35,8 @@ def compose(overrides: Sequence[str] = (), program: str = "train") -> Config:
     choices too. With resume=RUN it is the config of that run. Raises ConfigError for a wrong choice, key or value, and
     for a sweep.
     """
-    from diffusion_fw.config.compose import check_command_line, store_components
+    from diffusion_fw.config.application import ask
+    from diffusion_fw.config.compose import store_components
 
     if program not in PROGRAMS:
         raise ConfigError(f"program={program}: must be one of {', '.join(PROGRAMS)}")
@@ -50,29 +51,15 @@ def compose(overrides: Sequence[str] = (), program: str = "train") -> Config:
 
         words = with_data_of_run(words)
     store_components()
-    with _own_hydra():
-        config, *further = check_command_line(program, words)
+    asked = ask(program, words)
+    config, *further = asked.configs
     if further:
         raise ConfigError(f"{' '.join(words)}: a sweep; compose each of its jobs, or run it on the command line")
     if config.get("resume"):
         from diffusion_fw.runs.resume import resumed
 
-        with _own_hydra():
-            config = resumed(config, words)
+        config = resumed(config, asked)
     return Config(config, program, words)
-
-
-@contextlib.contextmanager
-def _own_hydra() -> Iterator[None]:
-    """Set an application of Hydra that the caller is in aside, and take it up again."""
-    from hydra.core.global_hydra import GlobalHydra
-
-    theirs = GlobalHydra.instance().hydra
-    GlobalHydra.instance().clear()
-    try:
-        yield
-    finally:
-        GlobalHydra.instance().hydra = theirs
 
 
 def train(config: Config, folder: str | PathLike[str]) -> Result:
@@ -145,8 +132,7 @@ def _kept(program: str, config: Config, folder: str | PathLike[str]) -> Iterator
 
 def _checked(program: str, config: Config) -> tuple[dict[str, Any], list[str]]:
     """The values of a config, checked again, and its overrides with one for each value that was changed since."""
-    from diffusion_fw.config.compose import checked
-    from diffusion_fw.config.origins import flatten
+    from diffusion_fw.config.compose import checked, flatten
 
     if getattr(config, "program", None) != program:
         what = f"the config of {config.program}.py" if isinstance(config, Config) else f"a {type(config).__name__}"

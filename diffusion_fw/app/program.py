@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from diffusion_fw.app.output import guard
-from diffusion_fw.registry import ConfigError, RegistrationError, discovery
+from diffusion_fw.registry import ConfigError, RegistrationError, catalogue, discovery
 from diffusion_fw.registry.messages import PrintableRecord
 from diffusion_fw.runs.record import Result, is_first_process, recorded
+
+if TYPE_CHECKING:
+    from diffusion_fw.config.application import Asked, Prepare
 
 logger = logging.getLogger(__name__)
 
 Task = Callable[[dict[str, Any], Path], Result | None]
-Prepare = Callable[[list[dict[str, Any]], list[str]], list[dict[str, Any]]]
 
 
 def only(configs: list[dict[str, Any]]) -> dict[str, Any]:
@@ -27,80 +30,97 @@ def only(configs: list[dict[str, Any]]) -> dict[str, Any]:
     return configs[0]
 
 
-def unless_explained(program: str) -> Prepare:
+def unless_explained(asked: Asked) -> list[dict[str, Any]]:
     """``prepare`` of a program that uses a checkpoint: explain=true prints what would run, and nothing does."""
+    if not asked.configs[0]["explain"]:
+        return asked.configs
+    from diffusion_fw.app.explain import explain_trained
 
-    def prepare(configs: list[dict[str, Any]], arguments: list[str]) -> list[dict[str, Any]]:
-        if not configs[0]["explain"]:
-            return configs
-        from diffusion_fw.app.explain import explain_trained
+    explain_trained(only(asked.configs), asked)
+    return []
 
-        explain_trained(program, only(configs), arguments)
-        return []
 
-    return prepare
+def all_of(asked: Asked) -> list[dict[str, Any]]:
+    """``prepare`` of a program that runs whatever it is asked for."""
+    return asked.configs
 
 
 def run(
     program: str,
     task: Task,
     *,
-    plugins: Path | None = None,
-    complete: Callable[[list[str]], list[str]] | None = None,
-    prepare: Prepare | None = None,
+    plugins: Sequence[Path | None] = (),
+    complete: Callable[[list[str]], list[str]] = list,
+    prepare: Prepare = all_of,
 ) -> None:
     """Run ``task(config, folder)`` under Hydra for each job of the command line, and keep run.json in each folder.
 
-    ``plugins`` is the folder beside the script. ``complete(arguments)`` adds what a command line implies.
-    ``prepare(configs, arguments)`` returns the configs to run, and none where nothing is left to do. A ConfigError of a
-    single run ends it with one message and exit code 1, and leaves no folder; in a sweep an error is logged, and the
-    sweeper decides.
+    ``plugins`` are folders of plugins, of which some may not exist. ``complete(words)`` adds the overrides that a
+    command line implies. ``prepare(asked)`` returns the configs to run, and none where nothing is left to do. A
+    ConfigError of a single run ends it with one message and exit code 1, and leaves no folder; in a sweep an error is
+    logged, and the sweeper decides.
     """
     arguments = sys.argv[1:]
     guard()
+    # Composing makes many small objects and leaves none; looking for some takes a third of its time.
+    gc.disable()
     logging.setLogRecordFactory(PrintableRecord)
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        from diffusion_fw.app.processes import in_one_folder
+
+        arguments = sys.argv[1:] = in_one_folder(arguments)
     try:
-        discovery.add_plugin_folders(*([plugins] if plugins and plugins.is_dir() else []))
-        if {"-h", "--help"} & set(arguments):
-            # Hydra's own help takes seconds: it loads the whole store once for every option.
-            from diffusion_fw.app.help import print_help
+        discovery.add_plugin_folders(*(folder for folder in plugins if folder and folder.is_dir()))
+        with catalogue.catalogued():
+            if {"-h", "--help"} & set(arguments):
+                # Hydra's own help takes seconds: it loads the whole store once for every option.
+                from diffusion_fw.app.help import print_help
 
-            print_help(program, arguments)
-            return
-        discovery.load_plugins()
-        if complete:
-            # Hydra and processes that Lightning starts read them from there.
-            arguments = sys.argv[1:] = complete(arguments)
-        from diffusion_fw.config.compose import check_command_line, reason, store_components
-        from diffusion_fw.config.groups import conf_dir
-
-        store_components()
-        # Empty where the command line has flags of Hydra's own.
-        configs = check_command_line(program, arguments)
-        if prepare and configs:
-            configs = prepare(configs, arguments)
-            if not configs:
-                return
+                print_help(program, arguments)
+            else:
+                _run(program, arguments, task, complete, prepare)
     except (ConfigError, RegistrationError) as error:
         if os.environ.get("HYDRA_FULL_ERROR"):
             raise
         sys.exit(f"{type(error).__name__}: {error}")
+    finally:
+        gc.enable()
+
+
+def _run(
+    program: str,
+    arguments: list[str],
+    task: Task,
+    complete: Callable[[list[str]], list[str]],
+    prepare: Prepare,
+) -> None:
 
     # On a full disk, no traceback for each line of a log.
     logging.raiseExceptions = False
 
-    import hydra
-    from hydra._internal import utils
     from hydra.core.hydra_config import HydraConfig
     from hydra.errors import CompactHydraException, HydraException
     from hydra.types import RunMode
     from omegaconf import DictConfig
     from omegaconf.errors import OmegaConfBaseException
 
+    from diffusion_fw.config.application import launch
+    from diffusion_fw.config.compose import reason, store_components
+
     began = False
+    configs: list[dict[str, Any]] = []
+
+    store_components()
+
+    def prepared(asked: Asked) -> list[dict[str, Any]]:
+        # From here on components are built.
+        gc.enable()
+        catalogue.leave()
+        configs[:] = prepare(asked)
+        return configs
 
     def job(config: DictConfig) -> Any:
-        from diffusion_fw.config.compose import resolved
+        from diffusion_fw.config.application import checked_job
         from diffusion_fw.runs.own_files import logged_to, save_hydra
         from diffusion_fw.samplers.sampler import warn_outside
 
@@ -134,7 +154,7 @@ def run(
 
         try:
             # A job of a sweep may run in another process, and more jobs than those checked above may run.
-            result = attempt(configs[0] if configs and not swept else resolved(program, config, overrides))
+            result = attempt(configs[0] if not swept else checked_job(program, config, overrides))
             return result.value if result else None
         except ConfigError as error:
             if not swept and not os.environ.get("HYDRA_FULL_ERROR"):
@@ -147,14 +167,10 @@ def run(
             failure.__traceback__ = failure.__cause__ = failure.__context__ = None
         raise failure
 
-    # Hydra would print a traceback and exit.
-    utils.run_and_report = lambda func: func()
     try:
-        hydra.main(version_base="1.3", config_path=os.fspath(conf_dir()), config_name=program)(job)()
-    except ConfigError as error:
-        if os.environ.get("HYDRA_FULL_ERROR"):
-            raise
-        sys.exit(f"{type(error).__name__}: {error}")
+        launch(program, arguments, job, prepared, complete)
+    except ConfigError:
+        raise
     except (HydraException, OmegaConfBaseException, OSError) as error:
         # An error that a sweep reports is a whole message; one of a job is the job's own.
         if os.environ.get("HYDRA_FULL_ERROR") or (began and not isinstance(error, CompactHydraException)):

@@ -21,6 +21,7 @@ from diffusion_fw.noise import generator
 from diffusion_fw.pictures import curves
 from diffusion_fw.pictures.image_grids import strip
 from diffusion_fw.pictures.schedule_curves import schedule as draw_schedule
+from diffusion_fw.training.callbacks.stock import ended_early
 from diffusion_fw.training.loggers.fan_out import print_places, tell
 from diffusion_fw.training.os_errors import log_os_errors
 
@@ -126,6 +127,8 @@ def print_summary(experiment: Experiment, folder: Path, floor: float | None) -> 
     history, trainer = experiment.history, experiment.trainer
     table = Table(title=f"run of {trainer.global_step} steps", show_header=False)
     name = experiment.metric.name(experiment.module.weights_name)
+    if reason := ended_early(trainer):
+        table.add_row("ended early", escape(reason))
     for step, value in history.distances:
         table.add_row(f"{name} at step {step:,}", f"{value:.4g}")
     if floor is not None:

@@ -17,9 +17,18 @@ logger = logging.getLogger(__name__)
 def sample(config: dict[str, Any], folder: Path) -> Outcome:
     """Run config["mode"] on a checkpoint: pictures, a table, and an npz of its name with the arrays go to ``folder``.
 
-    mode=samples writes a PNG for each image too, and samples.npz for points or with npz=true only. Returns what the
-    mode has found.
+    mode=samples writes a PNG for each image too, and samples.npz for points or with npz=true only. Of several processes
+    that share the drawing, the first writes. Returns what the mode has found.
     """
+    from diffusion_fw.app.processes import folder_of_process, together
+    from diffusion_fw.sampling.share import rank
+
+    with together(), folder_of_process(folder) as own:
+        return draw(config, own, first=rank() == 0)
+
+
+def draw(config: dict[str, Any], folder: Path, *, first: bool) -> Outcome:
+    """``sample`` in one of the processes, of which the ``first`` says what was found."""
     import numpy as np
     from rich.console import Console
     from rich.markup import escape
@@ -39,13 +48,16 @@ def sample(config: dict[str, Any], folder: Path) -> Outcome:
             config["checkpoint"],
         )
     # Two copies: the chunks, and all samples together.
-    print(f"memory, estimated: {model.memory(config['num_samples'], copies=2)}")
+    if first:
+        print(f"memory, estimated: {model.memory(config['num_samples'], copies=2)}")
     mode = config["mode"]["name"]
     work = model.at_work(folder)
     outcome: Outcome = assemble("mode", config["mode"])(work)
     for group in ("data", "features"):
         if config[group] != {"name": OWN} and group not in vars(work):
             logger.warning("%s=... is ignored: mode=%s with these keys takes no %s", group, mode, group)
+    if not first:
+        return outcome
     if config["npz"] or mode != "samples" or not model.facts.pixels:
         with atomic_write(folder / f"{mode}.npz") as file:
             arrays: dict[str, Any] = {key: value.numpy() for key, value in outcome.arrays.items()}
@@ -69,4 +81,4 @@ def main(plugins: Path | None = None) -> None:
     def task(config: dict[str, Any], folder: Path) -> None:
         sample(config, folder)
 
-    run("sample", task, plugins=plugins, prepare=unless_explained("sample"))
+    run("sample", task, plugins=[plugins], prepare=unless_explained)

@@ -22,10 +22,11 @@ from diffusion_fw.composition.parts import build_data
 from diffusion_fw.data.dataset import Data, Examples, from_model
 from diffusion_fw.data.formats.given_images import given_images
 from diffusion_fw.denoiser import Denoiser
-from diffusion_fw.metrics.collection import Collection, Rounded, rank
+from diffusion_fw.metrics.collection import Collection, Rounded
 from diffusion_fw.metrics.metric import Subject
 from diffusion_fw.registry import OWN, ConfigError
 from diffusion_fw.sampling.draw import draw
+from diffusion_fw.sampling.share import rank
 
 MODEL_KEYS = ("sampler", "grid", "guidance", "variance")
 

@@ -63,7 +63,7 @@ def measure(config: Mapping[str, Any], parts: Parts, local_batch: int) -> Speed:
         optimizer.step()
         optimizer.zero_grad()
         for track, averaged in averages:
-            track.update(averaged, weights, 1)
+            track.update(averaged, weights, 1, optimizer)
         if device.type == "cuda":
             torch.cuda.synchronize(device)
 

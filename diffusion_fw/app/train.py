@@ -8,11 +8,14 @@ import re
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from diffusion_fw.app.program import only, run
 from diffusion_fw.registry import ConfigError
 from diffusion_fw.runs.record import Result
+
+if TYPE_CHECKING:
+    from diffusion_fw.config.application import Asked
 
 
 def train(config: dict[str, Any], folder: Path) -> Result:
@@ -36,6 +39,7 @@ def train(config: dict[str, Any], folder: Path) -> Result:
     from diffusion_fw.training.callbacks.checkpointing import Checkpoints
     from diffusion_fw.training.callbacks.history import LOGGERS_KEY
     from diffusion_fw.training.callbacks.interruption import Interruption
+    from diffusion_fw.training.callbacks.stock import ended_early
     from diffusion_fw.training.signals import passed_on_to_children
 
     for message in (
@@ -44,6 +48,9 @@ def train(config: dict[str, Any], folder: Path) -> Result:
         "in eval mode at the start of training",
         "is smaller than the logging interval",
         "all_gather is deprecated",
+        "It is recommended to use `self.log",
+        "When using the `ThroughputMonitor`, you need to define",
+        "Checkpoint directory .* exists and is not empty",
         "isinstance.treespec, LeafSpec.* is deprecated",
         "You're resuming from a checkpoint that ended before the epoch ended",
     ):
@@ -92,6 +99,11 @@ def train(config: dict[str, Any], folder: Path) -> Result:
     trainer.callbacks.append(Interruption(writers[0] if writers else None))
     with passed_on_to_children(), errors_of_children(), restoring(checkpoint, RESTORES):
         trainer.fit(experiment.module, ckpt_path=checkpoint)
+    if checkpoint and trainer.global_step == step:
+        print(
+            f"{folder} ended at step {step:,}: {ended_early(trainer)}; to train further, raise "
+            "callbacks.early_stopping.patience or callbacks.timer.duration"
+        )
     # A strategy that forks brings these back from the process that trained.
     best = float(trainer.callback_metrics.get("best_distance", float("inf")))
     return Result(experiment.metric.name(experiment.module.weights_name), best, floor)
@@ -168,18 +180,17 @@ def errors_of_children() -> Iterator[None]:
         raise kind(message) from None
 
 
-def check_sweep(configs: list[dict[str, Any]], arguments: list[str]) -> None:
+def check_sweep(asked: Asked) -> None:
     """Refuse a sweep whose jobs would run the whole command line, and so the sweep, again in each of their processes.
 
     Raises ConfigError with the strategies that start their processes otherwise.
     """
     from diffusion_fw.composition.checks import processes
-    from diffusion_fw.config import command_line
 
-    on_cluster = any(argument.startswith(("launcher=submitit", "hydra/launcher=submitit")) for argument in arguments)
-    if not command_line.read(arguments).multirun or on_cluster:
+    on_cluster = str(asked.choices.get("hydra/launcher")).startswith("submitit")
+    if not asked.multirun or on_cluster:
         return
-    for config in configs:
+    for config in asked.configs:
         strategy = config["trainer"].get("strategy", "auto")
         if processes(config) > 1 and "_fork" not in strategy:
             raise ConfigError(
@@ -188,20 +199,20 @@ def check_sweep(configs: list[dict[str, Any]], arguments: list[str]) -> None:
             )
 
 
-def prepare(configs: list[dict[str, Any]], arguments: list[str]) -> list[dict[str, Any]]:
+def prepare(asked: Asked) -> list[dict[str, Any]]:
     """The configs to run: that of a resumed run is its own. None after explain=true, which prints what would run."""
-    check_sweep(configs, arguments)
+    check_sweep(asked)
+    configs = asked.configs
     if any(config["resume"] for config in configs):
-        from diffusion_fw.config.compose import run_in
         from diffusion_fw.runs.resume import folder_of, resumed
 
-        configs = [resumed(configs[0], arguments)]
-        run_in(folder_of(configs[0]["resume"]))
+        configs = [resumed(configs[0], asked)]
+        asked.folder = folder_of(configs[0]["resume"])
     if not configs[0]["explain"]:
         return configs
     from diffusion_fw.app.explain import explain
 
-    explain(only(configs), arguments)
+    explain(only(configs), asked)
     return []
 
 
@@ -213,11 +224,12 @@ def main(plugins: Path | None = None) -> None:
 
         return train(continued(config, folder), folder)
 
-    def complete(arguments: list[str]) -> list[str]:
-        if not any(argument.startswith("resume=") for argument in arguments):
-            return arguments
+    def complete(words: list[str]) -> list[str]:
+        if not any(word.startswith("resume=") for word in words):
+            return words
         from diffusion_fw.runs.resume import with_data_of_run
 
-        return with_data_of_run(arguments)
+        return with_data_of_run(words)
 
-    run("train", task, plugins=plugins, complete=complete, prepare=prepare)
+    # The other programs open the checkpoints of strangers, perhaps in a folder that came with one.
+    run("train", task, plugins=[plugins, Path("plugins")], complete=complete, prepare=prepare)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ from diffusion_fw import __version__
 from diffusion_fw.app.device import choose
 from diffusion_fw.app.memory import describe_sampling_memory
 from diffusion_fw.checkpoints.load import load_chosen, load_chosen_classifier
-from diffusion_fw.checkpoints.read import checkpoint_hash
+from diffusion_fw.checkpoints.read import checkpoint_hash, checkpoint_of
 from diffusion_fw.checkpoints.weights import Choice
 from diffusion_fw.composition.checks import check_fit, check_label_dropout
 from diffusion_fw.composition.facts import Facts
@@ -47,6 +48,7 @@ from diffusion_fw.registry import OWN, ConfigError
 from diffusion_fw.samplers.sampler import Sampler
 from diffusion_fw.sampling.chunk import Chunk, chunk_size, measure_chunk
 from diffusion_fw.sampling.draw import draw, labels_of
+from diffusion_fw.sampling.share import smallest
 
 MOST_LISTED = 20
 """Names of classes that a message lists."""
@@ -93,8 +95,8 @@ class Trained:
 
     @functools.cached_property
     def batch_size(self) -> int:
-        """The config's, or for "auto" one that fits into memory."""
-        return chunk_size(self.config["batch_size"], lambda: self.chunk, self.device)
+        """The config's, or for "auto" one that fits into the memory of every process."""
+        return smallest(chunk_size(self.config["batch_size"], lambda: self.chunk, self.device))
 
     def class_of(self, indices: Sequence[int]) -> Tensor | None:
         """The class of each sample, int64 on the host; None for a model that takes no labels."""
@@ -236,6 +238,9 @@ class Place:
 @within_memory()
 def open_trained(config: Mapping[str, Any]) -> Trained:
     """The model of ``config["checkpoint"]``; ConfigError for a bad file and for choices that do not fit the model."""
+    if Path(config["checkpoint"]).is_dir():
+        # The file is what results and samples name.
+        config = {**config, "checkpoint": os.fspath(checkpoint_of(config["checkpoint"], "checkpoint"))}
     network, record, choice = load_chosen(config["checkpoint"], raw_weights=config["raw_weights"], **config["ema"])
     trained_with = record["config"]
     own = with_training(config, trained_with, DRAWING)

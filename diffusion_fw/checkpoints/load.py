@@ -114,7 +114,8 @@ def _check_registered(record: dict[str, Any], path: str | os.PathLike[str]) -> N
             plugins = ", ".join(record["plugins"]) or "none"
             raise ConfigError(
                 f"checkpoint={path} uses {group}={name}, which is not registered here; "
-                f"it was made with the plugins: {plugins}. Put the plugin into plugins/ or {discovery.PLUGIN_VARIABLE}"
+                f"it was made with the plugins: {plugins}. Put it beside the script, "
+                f"into plugins/, or name its folder: {discovery.PLUGIN_VARIABLE}=plugins"
             ) from None
 
 

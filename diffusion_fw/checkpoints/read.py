@@ -45,13 +45,16 @@ def checkpoint_of(run: str | os.PathLike[str], key: str = "resume") -> Path:
 def read(checkpoint: str | os.PathLike[str]) -> dict[str, Any]:
     """The content of a checkpoint; its checksums are verified, and a stranger's file runs no code.
 
-    It may also be a folder of model.safetensors and config.json, or with ``hub:`` such a repository of the Hugging Face
-    hub. Raises ConfigError if there is no such file, it is damaged, or it is not a checkpoint of this framework.
+    It may also be the folder of a run, whose newest is read, a folder of model.safetensors and config.json, or with
+    ``hub:`` such a repository of the Hugging Face hub. Raises ConfigError if there is no such file, it is damaged, or
+    it is not a checkpoint of this framework.
     """
     name = os.fspath(checkpoint)
     path = from_hub(name.removeprefix(HUB)) if name.startswith(HUB) else Path(name)
     folder = is_model_folder(path)
-    if not folder and (not path.exists() or path.is_dir()):
+    if path.is_dir() and not folder:
+        path = checkpoint_of(path, "checkpoint")
+    if not path.exists():
         near = sorted(path.parent.glob("*.ckpt")) if path.parent.is_dir() else []
         hint = f"; there are: {', '.join(map(str, near))}" if near else ""
         raise ConfigError(f"checkpoint={path}: no such file{hint}")
@@ -68,7 +71,7 @@ def read(checkpoint: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def checkpoint_hash(checkpoint: str | os.PathLike[str]) -> str:
-    """SHA-256 of a checkpoint's file; of the weights, where it is a folder or of the hub."""
+    """SHA-256 of a checkpoint's file; of the weights, where it is a model's folder or of the hub."""
     name = os.fspath(checkpoint)
     path = from_hub(name.removeprefix(HUB)) if name.startswith(HUB) else Path(name)
     return file_hash(path / WEIGHTS if is_model_folder(path) else path)

@@ -139,16 +139,17 @@ def check_optimizer(
     state = states[0].get("state") if states and isinstance(states[0], Mapping) else None
     if not isinstance(state, Mapping) or any(not isinstance(key, int) for key in state):
         return
-    wanted, wrong = _kept(make), None
-    if wanted and not state:
-        wrong = "it has none"
+    # An optimizer may group them in another order, and may keep other things for a matrix than for a vector.
+    ordered = [item for group in make(list(parameters)).param_groups for item in group["params"]]
+    wanted = {axes: _kept(make, axes) for axes in {item.ndim for item in ordered}}
+    wrong = "it has none" if any(wanted.values()) and not state else None
     for index, held in state.items():
-        if not 0 <= index < len(parameters) or not isinstance(held, Mapping):
-            wrong = f"it has one for parameter {index} of {len(parameters)}"
-        elif missing := sorted(wanted - held.keys()):
+        if not 0 <= index < len(ordered) or not isinstance(held, Mapping):
+            wrong = f"it has one for parameter {index} of {len(ordered)}"
+        elif missing := sorted(wanted[ordered[index].ndim] - held.keys()):
             wrong = f"parameter {index} lacks {', '.join(missing)}"
         else:
-            shape = parameters[index].shape
+            shape = ordered[index].shape
             bad = [key for key, item in held.items() if isinstance(item, Tensor) and item.shape not in (shape, ())]
             if bad:
                 wrong = f"{bad[0]} of parameter {index} has the shape {tuple(held[bad[0]].shape)}, not {tuple(shape)}"
@@ -159,10 +160,10 @@ def check_optimizer(
         )
 
 
-def _kept(make: Callable[[list[Tensor]], torch.optim.Optimizer]) -> set[str]:
-    """What such an optimizer keeps for each parameter, by a step of one."""
-    parameter = torch.nn.Parameter(torch.zeros(1))
-    parameter.grad = torch.zeros(1)
+def _kept(make: Callable[[list[Tensor]], torch.optim.Optimizer], axes: int) -> set[str]:
+    """What such an optimizer keeps for a parameter of so many axes, by a step of one."""
+    parameter = torch.nn.Parameter(torch.zeros((1,) * axes))
+    parameter.grad = torch.zeros_like(parameter)
     optimizer = make([parameter])
     optimizer.step()
     return {key for key, value in optimizer.state[parameter].items() if value is not None}

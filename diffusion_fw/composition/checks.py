@@ -191,6 +191,33 @@ def check_gradients(config: Config, callbacks: Mapping[str, Any]) -> None:
             )
 
 
+def check_callbacks(config: Config) -> None:
+    """Whether callbacks that log have a logger, and what is about evaluations has a callback that evaluates."""
+    asked = {name: registry.entry("callbacks", item["name"]).runtime for name, item in config["callbacks"].items()}
+    for name, runtime in asked.items():
+        if "loggers" in runtime and not config["logger"]:
+            raise ConfigError(f"callbacks={name} writes to the loggers, and logger=[] has none; choose logger=[csv]")
+    if any("metric" in runtime for runtime in asked.values()):
+        return
+    given = [f"callbacks={name}" for name, item in config["callbacks"].items() if "monitor" in item]
+    if interval := config["trainer"].get("val_check_interval"):
+        given.append(f"trainer.val_check_interval={interval}")
+    if given:
+        raise ConfigError(f"{given[0]} is about evaluations, which no callback does; add evaluation to callbacks=[...]")
+
+
+def check_monitors(callbacks: Mapping[str, Any], weights: str) -> None:
+    """Whether what callbacks monitor is a number of an evaluation, of which a callback names its own by ``keys``."""
+    known = [key for item in callbacks.values() if hasattr(item, "keys") for key in item.keys(weights)]
+    for name, item in callbacks.items():
+        monitor = getattr(item, "monitor", None)
+        if monitor is not None and monitor not in known:
+            raise ConfigError(
+                f"callbacks.{name}.monitor={monitor} is no number of an evaluation{registry.nearest(monitor, known)}; "
+                f"choose one of {', '.join(dict.fromkeys(known))}"
+            )
+
+
 def check_averages(config: Config, averages: Averages) -> None:
     """Whether the weights can be averaged under the trainer's strategy.
 
@@ -202,6 +229,31 @@ def check_averages(config: Config, averages: Averages) -> None:
             f"ema={config['ema']['name']} does not work with trainer.strategy={strategy}, under which no process holds "
             "all weights; choose ema=none, or trainer.strategy=ddp, under which each process holds all of them"
         )
+
+
+def check_optimizer_choice(config: Config) -> None:
+    """Whether the weights that schedule-free training is for are those that are kept, and Muon sees whole matrices."""
+    optimizer, ema, schedule = (config[group]["name"] for group in ("optimizer", "ema", "lr_schedule"))
+    strategy = config["trainer"].get("strategy", "auto")
+    if optimizer == MUON and strategy.startswith(SHARDING):
+        raise ConfigError(
+            f"optimizer={MUON} makes matrices orthogonal, of which a process holds a part under "
+            f"trainer.strategy={strategy}; choose trainer.strategy=ddp, or another optimizer=..."
+        )
+    if optimizer == SCHEDULE_FREE and schedule != "constant":
+        logger.warning(
+            "optimizer: %s needs no schedule, and lr_schedule=%s changes its rate; lr_schedule=constant warms it up "
+            "alone",
+            *(optimizer, schedule),
+        )
+    if (optimizer == SCHEDULE_FREE) != (ema == SCHEDULE_FREE):
+        raise ConfigError(
+            f"optimizer={optimizer} with ema={ema}: optimizer={SCHEDULE_FREE} trains the weights whose average "
+            f"ema={SCHEDULE_FREE} keeps; choose both or neither"
+        )
+
+
+MUON, SCHEDULE_FREE = "muon", "schedule_free"
 
 
 def check_batch(config: Config, data: Data) -> None:

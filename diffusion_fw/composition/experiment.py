@@ -9,14 +9,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from diffusion_fw.composition.checks import check_gradients, check_processes
+from diffusion_fw.composition.checks import check_gradients, check_monitors, check_processes
 from diffusion_fw.composition.facts import Config, Facts
 from diffusion_fw.composition.parts import assemble, compile_network, compose_parts, lay_out
 from diffusion_fw.data.dataset import Data
 from diffusion_fw.metrics.metric import TrackedMetric
 from diffusion_fw.registry import ConfigError, discovery
 from diffusion_fw.samplers.sampler import Sampler
-from diffusion_fw.training.loggers.fan_out import Labels
+from diffusion_fw.training.loggers.fan_out import Labels, lasting
 
 logger = logging.getLogger(__name__)
 
@@ -47,9 +47,10 @@ def build_experiment(config: Config, folder: Path) -> Experiment:
 
     parts = compose_parts(config)
     history = History(every=config["trainer"].get("log_every_n_steps", 50))
-    loggers = build_loggers(config, folder, labels_of("train"))
+    loggers = [lasting(item) for item in build_loggers(config, folder, labels_of("train"))]
     passed = {
         "history": history,
+        "loggers": loggers,
         "data": parts.data,
         "sampler": parts.sampler,
         "wrap": parts.wrap,
@@ -58,8 +59,9 @@ def build_experiment(config: Config, folder: Path) -> Experiment:
         "folder": folder,
         "seed": config["seed"],
     }
-    built = {name: assemble("callbacks", section, **passed) for name, section in config["callbacks"].items()}
+    built = {name: build_callback(name, section, passed) for name, section in config["callbacks"].items()}
     check_gradients(config, built)
+    check_monitors(built, parts.averages.weights_name)
     callbacks = [history, *built.values()]
     if parts.averages.snapshot_every:
         callbacks.append(Snapshots(folder / FOLDER, parts.averages.snapshot_every))
@@ -67,6 +69,7 @@ def build_experiment(config: Config, folder: Path) -> Experiment:
         trainer = assemble("trainer", config["trainer"], loggers=loggers, callbacks=callbacks, folder=folder)
     except (MisconfigurationException, ValueError) as error:
         raise ConfigError(f"trainer={config['trainer']['name']}: {error}") from error
+    trainer.callbacks.sort(key=place)  # type: ignore[attr-defined]
     # The trainer may find another number of processes than the config states, as on a cluster.
     check_processes(config, parts.metric, trainer.world_size)
     module = DiffusionModule(
@@ -97,6 +100,28 @@ def build_experiment(config: Config, folder: Path) -> Experiment:
         compile_network(denoiser.network, choice)
     evaluation = built.get("evaluation")
     return Experiment(parts.data, parts.denoiser, parts.sampler, parts.metric, history, evaluation, module, trainer)
+
+
+def build_callback(name: str, section: Config, passed: Mapping[str, Any]) -> Any:
+    """A callback of the config; ConfigError for settings that Lightning refuses."""
+    from lightning.fabric.utilities.exceptions import MisconfigurationException
+
+    try:
+        return assemble("callbacks", section, **passed)
+    except MisconfigurationException as error:
+        raise ConfigError(f"callbacks.{name}: {error}") from error
+
+
+def place(callback: Any) -> int:
+    """Where a callback comes among the others: those that evaluate see what the others made of the step.
+
+    A checkpoint of the step holds the state of all of them.
+    """
+    from lightning.pytorch.callbacks import Checkpoint
+
+    from diffusion_fw.training.callbacks.heldout import IntervalCallback
+
+    return 2 if isinstance(callback, Checkpoint) else 1 if isinstance(callback, IntervalCallback) else 0
 
 
 def build_loggers(config: Config, folder: Path, labels: Labels) -> list[Any]:

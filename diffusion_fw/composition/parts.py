@@ -17,10 +17,12 @@ from diffusion_fw.composition.checks import (
     check_augmentations,
     check_averages,
     check_batch,
+    check_callbacks,
     check_classifier,
     check_fit,
     check_label_dropout,
     check_objective,
+    check_optimizer_choice,
     check_sharding,
     check_trainer,
     check_velocity,
@@ -326,6 +328,8 @@ def compose_parts(config: Config) -> Parts:
     check_augmentations(config, augmentations, denoiser.network)
     averages = assemble("ema", config["ema"], batch_size=config["batch_size"])
     check_averages(config, averages)
+    check_optimizer_choice(config)
+    check_callbacks(config)
     lr_schedule = assemble("lr_schedule", config["lr_schedule"], max_steps=config["trainer"].get("max_steps", 1))
     check_batch(config, data)
     metric, features = build_tracked_metric(config, data)

@@ -1,84 +1,30 @@
-"""A command line: Hydra's options, its overrides as they were typed, the folders of configs it names, and its jobs."""
+"""A command line: Hydra's options, its overrides as they were typed, and the jobs that they ask for."""
 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import itertools
 import os
 import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hydra import initialize_config_dir
 from hydra._internal.utils import get_args_parser
-from hydra.core.config_search_path import SearchPathQuery
-from hydra.core.global_hydra import GlobalHydra
+from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, Override
 from hydra.errors import HydraException
 
-from diffusion_fw.config.groups import conf_dir
 from diffusion_fw.registry import ConfigError
 
 SEARCHPATH = "hydra.searchpath"
 """The override that names further folders of configs."""
 
 
-@dataclass(frozen=True)
-class CommandLine:
-    """The arguments of a program."""
-
-    options: argparse.Namespace
-    """Hydra's own."""
-    words: list[str]
-    """The overrides."""
-
-    @property
-    def shows_only(self) -> bool:
-        """Whether Hydra prints something and runs nothing."""
-        options = self.options
-        return bool(options.help or options.hydra_help or options.cfg or options.info or options.shell_completion)
-
-    @property
-    def multirun(self) -> bool:
-        """Whether it asks for a sweep."""
-        return bool(self.options.multirun) or "hydra.mode=MULTIRUN" in self.words
-
-    def parse(self, loader: Any = None) -> list[Override]:
-        """The overrides; ``loader`` is what glob() takes choices from. ConfigError for one that is not key=value."""
-        parser = OverridesParser.create(config_loader=loader)
-        return [_parsed(parser, word) for word in self.words]
-
-    @contextlib.contextmanager
-    def composing(self) -> Iterator[Any]:
-        """Hydra's loader of configs for the block, with the folders of configs that the command line names."""
-        main = Path(self.options.config_path or conf_dir()).absolute()
-        folders = [Path(self.options.config_dir).absolute()] if self.options.config_dir else []
-        for folder in (main, *folders):
-            if not folder.is_dir():
-                raise ConfigError(f"{folder}: there is no such folder of configs")
-        further: list[Any] = [f"file://{folder}" for folder in folders]
-        for override in self.parse():
-            if override.key_or_group == SEARCHPATH:
-                value: Any = override.value()
-                further += value if isinstance(value, list) else [value]
-        with initialize_config_dir(version_base="1.3", config_dir=os.fspath(main)):
-            loader: Any = GlobalHydra.instance().config_loader()
-            for place in further:
-                loader.config_search_path.prepend("command-line", str(place), SearchPathQuery(provider="schema"))
-            try:
-                loader.repository.initialize_sources(loader.config_search_path)
-            except ValueError as error:
-                raise ConfigError(f"{SEARCHPATH}={further}: {error}") from None
-            yield loader
-
-
-def read(arguments: Sequence[str]) -> CommandLine:
-    """The command line of these arguments; ConfigError for an unknown option."""
+def read(arguments: Sequence[str]) -> argparse.Namespace:
+    """Hydra's own options and the overrides; ConfigError for an unknown option."""
     options, rest = get_args_parser().parse_known_args(list(arguments))
     for word in rest:
         if word.startswith("-"):
@@ -87,7 +33,38 @@ def read(arguments: Sequence[str]) -> CommandLine:
         raise ConfigError(
             "--experimental-rerun unpickles a file, which can run code; to continue a run, give resume=RUN"
         )
-    return CommandLine(options, [*options.overrides, *rest])
+    if options.config_path and "://" not in options.config_path:
+        # Hydra's own is relative to the file of this package.
+        options.config_path = os.path.abspath(options.config_path)
+    for folder in (options.config_path, options.config_dir):
+        if folder and "://" not in folder and not Path(folder).is_dir():
+            raise ConfigError(f"{folder}: there is no such folder of configs")
+    options.overrides = [*options.overrides, *rest]
+    return options
+
+
+def parse(words: Sequence[str], loader: Any = None) -> list[Override]:
+    """The overrides; ``loader`` is what glob() takes choices from. ConfigError for one that is not key=value."""
+    parser = OverridesParser.create(config_loader=loader)
+    return [_parsed(parser, word) for word in words]
+
+
+class Searching:
+    """What glob() takes choices from: Hydra's loader, with the folders of configs that overrides add to its path."""
+
+    def __init__(self, loader: Any, config_name: str, words: Sequence[str]) -> None:
+        self.loader, self.config_name = loader, config_name
+        self.places = [word for word in words if word.partition("=")[0] == SEARCHPATH]
+
+    def get_group_options(self, group_name: str, *args: Any, **kwargs: Any) -> list[str]:
+        """The choices of a group."""
+        found: list[str] = (
+            self.loader.get_group_options(group_name, ObjectType.CONFIG, self.config_name, self.places)
+            if self.places
+            # Hydra's own method copies everything that is stored.
+            else self.loader.repository.get_group_options(group_name, ObjectType.CONFIG)
+        )
+        return found
 
 
 def _parsed(parser: OverridesParser, word: str) -> Override:

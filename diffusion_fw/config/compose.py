@@ -2,33 +2,36 @@
 
 from __future__ import annotations
 
-import itertools
-import os
 import re
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from hydra import compose
+import yaml
 from hydra.core.config_store import ConfigStore
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from diffusion_fw import registry
 from diffusion_fw.config import command_line
-from diffusion_fw.config.groups import OWN_GROUPS, STACKED, conf_dir, groups, has_own, stacked, unregistered
-from diffusion_fw.config.hydra_settings import check_hydra
+from diffusion_fw.config.groups import OWN_GROUPS, STACKED, groups, has_own, stacked, unregistered
 from diffusion_fw.config.sources import check_files
-from diffusion_fw.config.sweep_overrides import check_sweep_overrides
 from diffusion_fw.registry import OWN, ConfigError
+
+
+def flatten(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Every leaf of a config with its dotted key; an empty mapping is a leaf."""
+    for key, value in config.items():
+        if isinstance(value, Mapping) and value:
+            yield from flatten(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
 
 MISSING = "???"
 """OmegaConf's mark of a key without a value."""
-
-MAX_CHECKED_JOBS = 64
 
 
 def node(entry: registry.Entry) -> dict[str, Any]:
@@ -56,10 +59,6 @@ def store_components() -> None:
                 store.store(group=group, name=entry.name, node=values, package="_global_", provider=provider)
                 continue
             for name in (entry.name, *entry.formerly):
-                if (conf_dir() / group / f"{name}.yaml").exists():
-                    raise ConfigError(
-                        f"conf/{group}/{name}.yaml has the name of a registered component; rename the preset"
-                    )
                 package = f"{group}.{name}" if group in STACKED else group
                 section = {**node(entry), "name": name}
                 store.store(group=group, name=name, node=section, package=package, provider=provider)
@@ -70,7 +69,6 @@ def store_components() -> None:
         section = {OWN: {"name": OWN}} if group in STACKED else {"name": OWN}
         store.store(group=group, name=OWN, node=OmegaConf.create(section, flags={"struct": False}), package=group)
     store.store(group="features", name="auto", node={"name": "auto"}, package="features")
-    store.store(name=RESUMED_FOLDER, node={}, package="hydra")
 
 
 def store_stacked(program: str) -> None:
@@ -102,16 +100,6 @@ def _unshared(section: Mapping[str, Any], typed: dict[str, str], group: str) -> 
     return parts
 
 
-RESUMED_FOLDER = "resumed_folder"
-"""The name under which conf/train.yaml includes what ``run_in`` stores."""
-
-
-def run_in(folder: Path) -> None:
-    """Have Hydra run train.py in the folder of an earlier run."""
-    values = {"run": {"dir": os.fspath(folder)}}
-    ConfigStore.instance().store(name=RESUMED_FOLDER, node=values, package="hydra")
-
-
 def choices(group: str) -> list[str]:
     """Every choice of a group by its present name: registered components and the presets of conf/."""
     registered = registry.names(group) if group in registry.GROUPS else []
@@ -123,47 +111,31 @@ def choices(group: str) -> list[str]:
 # --------------------------------------------------------------------------------------------------------------------
 
 
-def check_command_line(program: str, arguments: Sequence[str]) -> list[dict[str, Any]]:
-    """Compose and check every job that the arguments ask for; the checked configs, at most MAX_CHECKED_JOBS of them.
-
-    Raises ConfigError for an unknown choice, key, type or value, before Hydra makes a folder.
-    """
-    line = command_line.read(arguments)
-    store_stacked(program)
-    if line.shows_only:
-        return []
-    with line.composing() as loader:
-        overrides = line.parse(loader)
-        known = {
-            group: sorted(
-                {*choices(group), *loader.repository.get_group_options(group)}
-                - _former_names(group)
-                - _hidden_choices(program, group)
-            )
-            for group in groups(program)
-        }
-        foreign = set(groups()) - known.keys()
-        several = stacked(program)
-        for override in overrides:
-            if override.key_or_group in foreign:
-                raise _unknown_key(program, override.key_or_group)
-            _check_choice(override, known, several)
-        check_sweep_overrides(overrides, multirun=line.multirun)
-        own = [override for override in overrides if override.key_or_group != command_line.SEARCHPATH]
-        name = line.options.config_name or program
-        asked = itertools.islice(command_line.jobs(own), MAX_CHECKED_JOBS)
-        return [_compose(program, name, job) for job in asked]
+def check_choices(program: str, options: Callable[[str], Sequence[str]], overrides: Sequence[Override]) -> None:
+    """ConfigError for a choice that a group does not have, with the nearest one; ``options`` lists a group's."""
+    known, several = groups(program), stacked(program)
+    for override in overrides:
+        group = override.key_or_group
+        if group in known:
+            hidden = _former_names(group) | _hidden_choices(program, group)
+            allowed = sorted({*options(group)} - hidden)
+            _check_choice(override, allowed, several)
+        elif group in groups():
+            raise _unknown_key(program, group)
 
 
-def _check_choice(override: Override, known: Mapping[str, Sequence[str]], several: Sequence[str]) -> None:
-    group = override.key_or_group
-    if group in known and override.is_delete():
+def _check_choice(override: Override, allowed: Sequence[str], several: Sequence[str]) -> None:
+    group, given = override.key_or_group, override.input_line or ""
+    if override.is_delete():
         remedy = f"{group}=none leaves it empty" if group in STACKED else f"choose one by {group}=..."
         raise ConfigError(f"~{group}: the group itself cannot be removed; {remedy}")
-    if group not in known:
-        return
-    allowed = known[group]
+    if override.package is not None:
+        raise ConfigError(f"{given}: a config has one {group}, at the key {group}; choose it by {group}=...")
+    if override.is_add() or override.is_force_add():
+        raise ConfigError(f"{given}: {group} is a group of every config; say {given.lstrip('+')}")
     if override.value() is None:
+        if "none" in allowed:
+            raise ConfigError(f"{given}: say {group}=none")
         raise ConfigError(f"{group}=null: leave it out, or choose from: {', '.join(allowed)}")
     if override.is_sweep_override():
         values = list(override.sweep_string_iterator()) if override.is_discrete_sweep() else []
@@ -171,7 +143,7 @@ def _check_choice(override: Override, known: Mapping[str, Sequence[str]], severa
         value = override.value()
         values = [str(item) for item in value] if isinstance(value, list) else [str(value)]
         if isinstance(value, list) and group in registry.GROUPS.keys() - set(several):
-            raise ConfigError(f"{override.input_line}: a config has one {group}; choose from: {', '.join(allowed)}")
+            raise ConfigError(f"{given}: a config has one {group}; choose from: {', '.join(allowed)}")
     for value in values:
         if not value.startswith("[") and value not in allowed and value not in _former_names(group):
             raise ConfigError(
@@ -187,18 +159,6 @@ def _hidden_choices(program: str, group: str) -> set[str]:
 def _former_names(group: str) -> set[str]:
     known = registry.entries(group).values() if group in registry.GROUPS else ()
     return {name for entry in known for name in entry.formerly}
-
-
-def _compose(program: str, name: str, overrides: Sequence[str]) -> dict[str, Any]:
-    try:
-        config = compose(name, list(overrides), return_hydra_config=True)
-    except COMPOSITION_ERRORS as error:
-        _check_keys(program, name, overrides)
-        raise ConfigError(reason(error)) from None
-    check_hydra(config.hydra)
-    with read_write(config), open_dict(config):
-        del config["hydra"]
-    return resolved(program, config, overrides)
 
 
 COMPOSITION_ERRORS = (HydraException, OmegaConfBaseException, ValueError, AssertionError, RecursionError)
@@ -223,7 +183,13 @@ def resolved(program: str, config: DictConfig, overrides: Sequence[str]) -> dict
     for key in content:
         if key not in _top_keys(program):
             raise _unknown_key(program, str(key))
-    return checked(program, content, command_line.typed(overrides))
+    # What ${oc.env:NAME} gives is text, though it may stand for a number.
+    values = dict(flatten(content))
+    written: Any = OmegaConf.to_container(config, resolve=False)
+    looked_up = {
+        key: values[key] for key, text in flatten(written) if "${" in str(text) and isinstance(values.get(key), str)
+    }
+    return checked(program, content, {**command_line.typed(overrides), **looked_up})
 
 
 def _top_keys(program: str) -> set[str]:
@@ -243,14 +209,13 @@ def _unknown_key(program: str, key: str) -> ConfigError:
     )
 
 
-def _check_keys(program: str, name: str, overrides: Sequence[str]) -> None:
+def check_keys(program: str, loader: Any, name: str, overrides: Sequence[str]) -> None:
     """ConfigError for a key that the chosen components don't have; Hydra's message doesn't name the nearest one."""
     known = groups(program)
-    parsed = OverridesParser.create().parse_overrides(list(overrides))
+    parsed = command_line.parse(overrides)
+    chosen = [item.input_line for item in parsed if item.key_or_group in known or item.is_hydra_override()]
     try:
-        base = OmegaConf.to_container(
-            compose(name, [item.input_line or "" for item in parsed if item.key_or_group in known])
-        )
+        base = OmegaConf.to_container(loader.load_configuration(name, chosen, RunMode.MULTIRUN))
     except COMPOSITION_ERRORS:
         return
     for item in parsed:
@@ -267,6 +232,8 @@ def _check_key(base: Any, key: str, known: Sequence[str]) -> None:
             return
         if part not in place:
             where = ".".join(walked)
+            if reason := _absent(place, walked).get(part):
+                raise ConfigError(f"{key}: {walked[0]}={place['name']} has no such key: {reason}")
             hidden = _hidden_keys(place, walked)
             options = sorted({option for option in place if option not in hidden} | (set() if walked else set(known)))
             close = registry.nearest(part, options)
@@ -279,6 +246,12 @@ def _check_key(base: Any, key: str, known: Sequence[str]) -> None:
 def _is_own(section: Mapping[str, Any]) -> bool:
     """Whether a section, or a part of a stack, is what the model was trained with."""
     return OWN in section or section.get("name") == OWN
+
+
+def _absent(place: Mapping[str, Any], walked: Sequence[str]) -> Mapping[str, str]:
+    """The keys that a section's component says not to have, and what to do instead."""
+    known = walked and walked[0] in registry.GROUPS and place.get("name") in registry.names(walked[0])
+    return registry.entry(walked[0], place["name"]).absent if known else {}
 
 
 def _hidden_keys(place: Mapping[str, Any], walked: Sequence[str]) -> set[str]:
@@ -357,11 +330,21 @@ def _given(
 
 
 def _as_typed(annotation: Any, value: Any, text: str) -> Any:
-    """``value``, or the text that was typed for it where only that fits the annotation."""
+    """``value``, or the text that was typed for it, or what this text is read as, where only that fits."""
     inner = re.fullmatch(r"\[([^][{}'\"\\]*)\]", text)
-    for item in (value, text, [part.strip() for part in inner[1].split(",")] if inner else text):
+    listed = [part.strip() for part in inner[1].split(",")] if inner else text
+    for item in (value, text, listed, _read(text)):
         try:
             return registry.convert(annotation, item)
         except ValueError:
             continue
     return value
+
+
+def _read(text: str) -> Any:
+    """A text as OmegaConf reads it on a command line; the text itself where it cannot."""
+    try:
+        read: Any = OmegaConf.to_container(OmegaConf.from_dotlist([f"value={text}"]), resolve=False)
+        return read["value"]
+    except (OmegaConfBaseException, yaml.YAMLError, ValueError):
+        return text

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import yaml
 
 import diffusion_fw
 from diffusion_fw import registry
-from diffusion_fw.registry import OWN
+from diffusion_fw.registry import OWN, ConfigError
 
 STACKED = tuple(name for name, group in registry.GROUPS.items() if group.several)
 """Groups of which several choices hold at once, in order: each stands at group.name in the config."""
@@ -23,6 +24,25 @@ def conf_dir() -> Path:
     """The folder of the composed configs: in the wheel beside this file, in a checkout beside the package."""
     package = Path(diffusion_fw.__file__).parent
     return package / "conf" if (package / "conf").is_dir() else package.parent / "conf"
+
+
+CONF_VARIABLE = "DIFFUSION_FW_CONF"
+
+
+def named_conf_dirs() -> list[Path]:
+    """The folders of configs that the environment names; ConfigError for one that does not exist."""
+    folders = [Path(folder) for folder in os.environ.get(CONF_VARIABLE, "").split(os.pathsep) if folder]
+    for folder in folders:
+        if not folder.is_dir():
+            raise ConfigError(f"{CONF_VARIABLE}: there is no such folder of configs: {folder}")
+    return [folder.absolute() for folder in folders]
+
+
+def further_conf_dirs() -> list[Path]:
+    """Where configs are found besides ``conf_dir``: folders that are named, then ``conf`` of the working directory."""
+    here = Path("conf").absolute()
+    found = [*named_conf_dirs(), *([here] if here.is_dir() else [])]
+    return [folder for folder in dict.fromkeys(found) if folder.resolve() != conf_dir().resolve()]
 
 
 def defaults(program: str) -> dict[str, Any]:
@@ -53,6 +73,7 @@ def has_own(program: str, group: str) -> bool:
 
 
 def unregistered(group: str) -> list[str]:
-    """The choices of a group that are no components: the presets of conf/, and ``none`` or ``auto``."""
-    presets = [path.stem for path in (conf_dir() / group).glob("*.yaml")]
+    """The choices of a group that are no components: presets of the folders of configs, and ``none`` or ``auto``."""
+    folders = [conf_dir(), *further_conf_dirs()]
+    presets = {path.stem for folder in folders for path in (folder / group).glob("*.yaml")}
     return [*presets, *(["none"] if group in STACKED else ["auto"] if group == "features" else [])]

@@ -36,6 +36,9 @@ def check_hydra(node: DictConfig) -> None:
     for part, group in (("launcher", "launcher"), ("sweeper", "sweep")):
         if hydra[part] is None:
             raise ConfigError(f"hydra.{part}=null: a sweep needs one; leave it out, or choose {group}=...")
+    size = hydra["sweeper"].get("max_batch_size")
+    if size is not None and size < 1:
+        raise ConfigError(f"hydra.sweeper.max_batch_size={size}: must be at least 1, or null for all jobs at once")
     if "BasicSweeper" in str(hydra["sweeper"].get("_target_")):
         raise ConfigError(
             f"hydra/sweeper=basic: {TOO_EARLY}; leave it out or give sweep=basic, which runs every combination too"

@@ -42,11 +42,12 @@ class TrainSettings:
 class SampleSettings:
     """What to draw from a checkpoint, with its first averaged weights unless ema or raw_weights name others.
 
-    ema.rate or ema.std is the length of an average that the checkpoint holds; after training with ema=post_hoc, ema.std
-    may have any value. class=3 or class=[0,1,2] gives the samples these classes in turn, by number or by name; without,
-    classes are as frequent as in the training data. provenance=false leaves out of the files what made them, which
-    python -m diffusion_fw.provenance reads. precision is that of the network alone, and compile runs torch.compile on
-    it. explain prints the config with the model's own parts, and draws nothing.
+    checkpoint may be the folder of a run, for its newest one. ema.rate or ema.std is the length of an average that the
+    checkpoint holds; after training with ema=post_hoc, ema.std may have any value. class=3 or class=[0,1,2] gives the
+    samples these classes in turn, by number or by name; without, classes are as frequent as in the training data.
+    provenance=false leaves out of the files what made them, which python -m diffusion_fw.provenance reads. precision is
+    that of the network alone, and compile runs torch.compile on it. explain prints the config with the model's own
+    parts, and draws nothing.
     """
 
     checkpoint: str

@@ -20,6 +20,7 @@ from diffusion_fw import cache
 from diffusion_fw.metrics.feature_statistics import source
 from diffusion_fw.metrics.features.extractor import FeatureExtractor
 from diffusion_fw.metrics.sample_set import Part, SampleSet, seen
+from diffusion_fw.sampling.share import rank, world_size
 
 Quantise = Callable[[Tensor], Tensor]
 """From samples in the model's scale to pixels, as a protocol rounds them."""
@@ -143,15 +144,3 @@ def _check(count: int) -> Callable[[cache.Tensors], None]:
             raise ValueError("it is of other samples")
 
     return check
-
-
-def world_size() -> int:
-    """The number of processes that share the work."""
-    known = torch.distributed.is_available() and torch.distributed.is_initialized()
-    return torch.distributed.get_world_size() if known else 1
-
-
-def rank() -> int:
-    """Which of them this is."""
-    known = torch.distributed.is_available() and torch.distributed.is_initialized()
-    return torch.distributed.get_rank() if known else 0

@@ -20,6 +20,7 @@ from diffusion_fw.metrics.features.extractor import FeatureExtractor
 from diffusion_fw.metrics.metric import Measurement, Subject, TrackedMetric
 from diffusion_fw.metrics.sample_set import SampleSet
 from diffusion_fw.registry import ConfigError, Range, Runtime, register
+from diffusion_fw.sampling.share import rank
 
 POINTS = 15
 """Numbers of samples at which the distance is measured for the extrapolation."""
@@ -215,7 +216,7 @@ class FrechetDistance(nn.Module, Comparison, TrackedMetric):
         Every process must call it. Raises ValueError unless there are num_samples samples in all.
         """
         with torch.inference_mode(False):
-            self.accumulator.enter(self._reference() if _rank() == 0 else None)
+            self.accumulator.enter(self._reference() if rank() == 0 else None)
             return self.accumulator.compute().item()
 
     def floor(self) -> float:
@@ -243,9 +244,3 @@ def at_infinity(counts: Tensor, distances: Tensor) -> float:
     centred = inverse - inverse.mean()
     slope = (centred @ distances) / centred.square().sum()
     return float(distances.mean() - slope * inverse.mean())
-
-
-def _rank() -> int:
-    return (
-        torch.distributed.get_rank() if torch.distributed.is_available() and torch.distributed.is_initialized() else 0
-    )

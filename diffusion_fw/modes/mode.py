@@ -23,6 +23,7 @@ from diffusion_fw.registry import ConfigError
 from diffusion_fw.samplers.grid import Grid
 from diffusion_fw.samplers.sampler import Sampler
 from diffusion_fw.sampling.draw import draw, start
+from diffusion_fw.sampling.share import shared
 
 DECODING_STREAM = 16
 SHOWN = 8
@@ -35,7 +36,8 @@ logger = logging.getLogger(__name__)
 class Model:
     """A trained model as a mode uses it: with its guidance, its sampler and, if a mode asks for them, its data.
 
-    x is in the scale of the model, on ``device``. Examples and results are on the host.
+    x is in the scale of the model, on ``device``. Examples and results are on the host. Several processes that
+    `torchrun` started share what the sampler does, and each gets all of it.
     """
 
     denoiser: Denoiser
@@ -88,18 +90,18 @@ class Model:
         return start(self.denoiser, self.shape, indices, self.seed, self.device)
 
     def draw(self) -> Iterator[tuple[Sequence[int], Tensor]]:
-        """The samples x_0 in chunks: (indices, x)."""
-        indices = range(self.num_samples)
-        return draw(
-            self.sampler,
-            self.denoiser,
-            self.shape,
-            indices,
-            seed=self.seed,
-            labels=self.classes(indices),
-            batch_size=self.batch_size,
-            device=self.device,
+        """The samples x_0 on the device in chunks: (indices, x). All processes share the drawing."""
+        chunks = list(self.indices())
+        for indices, x in zip(chunks, shared(lambda indices: self._drawn(indices).cpu(), chunks), strict=True):
+            yield indices, x.to(self.device)
+
+    def _drawn(self, indices: Sequence[int]) -> Tensor:
+        classes, size = self.classes(indices), len(indices)
+        sampler, denoiser, shape = self.sampler, self.denoiser, self.shape
+        ((_, x),) = draw(
+            sampler, denoiser, shape, indices, seed=self.seed, labels=classes, batch_size=size, device=self.device
         )
+        return x
 
     def held_out(self, *, paired: bool = False) -> tuple[Tensor, Tensor | None]:
         """``num_samples`` held-out examples x_0 in a random order, and their classes if the model takes labels.
@@ -140,15 +142,16 @@ class Model:
     def _mapped(
         self, function: Callable[..., Tensor], x: Tensor, classes: Tensor | None, noisy: bool = False
     ) -> Tensor:
-        parts = []
         # Not the noise of which x_T is made.
         (decoding,) = seeds(self.seed, DECODING_STREAM, count=1)
-        for indices in self.indices(len(x)):
+
+        def mapped(indices: range) -> Tensor:
             rows = slice(indices.start, indices.stop)
             cond = None if classes is None else classes[rows].to(self.device)
             noise = {"noise": SampleNoise(decoding, indices, self.device)} if noisy else {}
-            parts.append(function(self.denoiser, x[rows].to(self.device), cond=cond, **noise).cpu())
-        return torch.cat(parts)
+            return function(self.denoiser, x[rows].to(self.device), cond=cond, **noise).cpu()
+
+        return torch.cat(list(shared(mapped, list(self.indices(len(x))))))
 
     @property
     def sigma(self) -> float:

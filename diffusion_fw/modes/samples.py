@@ -12,6 +12,7 @@ from diffusion_fw.files import unfinished
 from diffusion_fw.modes.mode import Mode, Model, Outcome
 from diffusion_fw.provenance import png_info
 from diffusion_fw.registry import ConfigError, register
+from diffusion_fw.sampling.share import rank
 
 MOST_SHOWN = 256
 
@@ -27,14 +28,14 @@ class Samples(Mode):
         folder, values = model.folder / "images", []
         if folder.exists():
             raise ConfigError(f"{model.folder} holds the images of another run; give another hydra.run.dir")
-        with tqdm(total=model.num_samples, desc="sampling") as bar:
+        with tqdm(total=model.num_samples, desc="sampling", disable=rank() > 0) as bar:
             for indices, x in model.draw():
                 values.append(from_model(x, model.pixels).cpu())
                 bar.update(len(indices))
         samples, classes = torch.cat(values), model.class_of(range(model.num_samples))
         names = [model.class_names[k] for k in classes[:MOST_SHOWN].tolist()] if classes is not None else []
         picture = model.view.samples(model.folder / "grid.png", samples[:MOST_SHOWN], names)
-        if model.pixels:
+        if model.pixels and rank() == 0:
             images = unfinished(folder)
             images.mkdir()
             for index, image in enumerate(samples.permute(0, 2, 3, 1).numpy()):

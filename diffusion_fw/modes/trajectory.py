@@ -10,6 +10,7 @@ from torch import Tensor
 from diffusion_fw.modes.mode import SHOWN, Mode, Model, Outcome
 from diffusion_fw.registry import Size, register
 from diffusion_fw.sampling.draw import follow
+from diffusion_fw.sampling.share import shared
 
 
 @register("mode", "trajectory")
@@ -24,7 +25,7 @@ class Trajectory(Mode):
     frames: Size = 10
 
     def __call__(self, model: Model) -> Outcome:
-        found = [self.followed(model, indices) for indices in model.indices()]
+        found = list(shared(lambda indices: self.followed(model, indices), list(model.indices())))
         times = found[0][0]
         x = torch.cat([states for _, states, _ in found], dim=1)
         x0 = torch.cat([predictions for *_, predictions in found], dim=1)

@@ -70,6 +70,8 @@ class Entry:
     source: str
     formerly: tuple[str, ...] = ()
     renamed: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    absent: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    """Keys that a user may look for, which it has not, and what to do instead."""
 
     @property
     def summary(self) -> str:
@@ -137,6 +139,8 @@ def _default(factory: Callable[..., Any], parameter: inspect.Parameter) -> Any:
 
 _entries: dict[str, dict[str, Entry]] = {}
 _loaded: set[str] = set()
+catalogue: dict[str, dict[str, Entry]] = {}
+"""Entries that stand for the registered ones while ``registry.catalogue`` fills it, which no torch is imported for."""
 
 
 def _shown(value: Any) -> str:
@@ -228,12 +232,18 @@ def _is_again(entry: Entry, known: Entry) -> bool:
 
 
 def register(
-    group: str, name: str, *, formerly: tuple[str, ...] = (), renamed: Mapping[str, str] | None = None
+    group: str,
+    name: str,
+    *,
+    formerly: tuple[str, ...] = (),
+    renamed: Mapping[str, str] | None = None,
+    absent: Mapping[str, str] | None = None,
 ) -> Callable[[Callable[..., T]], Callable[..., T]]:
     """Decorator: make a class or function the choice ``name`` of ``group``.
 
     ``formerly`` holds earlier names of the component and ``renamed`` earlier names of its parameters, each mapped to
     the present one. They still work, with a FutureWarning: on the command line, in ``build`` and in checkpoints.
+    ``absent`` maps keys that it does not have, but that a user may know from elsewhere, to what to do instead.
 
     What a notebook defines in a cell may be defined there again.
 
@@ -246,7 +256,7 @@ def register(
 
     def decorate(factory: Callable[..., T]) -> Callable[..., T]:
         _require_group(group)
-        entry = Entry(group, name, factory, source, formerly, dict(renamed or {}))
+        entry = Entry(group, name, factory, source, formerly, dict(renamed or {}), dict(absent or {}))
         _entries.setdefault(group, {})
         _check_names(entry)
         _check_signature(entry)
@@ -269,6 +279,8 @@ def _load_builtins(group: str) -> None:
 def entries(group: str) -> dict[str, Entry]:
     """Every entry of a group, by name, sorted."""
     _require_group(group)
+    if catalogue:
+        return dict(catalogue[group])
     _load_builtins(group)
     return dict(sorted(_entries.get(group, {}).items()))
 
@@ -347,6 +359,8 @@ def validate(group: str, name: str, values: Mapping[str, Any], path: str | None 
     name, arguments = component.name, component.arguments
     result = {}
     for key, value in _renamed(component, values, path).items():
+        if key in component.absent and key not in arguments:
+            raise ConfigError(f"{path}.{key}: {group}={name} has no such key: {component.absent[key]}")
         if key not in arguments:
             raise ConfigError(
                 f"{path}.{key}: {group}={name} has no such key{nearest(key, component.parameters)}; "

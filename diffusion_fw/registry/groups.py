@@ -110,6 +110,7 @@ GROUPS: dict[str, Group] = {
         FOLDER
         | {
             "history": "the losses and distances of the run so far",
+            "loggers": "the loggers",
             "data": "the data set",
             "sampler": "the sampler",
             "wrap": "wrap(denoiser) -> the denoiser in every guidance of the config",

@@ -11,8 +11,8 @@ from typing import Any
 from diffusion_fw import registry
 from diffusion_fw.checkpoints.read import checkpoint_of, read
 from diffusion_fw.composition.experiment import plain
-from diffusion_fw.config import command_line
-from diffusion_fw.config.compose import check_command_line, checked
+from diffusion_fw.config.application import Asked
+from diffusion_fw.config.compose import checked
 from diffusion_fw.config.groups import STACKED
 from diffusion_fw.data.dataset import places
 from diffusion_fw.registry import ConfigError, NonNegativeInt, convert, describe
@@ -23,7 +23,12 @@ logger = logging.getLogger(__name__)
 FREE = ("trainer", "callbacks", "logger", "num_workers", "explain", "resume")
 """What may change when a run is resumed: where and how long it runs, and what it writes."""
 
-FIXED = ("trainer.gradient_clip_val", "trainer.accumulate_grad_batches")
+FIXED = (
+    "trainer.gradient_clip_val",
+    "trainer.gradient_clip_algorithm",
+    "trainer.accumulate_grad_batches",
+    "trainer.overfit_batches",
+)
 """The exceptions: they change the steps themselves."""
 
 
@@ -91,17 +96,16 @@ def continued(config: dict[str, Any], folder: Path) -> dict[str, Any]:
     return {**config, "resume": os.fspath(folder)}
 
 
-def resumed(config: Mapping[str, Any], arguments: Sequence[str]) -> dict[str, Any]:
+def resumed(config: Mapping[str, Any], asked: Asked) -> dict[str, Any]:
     """The run's own config with the command line's changes, such as the place where its data are now.
 
     ``config`` is what the command line alone composes. Raises ConfigError for a sweep, another folder, a change of the
     model, the data or the steps, and for fewer steps than the run has taken.
     """
-    line = command_line.read(arguments)
-    if line.multirun:
+    if asked.multirun:
         raise ConfigError("resume continues one run; a sweep cannot")
     folder = folder_of(config["resume"])
-    for override in line.parse():
+    for override in asked.overrides:
         # A process that Lightning starts is given the folder of the first one.
         if override.key_or_group == "hydra.run.dir" and Path(str(override.value())).absolute() != folder.absolute():
             raise ConfigError("hydra.run.dir: a run is resumed in its own folder; to start a new one, use init_from")
@@ -131,8 +135,8 @@ def resumed(config: Mapping[str, Any], arguments: Sequence[str]) -> dict[str, An
         )
     for key in OF_THE_USER:
         own = _replaced(own, key.split("."), _at(config, key)) if _at(own, key) is not None else own
-    keys = [word.partition("=")[0].lstrip("+~") for word in line.words if "=" in word]
-    default = check_command_line("train", [])[0]
+    keys = [override.key_or_group for override in asked.overrides]
+    default = asked.compose([])
     movable = [f"data.{place}" for place in places(own["data"]["name"])]
     for key in keys:
         top = key.partition(".")[0]

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import CompactHydraException
 from omegaconf import DictConfig
 from rich.console import Console
 
+from diffusion_fw.config.sweep_overrides import sweep_overrides
 from diffusion_fw.runs.record import FINISHED
 from diffusion_fw.sweeps.folder import sweep_folder
 from diffusion_fw.sweeps.jobs import Job, Launch, launch_jobs, plan_jobs, read_results
@@ -25,10 +25,10 @@ def sweep(config: DictConfig, arguments: list[str], config_loader: Any, launch: 
     into the same folder is recognised by its overrides. Raises CompactHydraException at the end if a job did not
     finish.
     """
-    overrides = OverridesParser.create(config_loader=config_loader).parse_overrides(arguments)
+    overrides = sweep_overrides(config, arguments, config_loader)
     with sweep_folder(config) as folder:
         jobs = plan_jobs(overrides, folder)
-        _run(jobs, folder, launch)
+        _run(jobs, folder, launch, config.hydra.sweeper.get("max_batch_size"))
         if not all(job.finished_earlier for job in jobs):
             log_sweep(config, config_loader, jobs[0].overrides, folder, "jobs")
         if unfinished := [job for job in jobs if job.outcome != FINISHED]:
@@ -37,14 +37,15 @@ def sweep(config: DictConfig, arguments: list[str], config_loader: Any, launch: 
         return [job.result for job in jobs]
 
 
-def _run(jobs: list[Job], folder: Path, launch: Launch) -> None:
+def _run(jobs: list[Job], folder: Path, launch: Launch, together: int | None) -> None:
     missing = [job for job in jobs if not job.finished_earlier]
     console = Console()
     if len(missing) < len(jobs):
         console.print(f"{len(jobs) - len(missing)} of {len(jobs)} jobs had already finished", highlight=False)
     try:
-        if missing:
-            launch_jobs(missing, launch)
+        size = together or len(missing) or 1
+        for first in range(0, len(missing), size):
+            launch_jobs(missing[first : first + size], launch)
     finally:
         # Also when a signal ends the sweep.
         read_results(jobs, folder)

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
 from hydra.core.utils import JobReturn
 from hydra.errors import CompactHydraException
@@ -20,6 +19,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from diffusion_fw.config.sweep_overrides import sweep_overrides
 from diffusion_fw.pictures.search_trials import trials_picture
 from diffusion_fw.registry import nearest
 from diffusion_fw.sweeps.folder import sweep_folder
@@ -56,7 +56,7 @@ def search(config: DictConfig, arguments: list[str], config_loader: Any, launch:
     for key in ("n_trials", "parallel"):
         if settings[key] < 1:
             raise _stop(f"hydra.sweeper.{key}={settings[key]} must be at least 1")
-    overrides = OverridesParser.create(config_loader=config_loader).parse_overrides(arguments)
+    overrides = sweep_overrides(config, arguments, config_loader)
     space = {item.get_key_element(): distribution(item) for item in overrides if item.is_sweep_override()}
     fixed = [item.input_line or "" for item in overrides if not item.is_sweep_override()]
     with sweep_folder(config) as folder:
@@ -80,7 +80,8 @@ def _search(
     console = Console()
     while (missing := settings.n_trials - len(ended(study))) > 0:
         write_results(study, list(space), folder)
-        drawn = [study.ask(fixed_distributions=space) for _ in range(min(missing, settings.parallel))]
+        together = min(missing, settings.parallel, settings.get("max_batch_size") or missing)
+        drawn = [study.ask(fixed_distributions=space) for _ in range(together)]
         jobs = [
             [*fixed, *(f"{key}={trial.params[key]}" for key in space), f"hydra.sweeper.trial={trial.number}"]
             for trial in drawn

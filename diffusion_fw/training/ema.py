@@ -6,6 +6,7 @@ half_life       d = 2^(-B / H) for batches of B examples and a half-life of H ex
 power_function  d = (1 - 1/n)^(gamma + 1) at step n: a fixed relative length of the training so far
 several         several of both at once
 post_hoc        power-function averages and snapshots of them, which give an average of any length after training
+schedule_free   the average that the optimizer of this name steps with
 """
 
 from __future__ import annotations
@@ -67,8 +68,11 @@ class Average(Averages):
         return {}
 
     @torch.no_grad()
-    def update(self, averaged: Weights, trained: Weights, step: int) -> None:
-        """One step of the average, in place, by one fused call over all parameters; buffers are copied."""
+    def update(self, averaged: Weights, trained: Weights, step: int, optimizer: torch.optim.Optimizer) -> None:
+        """One step of the average, in place, by one fused call over all parameters; buffers are copied.
+
+        ``optimizer`` is the one that took the step.
+        """
         torch._foreach_lerp_(averaged.parameters, trained.parameters, 1 - self.decay(step))
         for target, source in zip(averaged.buffers, trained.buffers, strict=True):
             target.copy_(source)
@@ -199,3 +203,23 @@ class PostHoc(Averages):
     @property
     def tracks(self) -> tuple[Average, ...]:
         return tuple(PowerFunction(std) for std in self.stds)
+
+
+@register("ema", "schedule_free")
+@dataclass(frozen=True)
+class ScheduleFree(Average):
+    """x = y + (1 - 1 / beta_1) (z - y) of optimizer=schedule_free, whose trained weights are y (Defazio et al. 2024).
+
+    It is computed from the optimizer's z after each step, and no weight of the training is changed for it.
+    """
+
+    def decay(self, step: int) -> float:
+        """0: the average remembers nothing itself."""
+        return 0.0
+
+    @torch.no_grad()
+    def update(self, averaged: Weights, trained: Weights, step: int, optimizer: torch.optim.Optimizer) -> None:
+        super().update(averaged, trained, step, optimizer)
+        # A parameter that is not trained has no z, and neither has any before the first step that is not skipped.
+        z = [optimizer.state.get(item, {}).get("z", item) for item in trained.parameters]
+        torch._foreach_lerp_(averaged.parameters, z, 1 - 1 / optimizer.param_groups[0]["betas"][0])

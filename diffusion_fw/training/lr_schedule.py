@@ -2,6 +2,7 @@
 
 constant      min(1, (n + 1) / W) with a warm-up of W steps
 cosine        after the warm-up, f + (1 - f) (1 + cos(pi n / N)) / 2 down to the final factor f
+linear        after the warm-up, 1 - (1 - f) n / N, down to the final factor f
 inverse_sqrt  min(1, (n + 1) / W) / sqrt(max(1, n / R)), which falls from step R on
 """
 
@@ -46,6 +47,22 @@ class CosineDecay:
             return (step + 1) / self.warmup_steps
         progress = min(1.0, (step - self.warmup_steps) / max(1, self.max_steps - self.warmup_steps))
         return self.final + (1 - self.final) * (1 + math.cos(math.pi * progress)) / 2
+
+
+@register("lr_schedule", "linear")
+@dataclass(frozen=True)
+class LinearDecay:
+    """factor(n) = 1 - (1 - final) n / N over the N steps after the warm-up, in which it is (n + 1) / warmup_steps."""
+
+    max_steps: Runtime[int]
+    warmup_steps: NonNegativeInt = 100
+    final: Fraction = 0.0
+
+    def __call__(self, step: int) -> float:
+        if step < self.warmup_steps:
+            return (step + 1) / self.warmup_steps
+        progress = min(1.0, (step - self.warmup_steps) / max(1, self.max_steps - self.warmup_steps))
+        return 1 - (1 - self.final) * progress
 
 
 @register("lr_schedule", "inverse_sqrt")

@@ -74,6 +74,8 @@ class DiffusionModule(lightning.LightningModule):
         self.gradient_norm = torch.zeros(())
         self.draws: list[tuple[Tensor, Tensor]] = []
         self.noise = torch.empty(0)
+        self.ends_with_step = False
+        self.optimizer: Any = None
         self.learns_times = type(time_sampler).update is not TimeSampler.update
         # Dropout and some objectives draw from the global generator, which is then seeded at every step.
         dropout = any(getattr(layer, "p", 0) > 0 for layer in denoiser.modules() if _is_dropout(layer))
@@ -103,12 +105,17 @@ class DiffusionModule(lightning.LightningModule):
         return f"examples are read batch by batch by {reader}"
 
     def configure_optimizers(self) -> Any:
-        optimizer = self.optimizer_factory(self.trained)
+        self.optimizer = optimizer = self.optimizer_factory(self.trained)
         # Otherwise a fused optimizer would get gradients that were clipped before they were unscaled.
         optimizer._step_supports_amp_scaling = False  # type: ignore[attr-defined]
         # A lambda, as the state of an object would be saved and bring back the old max_steps when a run is extended.
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: self.lr_schedule(step))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    @property
+    def repeated_batches(self) -> int:
+        """The number of batches that the run repeats; 0 for none, all of its stream."""
+        return int(self.trainer.overfit_batches)  # type: ignore[attr-defined]
 
     def train_dataloader(self) -> Any:
         accumulate = self.trainer.accumulate_grad_batches
@@ -120,6 +127,7 @@ class DiffusionModule(lightning.LightningModule):
             stop=self.trainer.max_steps * accumulate,
             rank=self.trainer.global_rank,
             world_size=self.trainer.world_size,
+            repeat=self.repeated_batches * accumulate,
         )
         if self.resident is not None:
             return ResidentLoader(self.resident, batches, self.device)
@@ -132,9 +140,22 @@ class DiffusionModule(lightning.LightningModule):
             pin_memory=self.device.type == "cuda",
         )
 
+    def val_dataloader(self) -> Any:
+        """One batch, as Lightning needs one: what an evaluation takes is the callbacks' own."""
+        batches: Any = [self.examples.__getitems__([0])]
+        return torch.utils.data.DataLoader(batches, batch_size=None, collate_fn=_unchanged)  # type: ignore[arg-type]
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Do nothing: the callbacks that evaluate do so before this step."""
+
+    def on_validation_model_eval(self) -> None:
+        # What evaluates are the averaged weights; Lightning restores the mode.
+        self.averaged.eval()
+
     def batch_of_step(self, step: int) -> tuple[list[int], int]:
         """The indices of the examples of optimizer step ``step`` = 1, 2, ..., and their position in the stream."""
-        batches = ShuffledBatches(len(self.examples), self.batch_size, self.seed, start=step - 1, stop=step)
+        places = {"start": step - 1, "stop": step, "repeat": self.repeated_batches}
+        batches = ShuffledBatches(len(self.examples), self.batch_size, self.seed, **places)
         return next(iter(batches)), (step - 1) * self.batch_size
 
     def labels(self, labels: Tensor | None, keep: Tensor) -> Tensor | None:
@@ -211,6 +232,15 @@ class DiffusionModule(lightning.LightningModule):
         for looked_up in ("_weights", "resident"):
             self.__dict__.pop(looked_up, None)
 
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        self.trainer.should_stop |= self.ends_with_step
+
+    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
+        # A run that is to stop takes the rest of its step first: the next one would begin with what is left.
+        self.ends_with_step = self.trainer.should_stop and (batch_idx + 1) % self.trainer.accumulate_grad_batches > 0
+        if self.ends_with_step:
+            self.trainer.should_stop = False
+
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         super().optimizer_step(*args, **kwargs)
         # Lightning counts this step after the hook has returned.
@@ -220,7 +250,7 @@ class DiffusionModule(lightning.LightningModule):
         """Update every average after optimizer step ``step`` = 1, 2, ..."""
         trained, averages = self._weights
         for averaged, track in zip(averages, self.averages.tracks, strict=True):
-            track.update(averaged, trained, step)
+            track.update(averaged, trained, step, self.optimizer)
 
     @functools.cached_property
     def _weights(self) -> tuple[Weights, list[Weights]]:

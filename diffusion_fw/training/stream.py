@@ -16,13 +16,23 @@ class ShuffledBatches:
 
     Global batch b of size G holds the positions b G .. b G + G - 1 of the stream, and process ``rank`` takes every
     ``world_size``-th of them. So the examples do not depend on the number of processes, and a resumed run continues at
-    its own batch. The length is the number of batches of the whole run.
+    its own batch. The length is the number of batches of the whole run. With ``repeat`` the stream is its first
+    ``repeat`` batches, again and again.
     """
 
     def __init__(
-        self, examples: int, batch_size: int, seed: int, *, start: int, stop: int, rank: int = 0, world_size: int = 1
+        self,
+        examples: int,
+        batch_size: int,
+        seed: int,
+        *,
+        start: int,
+        stop: int,
+        rank: int = 0,
+        world_size: int = 1,
+        repeat: int = 0,
     ) -> None:
-        self.examples, self.batch_size, self.seed = examples, batch_size, seed
+        self.examples, self.batch_size, self.seed, self.repeat = examples, batch_size, seed, repeat
         self.start, self.stop, self.rank, self.world_size = start, stop, rank, world_size
 
     def __len__(self) -> int:
@@ -36,7 +46,8 @@ class ShuffledBatches:
         """The batches as tensors on a device, to which the order of an epoch is copied as a whole."""
         epoch, order = -1, torch.empty(0, dtype=torch.long)
         pinned = device.type == "cuda"
-        for batch in range(self.start, self.stop):
+        for position in range(self.start, self.stop):
+            batch = position % self.repeat if self.repeat else position
             first, last = batch * self.batch_size, (batch + 1) * self.batch_size
             parts = []
             while first < last:

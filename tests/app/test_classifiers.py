@@ -12,7 +12,7 @@ import diffusion_fw as dfw
 from diffusion_fw.app.explain import explain
 from diffusion_fw.app.sample import sample
 from diffusion_fw.app.train import train
-from diffusion_fw.config.compose import check_command_line
+from diffusion_fw.config.application import ask, check_command_line
 from diffusion_fw.registry import ConfigError
 
 CLASSIFIER = {
@@ -167,7 +167,7 @@ def test_a_classifier_draws_no_samples(drawn, checkpoint):
 )
 def test_what_needs_samples_is_refused_for_a_classifier(tiny, changes, says):
     with pytest.raises(ConfigError) as caught:
-        explain(tiny({**CLASSIFIER, **changes}), [])
+        explain(tiny({**CLASSIFIER, **changes}), ask("train", []))
     for part in says:
         assert caught.match(part)
 
@@ -182,13 +182,13 @@ def test_what_needs_samples_is_refused_for_a_classifier(tiny, changes, says):
 )
 def test_what_needs_a_classifier_is_refused_for_a_denoiser(tiny, changes, says):
     with pytest.raises(ConfigError) as caught:
-        explain(tiny(changes), [])
+        explain(tiny(changes), ask("train", []))
     for part in says:
         assert caught.match(part)
 
 
 def test_explain_states_what_training_a_classifier_costs(tiny, capsys):
-    explain(tiny(CLASSIFIER), [])
+    explain(tiny(CLASSIFIER), ask("train", []))
     shown = capsys.readouterr().out
     assert "not measured" not in shown
     assert "unknown" not in shown

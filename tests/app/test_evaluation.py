@@ -10,7 +10,7 @@ from PIL import Image
 
 from diffusion_fw.app.evaluate import evaluate
 from diffusion_fw.app.verification import verify
-from diffusion_fw.config.compose import check_command_line
+from diffusion_fw.config.application import check_command_line
 from diffusion_fw.metrics.sample_set import seen
 from diffusion_fw.registry import ConfigError
 from diffusion_fw.runs import results

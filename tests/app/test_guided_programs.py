@@ -8,7 +8,7 @@ import pytest
 from diffusion_fw.app.explain import explain
 from diffusion_fw.app.sample import sample
 from diffusion_fw.app.train import train
-from diffusion_fw.config.compose import check_command_line
+from diffusion_fw.config.application import ask, check_command_line
 from diffusion_fw.registry import ConfigError
 
 POINTS = {
@@ -146,7 +146,7 @@ def test_a_path_that_cannot_be_followed_is_refused(drawn, arguments, message):
 
 def test_explain_checks_the_guided_path(tiny):
     with pytest.raises(ConfigError, match="it needs the path to follow"):
-        explain(tiny({**POINTS, "guidance": ["rescheduled"]}), [])
+        explain(tiny({**POINTS, "guidance": ["rescheduled"]}), ask("train", []))
 
 
 @pytest.fixture

@@ -178,7 +178,8 @@ import torch, torch.multiprocessing
 from diffusion_fw.app.memory import estimate
 from diffusion_fw.composition.facts import Facts
 from diffusion_fw.composition.parts import build_data
-from diffusion_fw.config.compose import check_command_line, store_components
+from diffusion_fw.config.application import check_command_line
+from diffusion_fw.config.compose import store_components
 
 store_components()
 config = check_command_line("train", ["network=mlp", "data=moons", "features=identity"])[0]

@@ -12,7 +12,7 @@ from PIL import Image
 from diffusion_fw.app.evaluate import evaluate
 from diffusion_fw.app.train import prepare, train
 from diffusion_fw.checkpoints.read import read
-from diffusion_fw.config.compose import check_command_line
+from diffusion_fw.config.application import ask, check_command_line
 from diffusion_fw.registry import ConfigError
 from diffusion_fw.runs.resume import with_data_of_run
 
@@ -44,8 +44,7 @@ def measured(run, *arguments):
 
 
 def resumed(run, *arguments):
-    words = with_data_of_run([f"resume={run / 'run'}", *arguments])
-    (config,) = prepare(check_command_line("train", words), words)
+    (config,) = prepare(ask("train", [f"resume={run / 'run'}", *arguments], with_data_of_run))
     return config
 
 

@@ -14,7 +14,7 @@ from diffusion_fw.app.help import print_help
 from diffusion_fw.app.sample import sample
 from diffusion_fw.app.trained_model import open_trained
 from diffusion_fw.checkpoints.read import read
-from diffusion_fw.config.compose import check_command_line
+from diffusion_fw.config.application import ask, check_command_line
 from diffusion_fw.registry import ConfigError, RegistrationError, register
 
 SMALL = ["network.channels=4", "network.channel_mult=[1]"]
@@ -197,7 +197,8 @@ def test_the_table_and_the_files_name_the_sampler_that_was_used(checkpoint, tmp_
 def test_explain_shows_what_was_resolved_and_where_it_comes_from(checkpoint, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "300")
     words = [f"checkpoint={checkpoint['edm']}", "device=cpu", "sampler.steps=7", "guidance=[clip]"]
-    explain_trained("sample", check_command_line("sample", words)[0], words)
+    asked = ask("sample", words)
+    explain_trained(asked.configs[0], asked)
     lines = [[cell.strip() for cell in line.split("│")[1:-1]] for line in capsys.readouterr().out.splitlines()]
     rows = {line[0]: line[1:] for line in lines if len(line) >= 2}
     own = f"checkpoint={checkpoint['edm']}"

@@ -27,8 +27,8 @@ from diffusion_fw.app.train import prepare, train
 from diffusion_fw.composition.experiment import build_experiment
 from diffusion_fw.composition.facts import Facts
 from diffusion_fw.composition.parts import build_data, build_denoiser
-from diffusion_fw.config.compose import check_command_line
-from diffusion_fw.config.origins import flatten
+from diffusion_fw.config.application import ask, check_command_line
+from diffusion_fw.config.compose import flatten
 from diffusion_fw.registry import ConfigError
 
 ROOT = Path(__file__).parents[2]
@@ -181,11 +181,11 @@ ARGUMENTS = [
 @pytest.fixture
 def explained(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
-    configs = check_command_line("train", ARGUMENTS)
-    assert prepare(configs, ARGUMENTS) == []
+    asked = ask("train", ARGUMENTS)
+    assert prepare(asked) == []
     table, _, run = capsys.readouterr().out.partition("the run")
     cells = [[cell.strip() for cell in re.split("[│┃]", line)[1:-1]] for line in table.splitlines()]
-    return configs[0], {row[0]: row[1:] for row in cells if len(row) == 3}, run
+    return asked.configs[0], {row[0]: row[1:] for row in cells if len(row) == 3}, run
 
 
 def test_explain_gives_every_key_its_value_and_origin(explained):
@@ -241,9 +241,10 @@ def test_explain_prints_one_job_and_no_sweep():
 @pytest.mark.parametrize("arguments", REFUSED)
 def test_explain_refuses_what_train_refuses_and_says_the_same(arguments, tmp_path, capsys):
     given = [*arguments.split(), "network.channels=4", "network.channel_mult=[1]"]
-    (config,) = check_command_line("train", given)
+    asked = ask("train", ["explain=true", *given])
     with pytest.raises(ConfigError, match=re.escape(REFUSED[arguments])) as refused:
-        prepare([{**config, "explain": True}], given)
+        prepare(asked)
+    (config,) = asked.configs
     with pytest.raises(ConfigError) as failed:
         train(config, tmp_path)
     assert str(refused.value) == str(failed.value)
@@ -253,14 +254,14 @@ def test_explain_refuses_what_train_refuses_and_says_the_same(arguments, tmp_pat
 def test_explain_says_what_a_start_from_other_weights_would_copy(trained, capsys):
     checkpoint = trained[0] / "checkpoints" / "last.ckpt"
     given = ["explain=true", f"init_from={checkpoint}", "network.channels=4", "network.channel_mult=[1]"]
-    assert prepare(check_command_line("train", given), given) == []
+    assert prepare(ask("train", given)) == []
     assert re.search(r"init_from=.*: (\d+) of \1 tensors copied", capsys.readouterr().out)
 
 
 def test_explain_says_which_values_a_resumed_run_keeps(trained, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "300")
     given = ["explain=true", f"resume={trained[0]}", "trainer.max_steps=9"]
-    assert prepare(check_command_line("train", given), given) == []
+    assert prepare(ask("train", given)) == []
     lines = capsys.readouterr().out.splitlines()
     origin = {line.split()[1]: line for line in lines if line.startswith("│ ") and "." in line.split()[1]}
     assert f"resume={trained[0]}" in origin["network.channels"]

@@ -145,7 +145,8 @@ def test_a_run_is_timed_profiled_and_watched_over_separate_steps(tiny, tmp_path,
 CHECK = """
 import json, sys
 from diffusion_fw import ConfigError, load_plugins
-from diffusion_fw.config.compose import check_command_line, store_components
+from diffusion_fw.config.application import check_command_line
+from diffusion_fw.config.compose import store_components
 load_plugins(sys.argv[1])
 store_components()
 for program, *overrides in json.load(sys.stdin):

@@ -13,7 +13,7 @@ from torch import nn
 import diffusion_fw as dfw
 from diffusion_fw.checkpoints.load import load_chosen
 from diffusion_fw.checkpoints.read import read
-from diffusion_fw.config.compose import check_command_line
+from diffusion_fw.config.application import check_command_line
 from diffusion_fw.registry import ConfigError
 from diffusion_fw.training.archive import RECORD_KEY
 

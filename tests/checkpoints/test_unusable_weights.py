@@ -12,7 +12,7 @@ import diffusion_fw as dfw
 from diffusion_fw.app.train import train
 from diffusion_fw.app.trained_model import open_trained
 from diffusion_fw.checkpoints.weights import check_weights
-from diffusion_fw.config.compose import check_command_line
+from diffusion_fw.config.application import check_command_line
 
 
 @pytest.fixture

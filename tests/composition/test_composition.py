@@ -42,6 +42,9 @@ NEEDS_MORE = {
     ("guidance", "rescheduled"),
     # Of a finished run.
     *(("metric", name) for name in registry.names("metric") if name not in ("fid", "none")),
+    # They follow what another callback evaluates.
+    ("callbacks", "early_stopping"),
+    ("callbacks", "model_checkpoint"),
     # A classifier draws no samples.
     ("callbacks", "accuracy"),
     ("network", "adm_classifier"),
@@ -66,9 +69,11 @@ ALIKE = {
         "uvit",
     )
 } | {("augmentation", "edm")}
-EXTRAS = {("logger", "mlflow")} | {
-    ("features", name) for name in ("clip", "dinov2", "efficientnet_lite0", "efficientnet_lite2", "inception")
-}
+EXTRAS = {
+    ("logger", "mlflow"),
+    ("ema", "schedule_free"),
+    *(("optimizer", name) for name in ("lion", "muon", "schedule_free")),
+} | {("features", name) for name in ("clip", "dinov2", "efficientnet_lite0", "efficientnet_lite2", "inception")}
 
 POINTS = {
     "data": "moons",
@@ -92,6 +97,7 @@ COMPANIONS: tuple[dict[str, Any], ...] = (
     {"sampler.steps": 10},
     {"variance": "learned_range"},
     {"objective": "hybrid"},
+    {"logger": ["csv"]},
     {"variance": "learned_range", "objective": "hybrid"},
     {"network": "ddpmpp", "network.augment_dim": 9, "network.attention_resolutions": []},
 )

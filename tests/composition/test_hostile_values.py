@@ -20,7 +20,7 @@ from PIL import Image
 from diffusion_fw import registry
 from diffusion_fw.checking.built_ins import SETTINGS
 from diffusion_fw.composition.experiment import build_experiment
-from diffusion_fw.config.compose import check_command_line
+from diffusion_fw.config.application import check_command_line
 from diffusion_fw.config.groups import STACKED, groups
 from diffusion_fw.registry import ConfigError
 

@@ -9,7 +9,8 @@ from PIL import Image
 from diffusion_fw.composition.checks import check_velocity
 from diffusion_fw.composition.experiment import build_experiment
 from diffusion_fw.composition.parts import compose_parts
-from diffusion_fw.config.compose import check_command_line, store_components
+from diffusion_fw.config.application import check_command_line
+from diffusion_fw.config.compose import store_components
 from diffusion_fw.registry import ConfigError
 
 

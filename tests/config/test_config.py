@@ -19,9 +19,10 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from diffusion_fw import registry
 from diffusion_fw.composition.experiment import plain
-from diffusion_fw.config.compose import check_command_line, checked, choices, store_components
+from diffusion_fw.config.application import ask, check_command_line
+from diffusion_fw.config.compose import checked, choices, flatten, store_components
 from diffusion_fw.config.groups import STACKED, conf_dir, groups
-from diffusion_fw.config.origins import flatten, origin_of, origins
+from diffusion_fw.config.origins import origin_of, origins
 from diffusion_fw.registry import ConfigError
 from diffusion_fw.sweeps.jobs import combinations
 
@@ -48,7 +49,7 @@ def choose(group, name):
 
 def rounds():
     """Command lines that together make every choice of every group, each one of every group at a time."""
-    every = {group: choices(group) for group in groups() if group not in ("experiment", "sweep", "launcher")}
+    every = {group: choices(group) for group in groups() if group not in ("experiment", "debug", "sweep", "launcher")}
     for i in range(max(map(len, every.values()))):
         chosen = [choose(group, names[i % len(names)]) for group, names in every.items()]
         yield pytest.param(list(itertools.chain(*chosen)), id=str(i))
@@ -95,9 +96,15 @@ def test_the_defaults_at_the_top_stand_in_the_settings_alone(program):
     assert config["seed"] == 1
 
 
-@pytest.mark.parametrize("group", ["guidance", "schedule", "experiment"])
+@pytest.mark.parametrize("group", ["schedule", "sampler", "experiment"])
 def test_no_choice_at_all_is_one_message(group):
     with pytest.raises(ConfigError, match=rf"{group}=null: leave it out, or choose from: "):
+        check_command_line("train", [f"{group}=null"])
+
+
+@pytest.mark.parametrize("group", STACKED)
+def test_none_is_the_word_for_nothing_of_a_group_of_several(group):
+    with pytest.raises(ConfigError, match=rf"^{group}=null: say {group}=none$"):
         check_command_line("train", [f"{group}=null"])
 
 
@@ -197,7 +204,7 @@ def test_former_names_are_not_offered(former):
     ],
 )
 def test_the_origin_of_a_value_is_where_hydra_takes_it_from(arguments, key, origin):
-    assert origin_of(key, origins("train", arguments)) == origin
+    assert origin_of(key, origins(ask("train", arguments))) == origin
 
 
 def chosen_in(content, group):
@@ -214,7 +221,7 @@ def test_a_file_that_is_an_origin_holds_the_value(name):
     arguments = [f"experiment={name}"] if name else []
     if name and "override /data: image_folder" in (conf_dir() / "experiment" / f"{name}.yaml").read_text():
         arguments.append("data.path=images")
-    (config,), known = train(*arguments), origins("train", arguments)
+    (config,), known = train(*arguments), origins(ask("train", arguments))
     for key, value in flatten(config):
         origin, group = origin_of(key, known), key.partition(".")[0]
         if not origin.endswith(".yaml"):
@@ -294,9 +301,9 @@ def test_a_sweep_whose_processes_would_repeat_it_is_refused():
 
     arguments = ["-m", "seed=0,1", "trainer.devices=2", "trainer.strategy=ddp"]
     with pytest.raises(ConfigError, match=r"trainer\.strategy=ddp: .*ddp_fork"):
-        check_sweep(train(*arguments), arguments)
+        check_sweep(ask("train", arguments))
     for allowed in (arguments[2:], ["-m", "seed=0,1"], [*arguments[:3], "trainer.strategy=ddp_fork"]):
-        check_sweep(train(*allowed), allowed)
+        check_sweep(ask("train", allowed))
 
 
 def run(arguments, folder, **environment):

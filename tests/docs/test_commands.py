@@ -13,16 +13,18 @@ from documents import DOCUMENTS, ROOT, label
 
 SCRIPT = """
 import gc, json, sys
-from diffusion_fw.config import compose
+from diffusion_fw.config import application, compose
 from diffusion_fw.registry import ConfigError, discovery
 
 gc.disable()  # halves the time of composing
-compose.MAX_CHECKED_JOBS = 1  # the first job of a sweep
+application.MAX_CHECKED_JOBS = 1  # the first job of a sweep
 discovery.load_plugins("plugins")
 compose.store_components()
 for where, program, arguments in json.load(sys.stdin):
+    if arguments[:1] in (["--help"], ["--cfg"], ["--hydra-help"], ["-sc"]):
+        continue  # they print, and run nothing
     try:
-        compose.check_command_line(program, arguments)
+        application.check_command_line(program, arguments)
     except ConfigError as error:
         print(f"{where}: {program}.py {' '.join(arguments)}: {error}")
 """

@@ -15,7 +15,7 @@ from diffusion_fw.app.sample import sample
 from diffusion_fw.app.train import train
 from diffusion_fw.checkpoints import size_limit
 from diffusion_fw.checkpoints.read import read
-from diffusion_fw.config.compose import check_command_line
+from diffusion_fw.config.application import ask, check_command_line
 from diffusion_fw.interop.__main__ import main
 from diffusion_fw.interop.published import parse
 from diffusion_fw.registry import ConfigError
@@ -81,8 +81,9 @@ def test_the_programs_work_on_an_imported_checkpoint(imported, tiny, tmp_path, c
 def test_training_is_not_resumed_from_an_imported_checkpoint(imported):
     from diffusion_fw.runs.resume import resumed
 
+    asked = ask("train", [f"resume={imported}"])
     with pytest.raises(ConfigError):
-        resumed(check_command_line("train", [f"resume={imported}"])[0], [f"resume={imported}"])
+        resumed(asked.configs[0], asked)
 
 
 def test_evaluation_needs_the_data_that_were_named_at_import(pipeline, tmp_path, monkeypatch):

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 import diffusion_fw as dfw
 from diffusion_fw.app.evaluate import evaluate
-from diffusion_fw.config.compose import check_command_line
+from diffusion_fw.config.application import check_command_line
 from diffusion_fw.data.dataset import InMemory, evenly_spaced
 from diffusion_fw.denoiser import NetworkDenoiser
 from diffusion_fw.metrics.heldout import NOISE, TIMES, HeldoutLoss

@@ -15,7 +15,7 @@ from diffusion_fw.app.evaluate import evaluate
 from diffusion_fw.app.train import train
 from diffusion_fw.composition.own import DRAWING, with_training
 from diffusion_fw.composition.parts import build_data
-from diffusion_fw.config.compose import check_command_line
+from diffusion_fw.config.application import check_command_line
 from diffusion_fw.data.dataset import to_model
 from diffusion_fw.guidance.operators import Mask
 from diffusion_fw.likelihood.bound import VariationalBound, discretised_log_likelihood

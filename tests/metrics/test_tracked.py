@@ -14,7 +14,7 @@ from diffusion_fw import registry
 from diffusion_fw.app.evaluate import evaluate
 from diffusion_fw.app.train import train
 from diffusion_fw.composition.experiment import build_experiment
-from diffusion_fw.config.compose import check_command_line
+from diffusion_fw.config.application import check_command_line
 
 
 class MeanGap(dfw.TrackedMetric):

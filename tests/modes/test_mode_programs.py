@@ -14,7 +14,7 @@ from diffusion_fw.app.help import print_help
 from diffusion_fw.app.sample import sample
 from diffusion_fw.app.trained_model import open_trained
 from diffusion_fw.checkpoints.read import read
-from diffusion_fw.config.compose import check_command_line
+from diffusion_fw.config.application import check_command_line
 from diffusion_fw.registry import ConfigError
 
 SMALL = ["network.channels=4", "network.channel_mult=[1]", "sampler.steps=3"]

@@ -15,7 +15,8 @@ from examples import complete
 
 from diffusion_fw import registry
 from diffusion_fw.composition.experiment import build_experiment
-from diffusion_fw.config.compose import check_command_line, checked, choices
+from diffusion_fw.config.application import check_command_line
+from diffusion_fw.config.compose import checked, choices
 
 PUBLISHED: dict[str, dict[str, Any]] = json.loads((Path(__file__).parent / "published.json").read_text())
 """For each experiment [what the source calls it, its value there, our key, the factor to our value or a time]."""

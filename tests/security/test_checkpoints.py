@@ -18,7 +18,7 @@ from diffusion_fw.checkpoints import size_limit
 from diffusion_fw.checkpoints.load import load_chosen
 from diffusion_fw.composition.experiment import build_experiment
 from diffusion_fw.composition.parts import build_data
-from diffusion_fw.config.compose import check_command_line
+from diffusion_fw.config.application import check_command_line
 from diffusion_fw.registry import ConfigError, Runtime
 from diffusion_fw.training import archive
 from diffusion_fw.training.archive import RECORD_KEY

@@ -11,8 +11,9 @@ import pytest
 from hydra.core.singleton import Singleton
 
 from diffusion_fw.composition.experiment import plain
-from diffusion_fw.config import command_line, compose, sources
-from diffusion_fw.config.compose import check_command_line, checked, store_components
+from diffusion_fw.config import application, sources
+from diffusion_fw.config.application import ask, check_command_line
+from diffusion_fw.config.compose import checked, store_components
 from diffusion_fw.config.groups import conf_dir
 from diffusion_fw.registry import ConfigError
 
@@ -42,19 +43,20 @@ def test_no_target_of_the_command_line_is_instantiated(tiny, word):
         check_command_line("train", [word])
 
 
-def test_no_config_beside_the_user_is_read(tmp_path):
-    """A folder conf, a config.yaml and a plugins folder in the working directory are not the program's."""
+def test_no_code_beside_a_checkpoint_is_run(untrained, tmp_path):
+    """A primary config, code beside it, and plugins where the checkpoint of a stranger is, are not the program's."""
     trap = tmp_path / "it_ran"
     code = f"import os\nos.mkdir({str(trap)!r})\n"
     for name in ("conf", "plugins"):
         (tmp_path / name).mkdir()
-    (tmp_path / "conf" / "train.yaml").write_text("defaults: [nowhere]\n")
+    (tmp_path / "conf" / "sample.yaml").write_text("defaults: [nowhere]\n")
     (tmp_path / "plugins" / "stranger.py").write_text(code)
     (tmp_path / "stranger.py").write_text(code)
     (tmp_path / "sitecustomize.py").write_text(code)
     (tmp_path / "hydra_plugins").mkdir()
     (tmp_path / "hydra_plugins" / "stranger.py").write_text(code)
-    command = [sys.executable, str(ROOT / "train.py"), "explain=true", "data=moons", "network=mlp"]
+    (tmp_path / "last.ckpt").write_bytes(untrained("data=moons", "network=mlp").read_bytes())
+    command = [sys.executable, str(ROOT / "sample.py"), "explain=true", "checkpoint=last.ckpt"]
     result = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     assert not trap.exists()
@@ -110,8 +112,7 @@ def stranger(tmp_path, monkeypatch):
         if place == "preset":
             shutil.copytree(conf_dir(), folder)
             monkeypatch.setattr(sources, "conf_dir", lambda: folder)
-            monkeypatch.setattr(command_line, "conf_dir", lambda: folder)
-            monkeypatch.setattr(compose, "conf_dir", lambda: folder)
+            monkeypatch.setattr(application, "conf_dir", lambda: folder)
         (folder / "experiment").mkdir(parents=True, exist_ok=True)
         (folder / "experiment" / "stranger.yaml").write_text(content)
         named = {"--config-dir": [f"--config-dir={folder}"], "searchpath": [f"hydra.searchpath=['file://{folder}']"]}
@@ -147,8 +148,9 @@ def test_only_the_presets_of_conf_may_change_hydra(tmp_path, path):
     content = "# @package _global_\nhydra: {launcher: {n_jobs: 9}}" if path.startswith("launcher") else "x: {}"
     file.write_text(content if path != "experiment/hydra" else "# @package _name_\nx: 1")
     group, _, name = path.rpartition("/")
+    word = f"{group}={name}" if group in ("experiment", "launcher") else f"+{group}={name}"
     with pytest.raises(ConfigError, match=SETTINGS):
-        check_command_line("train", [f"--config-dir={tmp_path}", f"+{group}={name}"])
+        check_command_line("train", [f"--config-dir={tmp_path}", word])
 
 
 WORKER = """
@@ -169,8 +171,8 @@ def test_the_processes_of_a_sweep_refuse_such_files_too(tmp_path, content):
     (tmp_path / "experiment").mkdir()
     (tmp_path / "experiment" / "stranger.yaml").write_text(GLOBAL + content)
     store_components()
-    with command_line.read([f"--config-dir={tmp_path}"]).composing() as loader:
-        given = cloudpickle.dumps((Singleton.get_state(), loader))
+    asked = ask("train", [f"--config-dir={tmp_path}"])
+    given = cloudpickle.dumps((Singleton.get_state(), asked.loader))
     result = subprocess.run([sys.executable, "-c", WORKER], input=given, capture_output=True, cwd=ROOT, timeout=100)
     if content.startswith("schedule"):
         assert result.stdout.split() == [b"77"], result.stderr

@@ -14,7 +14,8 @@ import pytest
 import yaml
 
 from diffusion_fw.config import sweep_overrides
-from diffusion_fw.config.compose import check_command_line, choices, store_components
+from diffusion_fw.config.application import check_command_line
+from diffusion_fw.config.compose import choices, store_components
 from diffusion_fw.registry import ConfigError
 
 ROOT = Path(__file__).parents[2]

@@ -19,7 +19,8 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 from optuna.trial import TrialState  # noqa: E402
 from PIL import Image  # noqa: E402
 
-from diffusion_fw.config.compose import check_command_line, store_components  # noqa: E402
+from diffusion_fw.config.application import check_command_line  # noqa: E402
+from diffusion_fw.config.compose import store_components  # noqa: E402
 from diffusion_fw.registry import ConfigError  # noqa: E402
 from diffusion_fw.sweeps.optuna_search import distribution, search  # noqa: E402
 from diffusion_fw.sweeps.trial import STUDY, TrialReports  # noqa: E402
@@ -90,6 +91,26 @@ def test_a_search_returns_the_smallest_distance_and_varies_only_what_is_swept(tm
     assert all(1e-4 <= float(job["optimizer.lr"]) <= 1e-2 for job in jobs)
     assert {job["schedule"] for job in jobs} == {"linear", "cosine"}
     assert [int(job["hydra.sweeper.trial"]) for job in jobs] == list(range(8))
+
+
+def test_a_search_that_a_file_keeps_is_that_of_the_command_line(tmp_path):
+    params = dict(override.split("=", 1) for override in OVERRIDES[:2])
+    given = {"n_trials": 3, "parallel": 3}
+    _, jobs = searched(tmp_path / "a", lambda job: float(job["optimizer.lr"]), **given)
+    _, kept = searched(
+        tmp_path / "b", lambda job: float(job["optimizer.lr"]), overrides=OVERRIDES[2:], params=params, **given
+    )
+    assert kept == jobs
+    batches = []
+
+    def answer(batch, first):
+        batches.append(len(batch))
+        return Runs(lambda job: 1.0)(batch, first)
+
+    sweeper = {"sampler": "random", "pruner": "none", "seed": 0, "storage": None, "max_batch_size": 2, **given}
+    config = OmegaConf.create({"hydra": {"sweep": {"dir": str(tmp_path / "c")}, "sweeper": sweeper}})
+    search(config, OVERRIDES, ConfigLoaderImpl(config_search_path=create_config_search_path(None)), answer)
+    assert batches == [2, 1]
 
 
 def test_a_search_finds_smaller_distances_than_independent_draws(tmp_path, monkeypatch):

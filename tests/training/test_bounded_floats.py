@@ -16,7 +16,7 @@ from diffusion_fw.app.sample import sample
 from diffusion_fw.app.train import train
 from diffusion_fw.composition.experiment import build_experiment
 from diffusion_fw.composition.facts import Facts
-from diffusion_fw.config.compose import check_command_line
+from diffusion_fw.config.application import check_command_line
 
 BOUND = 0.5
 

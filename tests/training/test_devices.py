@@ -10,7 +10,7 @@ import torch
 
 from diffusion_fw.checkpoints.load import load
 from diffusion_fw.composition.experiment import build_experiment
-from diffusion_fw.config.compose import check_command_line
+from diffusion_fw.config.application import check_command_line
 from diffusion_fw.registry import ConfigError
 from diffusion_fw.training.callbacks.history import PENDING_KEY, History
 

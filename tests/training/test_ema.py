@@ -10,7 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import diffusion_fw as dfw
 from diffusion_fw.composition.experiment import build_experiment
-from diffusion_fw.config.compose import check_command_line
+from diffusion_fw.config.application import check_command_line
 from diffusion_fw.registry import ConfigError
 from diffusion_fw.training.ema import PowerFunction, Several
 from diffusion_fw.training.power_profile import LONGEST, Profile, exponent, relative_std

@@ -18,7 +18,7 @@ from diffusion_fw.app.evaluate import evaluate
 from diffusion_fw.cache import DIGEST
 from diffusion_fw.checkpoints.load import load_chosen
 from diffusion_fw.composition.experiment import build_experiment
-from diffusion_fw.config.compose import check_command_line
+from diffusion_fw.config.application import check_command_line
 from diffusion_fw.registry import ConfigError
 from diffusion_fw.training.power_profile import Profile, fit, inner
 

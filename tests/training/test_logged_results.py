@@ -13,7 +13,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from diffusion_fw import registry
 from diffusion_fw.app.evaluate import evaluate
-from diffusion_fw.config.compose import check_command_line
+from diffusion_fw.config.application import check_command_line
 from diffusion_fw.training.loggers.fan_out import Labels
 from diffusion_fw.training.loggers.results import COLUMNS, log_results
 

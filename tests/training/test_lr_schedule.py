@@ -9,7 +9,8 @@ import torch
 
 import diffusion_fw as dfw
 from diffusion_fw.composition.experiment import build_experiment
-from diffusion_fw.config.compose import check_command_line, store_components
+from diffusion_fw.config.application import check_command_line
+from diffusion_fw.config.compose import store_components
 from diffusion_fw.registry import ConfigError
 
 
@@ -79,3 +80,8 @@ def test_a_warm_up_is_edms_ramp_over_images_one_step_ahead():
     constant = dfw.build("lr_schedule", "constant", max_steps=400_000, warmup_steps=10_000_000 // 512)
     for step in (1, 2, 100, 19_000, 19_531, 19_532, 300_000):
         assert constant(step - 1) == pytest.approx(min(step * 512 / 10e6, 1), rel=2e-5)
+
+
+def test_a_linear_decay_rises_to_the_rate_and_falls_to_the_final_factor():
+    factor = dfw.build("lr_schedule", "linear", max_steps=110, warmup_steps=10, final=0.2)
+    assert [factor(n) for n in (0, 9, 10, 60, 110, 500)] == pytest.approx([0.1, 1.0, 1.0, 0.6, 0.2, 0.2])

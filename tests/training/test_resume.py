@@ -20,7 +20,8 @@ from omegaconf import OmegaConf
 from diffusion_fw.app.train import prepare, train
 from diffusion_fw.checkpoints.warm_start import warm_start
 from diffusion_fw.composition.experiment import build_experiment
-from diffusion_fw.config.compose import check_command_line, store_components
+from diffusion_fw.config.application import ask, check_command_line
+from diffusion_fw.config.compose import store_components
 from diffusion_fw.config.groups import conf_dir
 from diffusion_fw.registry import ConfigError
 from diffusion_fw.runs.record import read_record
@@ -128,7 +129,7 @@ def test_a_run_that_was_interrupted_and_resumed_is_the_one_that_was_not(words, t
     train(config, tmp_path / "whole")
     assert interrupted(config, tmp_path / "cut", monkeypatch, at=5) == 143
     assert content(tmp_path / "cut")["global_step"] == 5
-    again = resumed({**check_command_line("train", [])[0], "resume": str(tmp_path / "cut")}, [])
+    again = resumed({**check_command_line("train", [])[0], "resume": str(tmp_path / "cut")}, ask("train", []))
     train(again, tmp_path / "cut")
     assert_same_run(tmp_path / "whole", tmp_path / "cut")
 
@@ -143,8 +144,8 @@ def run(tmp_path_factory):
 
 
 def asked(run, *words):
-    words = [f"resume={run}", *words]
-    return resumed(check_command_line("train", words)[0], words)
+    asked = ask("train", [f"resume={run}", *words])
+    return resumed(asked.configs[0], asked)
 
 
 def test_the_handlers_of_before_are_back_after_a_run(run):
@@ -197,11 +198,10 @@ def test_resuming_is_refused_where_there_is_nothing_or_several(run, tmp_path):
         asked(tmp_path)
     with pytest.raises(ConfigError, match="no such file"):
         asked(tmp_path / "nowhere.ckpt")
-    config = {**check_command_line("train", [])[0], "resume": str(run)}
     with pytest.raises(ConfigError, match="a sweep cannot"):
-        prepare([config, config], ["-m"])
+        prepare(ask("train", ["-m", "seed=0,1", f"resume={run}"]))
     with pytest.raises(ConfigError, match="in its own folder"):
-        prepare([config], [f"resume={run}", "hydra.run.dir=other"])
+        prepare(ask("train", [f"resume={run}", "hydra.run.dir=other"]))
 
 
 def test_processes_that_lightning_starts_resume_the_same_run(tmp_path):

@@ -179,13 +179,14 @@ def run(record: Record, options: Options) -> None:
             averages = assembled("ema", name, batch_size=128)
             trained = network().to(where)
             copies = [copy.deepcopy(trained) for _ in averages.tracks]
+            optimizer = torch.optim.Adam(trained.parameters())
             source = Replayed()
             for step in range(1, 11):
                 with torch.no_grad():
                     for parameter in trained.parameters():
                         parameter.add_(0.01 * source(parameter))
                 for track, average in zip(averages.tracks, copies, strict=True):
-                    track.update(Weights.of(average), Weights.of(trained), step)
+                    track.update(Weights.of(average), Weights.of(trained), step, optimizer)
             return [parameter for model in (trained, *copies) for parameter in model.parameters()]
 
         return both(compute)

@@ -11,7 +11,7 @@ from diffusion_fw.data.dataset import Data
 from diffusion_fw.metrics.heldout import Heldout
 from diffusion_fw.metrics.metric import TrackedMetric
 from diffusion_fw.process.level import noised
-from diffusion_fw.training.callbacks.heldout import IntervalCallback
+from diffusion_fw.training.callbacks.heldout import HELDOUT, IntervalCallback
 from diffusion_fw.training.callbacks.history import History, log
 from diffusion_fw.training.loggers.fan_out import Curve
 
@@ -33,6 +33,7 @@ class Accuracy(IntervalCallback):
         self.history, self.data, self.metric = history, data, metric
         self.every, self.batch_size, self.seed = every, batch_size, seed
         self.counted = 5 if classes > 5 else 1
+        self.further = ("heldout/accuracy", *(["heldout/accuracy among 5"] if self.counted > 1 else []))
         history.followed = metric.label
 
     @torch.no_grad()
@@ -47,10 +48,10 @@ class Accuracy(IntervalCallback):
         loss, hit = float(torch.cat(losses).double().mean()), torch.cat(hits).double().cpu()
         accuracy = hit[:, 0]
         name = self.metric.name(module.weights_name)
-        self.follow(module, name, loss, loss, step)
-        metrics = {name: loss, "heldout/loss": loss, "heldout/accuracy": float(accuracy.mean())}
+        metrics = {name: loss, HELDOUT: loss, "heldout/accuracy": float(accuracy.mean())}
         if self.counted > 1:
             metrics["heldout/accuracy among 5"] = float(hit.sum(1).mean())
+        self.follow(module, step, loss, metrics)
         own = zip(*examples.curve(accuracy), strict=True)
         numbers = {f"heldout/accuracy at log-SNR {at:+.1f}": value for at, value in own}
         log(trainer, metrics, step, Curve("heldout/accuracy by log-SNR", *examples.binned(accuracy), numbers))

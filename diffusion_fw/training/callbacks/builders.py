@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+import importlib.util
 import math
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from diffusion_fw.registry import PositiveInt, Range, Runtime, Size, register
+from diffusion_fw.registry import (
+    ConfigError,
+    NonNegative,
+    NonNegativeInt,
+    PositiveInt,
+    Range,
+    Runtime,
+    Size,
+    register,
+)
 
 
 @register("callbacks", "progress")
@@ -23,6 +33,105 @@ def checkpoints(history: Runtime[Any], folder: Runtime[Path], every: PositiveInt
     from diffusion_fw.training.callbacks.checkpointing import Checkpoints
 
     return Checkpoints(history=history, folder=folder / "checkpoints", every=every)
+
+
+@register("callbacks", "model_checkpoint")
+def model_checkpoint(
+    folder: Runtime[Path], monitor: str = "distance", mode: Literal["min", "max"] = "min", save_top_k: PositiveInt = 3
+) -> Any:
+    """Keep checkpoints/step_*.ckpt of the save_top_k best evaluations: Lightning's ModelCheckpoint.
+
+    monitor is the name of a number of the evaluations, such as the metric's own or heldout/loss; distance is what
+    best.ckpt follows.
+    """
+    from diffusion_fw.training.callbacks.stock import TopCheckpoints
+
+    return TopCheckpoints(folder / "checkpoints", monitor=monitor, mode=mode, save_top_k=save_top_k)
+
+
+@register("callbacks", "early_stopping")
+def early_stopping(
+    monitor: str = "distance",
+    mode: Literal["min", "max"] = "min",
+    patience: PositiveInt = 3,
+    min_delta: NonNegative = 0.0,
+    stopping_threshold: float | None = None,
+    divergence_threshold: float | None = None,
+    check_finite: bool = True,
+) -> Any:
+    """End the run after `patience` evaluations without an improvement by min_delta: Lightning's EarlyStopping.
+
+    Also once a number is better than stopping_threshold, worse than divergence_threshold, or not finite. monitor is the
+    name of a number of the evaluations, such as the metric's own or heldout/loss; distance is what best.ckpt follows.
+    """
+    from diffusion_fw.training.callbacks.stock import Patience
+
+    return Patience(
+        monitor=monitor,
+        mode=mode,
+        patience=patience,
+        min_delta=min_delta,
+        stopping_threshold=stopping_threshold,
+        divergence_threshold=divergence_threshold,
+        check_finite=check_finite,
+    )
+
+
+@register("callbacks", "timer")
+def timer(duration: str = "00:12:00:00") -> Any:
+    """End the run after the step in which DD:HH:MM:SS of training are over, resumed or not: Lightning's Timer.
+
+    The step ends with an evaluation and a checkpoint, whose time comes on top.
+    """
+    from lightning.pytorch.callbacks import Timer
+
+    return Timer(duration)
+
+
+@register("callbacks", "learning_rate_monitor")
+def learning_rate_monitor(
+    loggers: Runtime[list[Any]], log_momentum: bool = False, log_weight_decay: bool = False
+) -> Any:
+    """Log the learning rate of each group of parameters: Lightning's LearningRateMonitor."""
+    from lightning.pytorch.callbacks import LearningRateMonitor
+
+    return LearningRateMonitor("step", log_momentum=log_momentum, log_weight_decay=log_weight_decay)
+
+
+@register("callbacks", "device_stats_monitor")
+def device_stats_monitor(loggers: Runtime[list[Any]], cpu_stats: bool | None = None) -> Any:
+    """Log the memory and the load of the device: Lightning's DeviceStatsMonitor.
+
+    On a CPU, and everywhere with cpu_stats=true, it needs psutil.
+    """
+    import torch
+    from lightning.pytorch.callbacks import DeviceStatsMonitor
+
+    if (cpu_stats or (cpu_stats is None and not torch.cuda.is_available())) and not importlib.util.find_spec("psutil"):
+        raise ConfigError(
+            "callbacks=device_stats_monitor needs psutil for the load of the CPU: pip install psutil, or set "
+            "callbacks.device_stats_monitor.cpu_stats=false"
+        )
+    return DeviceStatsMonitor(cpu_stats)
+
+
+@register("callbacks", "throughput_monitor")
+def throughput_monitor(loggers: Runtime[list[Any]], window_size: Annotated[int, Range(2)] = 100) -> Any:
+    """Log steps and examples per second over the last window_size batches: Lightning's ThroughputMonitor.
+
+    It waits for the device at each step.
+    """
+    from lightning.pytorch.callbacks import ThroughputMonitor
+
+    return ThroughputMonitor(batch_size_fn=lambda batch: len(batch[0]), window_size=window_size)
+
+
+@register("callbacks", "model_summary")
+def model_summary(max_depth: NonNegativeInt = 2) -> Any:
+    """Print the modules down to max_depth with their numbers of parameters: Lightning's RichModelSummary."""
+    from lightning.pytorch.callbacks import RichModelSummary
+
+    return RichModelSummary(max_depth=max_depth)
 
 
 @register("callbacks", "evaluation")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from diffusion_fw.files import remove_unfinished
 from diffusion_fw.registry import ConfigError
 from diffusion_fw.training.callbacks.history import History
 from diffusion_fw.training.callbacks.step_callback import StepCallback
+from diffusion_fw.training.lightning_internals import stops
 from diffusion_fw.training.os_errors import warn_once
 
 LAST, BEST = "last.ckpt", "best.ckpt"
@@ -43,8 +45,8 @@ class Checkpoints(StepCallback, Checkpoint):
 
     def after_step(self, trainer: lightning.Trainer, module: Any, step: int) -> None:
         distances = self.history.distances
-        evaluated = bool(distances) and distances[-1][0] == step
-        if not evaluated and step % self.every and step != trainer.max_steps:
+        evaluated, last = bool(distances) and distances[-1][0] == step, stops(trainer)
+        if not evaluated and step % self.every and not last:
             return
         with self.history.paused():
             if evaluated and distances[-1][1] <= self._kept:
@@ -56,7 +58,7 @@ class Checkpoints(StepCallback, Checkpoint):
             error = self.save(trainer, LAST)
         if not error:
             return
-        if step == trainer.max_steps:
+        if last:
             raise UnsavedError(
                 f"the final checkpoint {self.folder / LAST} could not be written: {error}; "
                 "an existing file is of an earlier step"
@@ -68,12 +70,17 @@ class Checkpoints(StepCallback, Checkpoint):
 
     def save(self, trainer: lightning.Trainer, name: str) -> OSError | None:
         """Write the state into the folder; returns the error if that failed."""
-        try:
-            trainer.save_checkpoint(self.folder / name)
-        except OSError as error:
-            if not trainer.is_global_zero:
-                raise
-            # Here the other processes wait for the file.
-            trainer.strategy.barrier("Trainer.save_checkpoint")
-            return error
-        return None
+        return attempt(trainer, lambda: trainer.save_checkpoint(self.folder / name))
+
+
+def attempt(trainer: lightning.Trainer, save: Callable[[], None]) -> OSError | None:
+    """Save a checkpoint by ``save``; returns the error if that failed in the process that writes."""
+    try:
+        save()
+    except OSError as error:
+        if not trainer.is_global_zero:
+            raise
+        # Here the other processes wait for the file.
+        trainer.strategy.barrier("Trainer.save_checkpoint")
+        return error
+    return None

@@ -21,11 +21,12 @@ from diffusion_fw.process.level import NoiseLevel
 from diffusion_fw.samplers.sampler import Sampler
 from diffusion_fw.sampling.chunk import chunk_size, measure_chunk
 from diffusion_fw.sampling.draw import draw, frames, labels_of
-from diffusion_fw.training.callbacks.heldout import IntervalCallback
+from diffusion_fw.training.callbacks.heldout import HELDOUT, IntervalCallback
 from diffusion_fw.training.callbacks.history import History, log
 from diffusion_fw.training.loggers.fan_out import Curve, tell
 from diffusion_fw.training.os_errors import log_os_errors
 
+IRREDUCIBLE = "heldout/irreducible"
 TRACED = 5
 """The images of which a trajectory is drawn."""
 
@@ -61,6 +62,7 @@ class Evaluation(IntervalCallback):
         self.shown = grid_images if len(data.shape) > 1 else metric.num_samples
         self.seed = seed
         self.view = view_for(data.shape, data.bounds)
+        self.further = (IRREDUCIBLE,) if data.oracle is not None else ()
         self.last_samples: Tensor | None = None
         self.classes: list[str] = []
         self.irreducible: list[float] | None = None
@@ -78,10 +80,10 @@ class Evaluation(IntervalCallback):
         heldout = self._heldout(module)
         distance = float(self.metric.compute()) if self.metric.measures else heldout
         name = self.metric.name(module.weights_name)
-        self.follow(module, name, distance, heldout, step)
-        metrics = {name: distance, "heldout/loss": heldout}
+        metrics = {name: distance, HELDOUT: heldout}
         if self.irreducible is not None:
-            metrics["heldout/irreducible"] = sum(self.irreducible) / len(self.irreducible)
+            metrics[IRREDUCIBLE] = sum(self.irreducible) / len(self.irreducible)
+        self.follow(module, step, distance, metrics)
         numbers = {f"heldout/loss at log-SNR {at:+.1f}": loss for at, loss in zip(*self.curve, strict=True)}
         log(trainer, metrics, step, Curve("heldout/loss by log-SNR", *self.binned, numbers))
         self.last_samples = first
@@ -94,10 +96,17 @@ class Evaluation(IntervalCallback):
             path = self.view.samples(self.folder / f"step_{step:07d}.png", first, self.classes, title)
             tell(trainer.loggers, "log_picture", "samples", path, step)
             tell(trainer.loggers, "log_samples", path, {name: distance}, step)
-            if step == trainer.max_steps:
-                still, moving = self._draw_trajectory(module)
-                tell(trainer.loggers, "log_picture", "trajectory", still, step)
-                tell(trainer.loggers, "log_animation", "trajectory/animation", moving, step)
+
+    def on_train_end(self, trainer: lightning.Trainer, pl_module: Any) -> None:
+        if not trainer.is_global_zero or self.last_samples is None:
+            return
+        step, training = trainer.global_step, pl_module.averaged.training
+        pl_module.averaged.eval()
+        with log_os_errors(f"drawing into {self.folder}", "training is done; the checkpoints hold its state"):
+            still, moving = self._draw_trajectory(pl_module)
+            tell(trainer.loggers, "log_picture", "trajectory", still, step)
+            tell(trainer.loggers, "log_animation", "trajectory/animation", moving, step)
+        pl_module.averaged.train(training)
 
     def _classes(self, trainer: lightning.Trainer, module: Any) -> list[str]:
         """The names of the classes of the samples in a grid; empty for a model that takes no labels."""

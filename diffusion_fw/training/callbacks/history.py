@@ -92,6 +92,12 @@ class History(StepCallback):
     def after_step(self, trainer: lightning.Trainer, module: Any, step: int) -> None:
         if step % self.every == 0 or step == trainer.max_steps:
             self._flush(trainer, module, step)
+            module.log("train/loss", self.records[-1]["loss"], logger=False)
+
+    def on_train_end(self, trainer: lightning.Trainer, pl_module: Any) -> None:
+        # A run that a callback ended has an interval that is not full.
+        if self._losses:
+            self._flush(trainer, pl_module, trainer.global_step)
 
     def _flush(self, trainer: lightning.Trainer, pl_module: Any, step: int) -> None:
         loss = trainer.strategy.reduce(torch.cat(self._losses).mean(), reduce_op="mean")
@@ -106,7 +112,6 @@ class History(StepCallback):
         if len(self.records) > MAX_RECORDS:
             self.records = self.records[::2]
         log(trainer, {f"train/{name}": value for name, value in record.items()}, step)
-        pl_module.log("train/loss", record["loss"], logger=False)
         self._losses, self._images = [], 0
         self._since = time.perf_counter()
 

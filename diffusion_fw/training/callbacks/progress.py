@@ -6,6 +6,7 @@ from typing import Any
 
 import lightning
 from lightning.pytorch.callbacks import TQDMProgressBar
+from lightning.pytorch.callbacks.progress.tqdm_progress import Tqdm
 
 from diffusion_fw.training.callbacks.history import History
 
@@ -25,6 +26,10 @@ class Progress(TQDMProgressBar):
         if self.history.distances:
             shown[self.history.followed] = f"{self.history.distances[-1][1]:.3g}"
         return shown
+
+    def init_validation_tqdm(self) -> Tqdm:
+        """A bar that is not shown: an evaluation has its own."""
+        return Tqdm(disable=True)
 
     def on_train_epoch_start(self, trainer: lightning.Trainer, *args: Any) -> None:
         super().on_train_epoch_start(trainer, *args)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,11 +38,28 @@ class Labels:
         return "/".join(Path(folder).parts[-2:])
 
 
+def lasting(logger: Any) -> Any:
+    """The logger, with a ``log_metrics`` that outlasts an OSError: callbacks of Lightning call it themselves."""
+    write = logger.log_metrics
+
+    def log_metrics(metrics: Mapping[str, float], step: int | None = None) -> None:
+        with outlasted(logger):
+            write(metrics, step)
+
+    logger.log_metrics = log_metrics
+    return logger
+
+
+def outlasted(logger: Any) -> AbstractContextManager[None]:
+    """Carry on after an OSError of the logger in the block, which is logged once."""
+    return log_os_errors(f"logging into {logger.save_dir}", "training continues, and the next values are logged")
+
+
 def tell(loggers: Iterable[Any], what: str, *values: Any) -> None:
     """Call the method ``what`` of every logger that has one. An OSError is logged once, and the run goes on."""
     for logger in loggers:
         if method := getattr(logger, what, None):
-            with log_os_errors(f"logging into {logger.save_dir}", "training continues, and the next values are logged"):
+            with outlasted(logger):
                 method(*values)
 
 

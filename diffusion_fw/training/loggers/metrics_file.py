@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch.loggers import Logger
+from lightning.pytorch.utilities import rank_zero_only
 
 from diffusion_fw.files import atomic_write, open_regular, open_to_append
 from diffusion_fw.registry import ConfigError
@@ -43,6 +44,7 @@ class MetricsFile(Logger):
     def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
         """Do nothing: the config is in config.yaml."""
 
+    @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         self._rows.append({**metrics, "step": step})
         columns = sorted({*self._columns, *self._rows[-1]})
