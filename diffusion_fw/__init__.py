@@ -23,9 +23,12 @@ from diffusion_fw.registry.discovery import load_plugins
 
 if TYPE_CHECKING:
     from diffusion_fw import checking, interop, likelihood, oracles
+    from diffusion_fw.adapters import wrap
+    from diffusion_fw.app.library import Config, compose, evaluate, sample, train
     from diffusion_fw.checkpoints.load import load, load_classifier
-    from diffusion_fw.checkpoints.pretrained import from_pretrained, save_pretrained
+    from diffusion_fw.checkpoints.pretrained import from_pretrained, push_to_hub, save, save_pretrained
     from diffusion_fw.data.dataset import Batch, Data, Examples, InMemory, to_model, to_pixels
+    from diffusion_fw.data.formats.map_style import DatasetData, MapDataset
     from diffusion_fw.denoiser import Denoiser, NetworkClassifier, NetworkDenoiser, Noise, prior
     from diffusion_fw.guidance.guidance import Guidance
     from diffusion_fw.guidance.operators import LinearOperator
@@ -43,6 +46,7 @@ if TYPE_CHECKING:
     from diffusion_fw.process.schedule import BetaSchedule, DiscreteSchedule, LogSNRSchedule, Schedule
     from diffusion_fw.process.transition import Transition, posterior
     from diffusion_fw.process.variance import LogVariances, Variance
+    from diffusion_fw.runs.record import Result
     from diffusion_fw.samplers.grid import Grid
     from diffusion_fw.samplers.sampler import Sampler, Step
     from diffusion_fw.training.augmentation import Augmentation
@@ -52,8 +56,10 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _PUBLIC = {
+    "diffusion_fw.adapters": ("wrap",),
+    "diffusion_fw.app.library": ("Config", "compose", "evaluate", "sample", "train"),
     "diffusion_fw.checkpoints.load": ("load", "load_classifier"),
-    "diffusion_fw.checkpoints.pretrained": ("from_pretrained", "save_pretrained"),
+    "diffusion_fw.checkpoints.pretrained": ("from_pretrained", "push_to_hub", "save", "save_pretrained"),
     "diffusion_fw.data.dataset": (
         "Batch",
         "Data",
@@ -62,6 +68,7 @@ _PUBLIC = {
         "to_model",
         "to_pixels",
     ),
+    "diffusion_fw.data.formats.map_style": ("DatasetData", "MapDataset"),
     "diffusion_fw.denoiser": (
         "Denoiser",
         "NetworkClassifier",
@@ -114,6 +121,7 @@ _PUBLIC = {
         "LogVariances",
         "Variance",
     ),
+    "diffusion_fw.runs.record": ("Result",),
     "diffusion_fw.samplers.grid": ("Grid",),
     "diffusion_fw.samplers.sampler": (
         "Sampler",
@@ -136,8 +144,10 @@ __all__ = [
     "Batch",
     "BetaSchedule",
     "Classifier",
+    "Config",
     "ConfigError",
     "Data",
+    "DatasetData",
     "Denoiser",
     "DiscreteSchedule",
     "Examples",
@@ -150,6 +160,7 @@ __all__ = [
     "LinearOperator",
     "LogSNRSchedule",
     "LogVariances",
+    "MapDataset",
     "Measurement",
     "Metric",
     "Mode",
@@ -169,6 +180,7 @@ __all__ = [
     "PositiveInt",
     "Prediction",
     "Range",
+    "Result",
     "Runtime",
     "SampleMetric",
     "SampleSet",
@@ -184,6 +196,8 @@ __all__ = [
     "Weighting",
     "build",
     "checking",
+    "compose",
+    "evaluate",
     "from_pretrained",
     "interop",
     "likelihood",
@@ -196,11 +210,16 @@ __all__ = [
     "output_weight",
     "posterior",
     "prior",
+    "push_to_hub",
     "register",
+    "sample",
+    "save",
     "save_pretrained",
     "to_model",
     "to_pixels",
+    "train",
     "with_x0",
+    "wrap",
 ]
 
 
@@ -214,4 +233,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return __all__
+    return sorted({*__all__, *(name for name in globals() if name.startswith("__"))})

@@ -114,7 +114,7 @@ def untrained(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     from diffusion_fw.composition.facts import Facts
     from diffusion_fw.composition.parts import build_data, build_model
     from diffusion_fw.config.application import check_command_line
-    from diffusion_fw.training.module import RECORD_KEY
+    from diffusion_fw.training.archive import RECORD_KEY
 
     folder = tmp_path_factory.mktemp("untrained")
     written: dict[tuple[str, ...], Path] = {}

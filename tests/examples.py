@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import typing
 from typing import Any
 
 from diffusion_fw import registry
@@ -29,7 +30,8 @@ CANDIDATES: tuple[Any, ...] = (1, 0.5, "nowhere", [1.0, 0.5], [1], [[1.0]])
 
 def example(annotation: Any) -> Any:
     """A value that an annotation allows."""
-    for value in CANDIDATES:
+    words = typing.get_args(annotation) if typing.get_origin(annotation) is typing.Literal else ()
+    for value in (*CANDIDATES, *words):
         try:
             registry.convert(annotation, value)
         except ValueError:

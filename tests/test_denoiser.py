@@ -102,7 +102,7 @@ def test_the_second_half_of_twice_the_channels_is_the_raw_variance():
 
 
 def test_the_networks_weights_are_the_denoisers_parameters():
-    network = nn.Linear(2, 2)
+    network = dfw.build("network", "mlp", shape=(2,))
     denoiser = dfw.NetworkDenoiser(network, dfw.build("schedule", "vp"), dfw.build("parameterization", "v"))
     assert set(denoiser.parameters()) == set(network.parameters())
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -92,7 +93,9 @@ def test_every_parameterization_through_every_schedule_reads_the_same_x0_and_eps
     x = level.alpha[:, None] * x0 + level.sigma[:, None] * normal(len(level.t))
     wanted = oracle(x, level)
 
-    denoiser = dfw.NetworkDenoiser(PerfectNetwork(oracle, parameterization, level), schedule, parameterization)
+    # Unbounded data: nothing is clamped, and nothing is taken to be 0.
+    bounds = (-math.inf, math.inf)
+    denoiser = dfw.NetworkDenoiser(PerfectNetwork(oracle, parameterization, level), schedule, parameterization, bounds)
     found = denoiser(x, level)
     a, b = (value[:, None] for value in parameterization.coefficients(level))
     p, q, r, s = (value[:, None].abs() for value in parameterization.inverse(level))
@@ -103,7 +106,7 @@ def test_every_parameterization_through_every_schedule_reads_the_same_x0_and_eps
 
     # One scalar level for the batch takes another way through NetworkDenoiser.
     for i, one in enumerate(level.unbind()):
-        alone = dfw.NetworkDenoiser(PerfectNetwork(oracle, parameterization, one), schedule, parameterization)
+        alone = dfw.NetworkDenoiser(PerfectNetwork(oracle, parameterization, one), schedule, parameterization, bounds)
         scalar = alone(x[i : i + 1], one)
         torch.testing.assert_close(scalar.x0[0], found.x0[i], rtol=1e-9, atol=1e-9)
         torch.testing.assert_close(scalar.eps[0], found.eps[i], rtol=1e-9, atol=1e-9)

@@ -33,9 +33,20 @@ PACKAGES = ("diffusion-fw", "torch", "torchmetrics", "numpy", "pillow")
 
 
 def evaluate(config: dict[str, Any], folder: Path) -> Result:
+    """The first of the ``measurements``; NaN in all processes but the first, which measures."""
+    return result_of(measurements(config, folder))
+
+
+def result_of(found: Sequence[Measurement]) -> Result:
+    """The first number, which a sweep compares."""
+    return Result(found[0].name, found[0].value) if found else Result("", math.nan)
+
+
+def measurements(config: dict[str, Any], folder: Path, command: str | None = None) -> list[Measurement]:
     """Measure all metrics on one pass over the samples, print a table and write evaluation.json into ``folder``.
 
-    Returns the first number; NaN in all processes but the first, which measures.
+    ``command`` measures the same on a command line, by default that of this process. Empty in all processes but the
+    first, which measures.
     """
     from diffusion_fw.app.processes import together
     from diffusion_fw.app.sample_source import open_source
@@ -57,11 +68,10 @@ def evaluate(config: dict[str, Any], folder: Path) -> Result:
         first_process = rank() == 0
     # The first process measures alone: metrics of torchmetrics would wait for the others.
     if not first_process:
-        return Result("", math.nan)
+        return []
     loggers = build_loggers(config, folder, labels_of("evaluate"))
     measured = list(measure(source, chosen, collection, folder))
-    lines = [results.sealed(line) for line in result_lines(source, measured, collection)]
-    (_, first), *_ = measured
+    lines = [results.sealed(line) for line in result_lines(source, measured, collection, command)]
     record = {**flat_record(source, *measured[0]), "results": lines}
     with atomic_write(folder / "evaluation.json") as file:
         file.write(json.dumps(record, indent=2).encode())
@@ -75,7 +85,7 @@ def evaluate(config: dict[str, Any], folder: Path) -> Result:
     if kept:
         print(f"{len(lines)} lines in {kept}; check one by python -m diffusion_fw.verify {kept}:NUMBER")
     log_results(loggers, plain(source.config), lines, pictures, [folder / "evaluation.json"])
-    return Result(first.name, first.value)
+    return [found for _, found in measured]
 
 
 @dataclass(frozen=True)
@@ -199,7 +209,10 @@ def flat_record(source: Source, item: Chosen, found: Measurement) -> dict[str, A
 
 
 def result_lines(
-    source: Source, measured: Sequence[tuple[Chosen, Measurement]], collection: Collection | None
+    source: Source,
+    measured: Sequence[tuple[Chosen, Measurement]],
+    collection: Collection | None,
+    command: str | None = None,
 ) -> Iterator[dict[str, Any]]:
     """A line for each number, with all that it depends on."""
     from diffusion_fw.composition.parts import features_section
@@ -222,7 +235,7 @@ def result_lines(
         "versions": {name: version for name in PACKAGES if (version := _version(name))},
         "python": platform.python_version(),
         "device": _card(source.device),
-        "command": shlex.join(["python", *sys.argv]),
+        "command": command or shlex.join(["python", *sys.argv]),
         "time": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
     }
     for item, found in measured:

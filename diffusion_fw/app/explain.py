@@ -24,7 +24,7 @@ from diffusion_fw.config.origins import origin_of, origins
 from diffusion_fw.registry import OWN
 from diffusion_fw.samplers.sampler import Sampler
 from diffusion_fw.sampling.chunk import chunk_size, measure_chunk
-from diffusion_fw.training.module import RECORD_KEY
+from diffusion_fw.training.archive import RECORD_KEY
 
 
 def explain(config: dict[str, Any], asked: Asked) -> None:

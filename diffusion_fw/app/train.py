@@ -35,11 +35,11 @@ def train(config: dict[str, Any], folder: Path) -> Result:
     from diffusion_fw.pictures import formats
     from diffusion_fw.pictures.view import Stamped
     from diffusion_fw.sweeps.trial import trial_callbacks
+    from diffusion_fw.training.archive import RECORD_KEY
     from diffusion_fw.training.callbacks.checkpointing import Checkpoints
     from diffusion_fw.training.callbacks.history import LOGGERS_KEY
     from diffusion_fw.training.callbacks.interruption import Interruption
     from diffusion_fw.training.callbacks.stock import ended_early
-    from diffusion_fw.training.module import RECORD_KEY
     from diffusion_fw.training.signals import passed_on_to_children
 
     for message in (

@@ -12,7 +12,6 @@ from diffusion_fw import registry
 from diffusion_fw.checking.findings import Row, at_least, at_most, verdict
 from diffusion_fw.checking.subject import Check, Subject
 from diffusion_fw.networks.network import augment_dim, is_class_conditional, is_classifier, known_labels, uses_label
-from diffusion_fw.registry import ConfigError
 
 SHAPES = ((2,), (1, 8, 8), (3, 16, 16), (3, 32, 32))
 CLASSES = 3
@@ -34,15 +33,26 @@ def _network(subject: Subject, shape: tuple[int, ...], outputs: int = 1, deviati
     return network.eval()
 
 
-def accepted_shapes(subject: Subject) -> dict[tuple[int, ...], nn.Module]:
-    """The network for each of the shapes that it accepts."""
-    found: dict[tuple[int, ...], nn.Module] = {}
-    for shape in SHAPES:
+def _tried(subject: Subject) -> dict[tuple[int, ...], nn.Module | str]:
+    """The network for each shape, or why it does not take it: it cannot be built, or called, with such examples.
+
+    The shape is that of the ``subject``, if it is given with one.
+    """
+    tried: dict[tuple[int, ...], nn.Module | str] = {}
+    for shape in [tuple(subject.parameters["shape"])] if "shape" in subject.parameters else SHAPES:
         try:
-            found[shape] = _network(subject, shape)
-        except ConfigError:
-            continue
-    return found
+            network = _network(subject, shape)
+            with torch.no_grad():
+                network(*inputs_for(shape, network), None)
+            tried[shape] = network
+        except Exception as error:  # a network may refuse examples by any error
+            tried[shape] = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+    return tried
+
+
+def accepted_shapes(subject: Subject) -> dict[tuple[int, ...], nn.Module]:
+    """The network for each of the shapes that it takes."""
+    return {shape: found for shape, found in _tried(subject).items() if isinstance(found, nn.Module)}
 
 
 def inputs_for(shape: tuple[int, ...], network: nn.Module) -> tuple[Tensor, Tensor]:
@@ -54,10 +64,14 @@ def inputs_for(shape: tuple[int, ...], network: nn.Module) -> tuple[Tensor, Tens
 
 def output(subject: Subject) -> Iterator[Row]:
     """(B, *shape) -> (B, outputs shape[0], *shape[1:]), or (B, classes), finite; at least one shape is accepted."""
-    accepted = accepted_shapes(subject)
-    for shape in accepted:
-        x, label = inputs_for(shape, accepted[shape])
-        for outputs in (1, 2):
+    tried = _tried(subject)
+    learns_variances = "outputs" in registry.entry(subject.group, subject.name).runtime
+    for shape, found in tried.items():
+        if isinstance(found, str):
+            yield Row("output", f"x {shape}", f"skipped, as it takes no such examples: {found:.200}")
+            continue
+        x, label = inputs_for(shape, found)
+        for outputs in (1, 2) if learns_variances else (1,):
             network = _network(subject, shape, outputs)
             wanted = (3, CLASSES) if is_classifier(network) else (3, outputs * shape[0], *shape[1:])
             with torch.no_grad():
@@ -68,7 +82,7 @@ def output(subject: Subject) -> Iterator[Row]:
             elif not bool(result.isfinite().all()):
                 wrong = "values that are not finite"
             yield verdict("output", f"x {shape}, outputs={outputs}", wrong, f"{wanted}, finite")
-    yield at_least("shapes that it accepts", "", len(accepted), 1)
+    yield at_least("shapes that it accepts", "", sum(isinstance(found, nn.Module) for found in tried.values()), 1)
 
 
 def batch(subject: Subject) -> Iterator[Row]:

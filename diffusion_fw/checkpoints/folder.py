@@ -14,7 +14,7 @@ from torch import Tensor
 
 from diffusion_fw.files import atomic_write, open_regular
 from diffusion_fw.registry import ConfigError
-from diffusion_fw.training.module import RECORD_KEY
+from diffusion_fw.training.archive import RECORD_KEY
 
 WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
 LARGEST_CONFIG = 1 << 24
@@ -38,9 +38,10 @@ import torch
 
 import diffusion_fw as dfw
 
-denoiser = dfw.load("{name}")  # this folder, or hub:OWNER/NAME
+denoiser = dfw.load("{name}")  # a folder, or hub:OWNER/NAME
 sampler = dfw.build("sampler", "ddim", steps=50)
-x = sampler(denoiser, dfw.prior(denoiser.schedule, {shape}){cond})
+clipped = dfw.build("guidance", "clip", denoiser=denoiser)
+x = sampler(clipped, dfw.prior(denoiser.schedule, {shape}){cond})
 ```
 """
 
@@ -74,19 +75,26 @@ def read_model(path: Path) -> dict[str, Any]:
     return {"state_dict": state, "global_step": 0, RECORD_KEY: record}
 
 
-def write_model(folder: Path, weights: Mapping[str, Tensor], record: Mapping[str, Any]) -> None:
-    """Write the weights of a denoiser, by name, and what its checkpoint says about itself."""
+def write_model(
+    folder: Path, weights: Mapping[str, Tensor], record: Mapping[str, Any], name: str | None = None
+) -> None:
+    """Write the weights of a denoiser, by name, and what its checkpoint says about itself.
+
+    The card loads it by the ``name``, or by that of the folder.
+    """
     from safetensors.torch import save
 
-    config = {key: value for key, value in record.items() if key in ("version", "config", "facts", "plugins")}
-    values = {key: value.contiguous().clone() for key, value in weights.items()}
+    config = {
+        key: value for key, value in record.items() if key in ("version", "config", "facts", "plugins", "weights")
+    }
+    values = {key: value.detach().cpu().contiguous().clone() for key, value in weights.items()}
     folder.mkdir(parents=True, exist_ok=True)
     with atomic_write(folder / WEIGHTS) as file:
         file.write(save(values, metadata={"format": "pt"}))
     with atomic_write(folder / CONFIG) as file:
         file.write(json.dumps({RECORD_KEY: config}, indent=1).encode())
     with atomic_write(folder / CARD) as file:
-        file.write(card(folder.name, record).encode())
+        file.write(card(name or folder.name, record).encode())
 
 
 def card(name: str, record: Mapping[str, Any]) -> str:
@@ -119,14 +127,43 @@ def from_hub(repository: str) -> Path:
 
     Raises ConfigError where the package huggingface_hub is not installed, and where the repository cannot be read.
     """
-    if importlib.util.find_spec("huggingface_hub") is None:
-        raise ConfigError(
-            f"{HUB}{repository} needs the package huggingface_hub: pip install huggingface_hub, "
-            "or download the repository and give its folder"
-        )
+    _require_hub(repository)
     from huggingface_hub import snapshot_download
 
+    name, _, revision = repository.partition("@")
     try:
-        return Path(os.fspath(snapshot_download(repository, allow_patterns=["*.json", "*.safetensors"])))
+        folder = snapshot_download(name, revision=revision or None, allow_patterns=["*.json", "*.safetensors"])
     except Exception as error:  # many kinds: offline, no such repository, no access
         raise ConfigError(f"{HUB}{repository} cannot be read: {type(error).__name__}: {str(error)[:300]}") from None
+    path = Path(os.fspath(folder))
+    if not is_model_folder(path):
+        raise ConfigError(
+            f"{HUB}{repository} holds no {WEIGHTS} and {CONFIG} of diffusion_fw; import weights of other code by "
+            f"python -m diffusion_fw.interop import {HUB}{name} --out model.ckpt"
+        )
+    return path
+
+
+def to_hub(folder: Path, repository: str, *, private: bool, token: str | None) -> str:
+    """Upload a folder as a repository of the Hugging Face hub, which is made if need be; returns its address.
+
+    Raises ConfigError where the package huggingface_hub is not installed, and where the hub refuses.
+    """
+    _require_hub(repository)
+    from huggingface_hub import HfApi
+
+    try:
+        api = HfApi(token=token)
+        address = api.create_repo(repository, private=private, exist_ok=True)
+        api.upload_folder(repo_id=repository, folder_path=folder)
+    except Exception as error:  # many kinds: offline, no login, no access
+        raise ConfigError(f"{HUB}{repository} was not written: {type(error).__name__}: {str(error)[:300]}") from None
+    return str(address)
+
+
+def _require_hub(repository: str) -> None:
+    if importlib.util.find_spec("huggingface_hub") is None:
+        raise ConfigError(
+            f"{HUB}{repository} needs the package huggingface_hub: pip install huggingface_hub; or save, load, upload "
+            "and download its folder"
+        )

@@ -16,7 +16,7 @@ from diffusion_fw.composition.facts import Facts
 from diffusion_fw.composition.parts import build_model, check_size
 from diffusion_fw.denoiser import NetworkClassifier, NetworkDenoiser
 from diffusion_fw.registry import ConfigError, discovery
-from diffusion_fw.training.module import RECORD_KEY
+from diffusion_fw.training.archive import RECORD_KEY
 
 
 def load(
@@ -100,6 +100,8 @@ def load_model(
             f"checkpoint={checkpoint} holds the weights of another architecture than its config describes: "
             f"{' '.join(line.strip() for line in lines[1:4])}"
         ) from None
+    if isinstance(model, NetworkDenoiser):
+        model.record = {**record, "weights": choice.name}
     return model.requires_grad_(False).eval(), record, choice
 
 

@@ -11,8 +11,7 @@ from torch import Tensor
 from diffusion_fw.checkpoints.folder import HUB, WEIGHTS, from_hub, is_model_folder, read_model
 from diffusion_fw.provenance import file_hash
 from diffusion_fw.registry import ConfigError
-from diffusion_fw.training.archive import read_archive
-from diffusion_fw.training.module import RECORD_KEY
+from diffusion_fw.training.archive import RECORD_KEY, read_archive
 
 RECORD_PARTS = ("config", "facts", "plugins")
 MAX_NAME = 300

@@ -10,7 +10,7 @@ from torch import Tensor
 from diffusion_fw.checkpoints.read import checkpoint_of, read
 from diffusion_fw.checkpoints.weights import check_weights, choose
 from diffusion_fw.registry import ConfigError
-from diffusion_fw.training.module import RECORD_KEY
+from diffusion_fw.training.archive import RECORD_KEY
 
 MAX_NAMES = 8
 

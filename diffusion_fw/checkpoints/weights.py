@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from diffusion_fw.registry import ConfigError
-from diffusion_fw.training.callbacks.snapshots import FOLDER, Snapshot, before
-from diffusion_fw.training.module import RECORD_KEY
+from diffusion_fw.registry import LONGEST_NAME, ConfigError
+from diffusion_fw.training.archive import RECORD_KEY
 from diffusion_fw.training.power_profile import LONGEST, Fit, Profile, fit
+from diffusion_fw.training.snapshots import FOLDER, Snapshot, before
 
 SHORTEST = 1e-3
 POINTS = 2000
@@ -77,8 +77,14 @@ def choose(content: dict[str, Any], path: Path, *, raw_weights: bool, rate: floa
         options = [f"ema.{key}={value}" for key, value in given.items()] + ["raw_weights=true"] * raw_weights
         raise ConfigError(f"{' and '.join(options)} name different weights; give one of them")
     held = _held(content, path)
+    alone = _alone(content)
+    if alone and (raw_weights or given):
+        raise ConfigError(
+            f"checkpoint={path} holds the weights {alone} alone: leave out raw_weights and ema, or give another "
+            "checkpoint of its run"
+        )
     if raw_weights or (not held and not given):
-        return Choice("raw", _part(content, "denoiser."))
+        return Choice(alone or "raw", _part(content, "denoiser."))
     if not given:
         return Choice("ema", _part(content, FIRST))
     (key, value), *_ = given.items()
@@ -165,6 +171,13 @@ def _kept(make: Callable[[list[Tensor]], torch.optim.Optimizer], axes: int) -> s
 
 def _type(tensor: Tensor) -> str:
     return str(tensor.dtype).removeprefix("torch.")
+
+
+def _alone(content: dict[str, Any]) -> str:
+    """The name of the weights of a file that was saved from a checkpoint with an average alone; empty for another."""
+    name = content[RECORD_KEY].get("weights", "")
+    known = isinstance(name, str) and len(name) <= LONGEST_NAME and name.isprintable() and name != "raw"
+    return name if known else ""
 
 
 def _held(content: dict[str, Any], path: Path) -> dict[str, dict[str, float]]:

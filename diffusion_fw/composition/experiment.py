@@ -41,8 +41,9 @@ def build_experiment(config: Config, folder: Path) -> Experiment:
     from lightning.fabric.utilities.exceptions import MisconfigurationException
 
     from diffusion_fw.training.callbacks.history import History
-    from diffusion_fw.training.callbacks.snapshots import FOLDER, Snapshots
+    from diffusion_fw.training.callbacks.snapshots import Snapshots
     from diffusion_fw.training.module import DiffusionModule
+    from diffusion_fw.training.snapshots import FOLDER
 
     parts = compose_parts(config)
     history = History(every=config["trainer"].get("log_every_n_steps", 50))

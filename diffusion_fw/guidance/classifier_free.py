@@ -65,7 +65,9 @@ class ClassifierFree(Guidance):
                 "(network.class_conditional=true); pass labels, or remove classifier_free from guidance"
             )
         scale = self._scale(level)
-        if bool((scale == 1).all()):
+        # Compared on the host unless the level decides.
+        unguided = self.scale == 1 if self.interval is None else bool((scale == 1).all())
+        if unguided:
             return self.denoiser(x, level, cond)
         conditional, unconditional = self._both(x, level, cond)
         guided = extrapolate(conditional, unconditional, scale)

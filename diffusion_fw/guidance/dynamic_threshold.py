@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal, cast
 
 import torch
 from torch import Tensor
 
-from diffusion_fw.guidance.guidance import Guidance
+from diffusion_fw.guidance.guidance import Guidance, range_of
 from diffusion_fw.process.level import NoiseLevel, per_example
 from diffusion_fw.process.parameterization import Prediction, with_x0
 from diffusion_fw.registry import Fraction, Runtime, register
@@ -23,16 +23,19 @@ class DynamicThreshold(Guidance):
     bounds (None) x_0 is unchanged. ``percentile`` is a fraction of the example's values; at 1 x_0 is scaled only.
     """
 
-    data_range: Runtime[tuple[float, float] | None] = (-1.0, 1.0)
+    data_range: Runtime[tuple[float, float] | Literal["of the denoiser"] | None] = "of the denoiser"
     percentile: Fraction = 0.995
 
     only_bounds: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "data_range", range_of(self.data_range, self.denoiser))
 
     def __call__(self, x: Tensor, level: NoiseLevel, cond: Any = None) -> Prediction:
         prediction = self.denoiser(x, level, cond)
         if self.data_range is None:
             return prediction
-        low, high = self.data_range
+        low, high = cast(tuple[float, float], self.data_range)
         center, radius = (low + high) / 2, (high - low) / 2
         relative = (prediction.x0 - center) / radius
         # torch.quantile supports float32 and float64 only.

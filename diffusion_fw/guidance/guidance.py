@@ -74,6 +74,14 @@ def without_bounds(denoiser: Denoiser) -> Denoiser:
     return denoiser if inner is denoiser.denoiser else changed(denoiser, denoiser=inner)
 
 
+def range_of(given: tuple[float, float] | str | None, denoiser: Denoiser) -> tuple[float, float] | None:
+    """The range of the data as it is given, or else the bounds of the denoiser, or else [-1, 1]."""
+    if not isinstance(given, str):
+        return given
+    bounds: tuple[float, float] | None = getattr(denoiser, "bounds", None)
+    return (-1.0, 1.0) if bounds is None else bounds
+
+
 def same_path(first: Schedule, second: Schedule) -> bool:
     """Whether two schedules have the same alpha and sigma at all times."""
     times = first.fraction(torch.linspace(0, 1, 9, dtype=torch.float64))

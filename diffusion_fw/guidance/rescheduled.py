@@ -52,7 +52,7 @@ class Rescheduled(Guidance):
 @register("guidance", "rescheduled", renamed={"knobs": "parameters"})
 def rescheduled(
     denoiser: Runtime[Denoiser],
-    target: Runtime[Schedule | None] = None,
+    target: Runtime[Schedule | str | None] = None,
     schedule: str | None = None,
     parameters: dict[str, bool | int | float | str] = {},  # noqa: B006 - the default is read, never changed
 ) -> Rescheduled:
@@ -66,4 +66,4 @@ def rescheduled(
                 "it needs the path to follow; give guidance.rescheduled.schedule=flow or another schedule"
             )
         target = registry.build("schedule", schedule, **parameters)
-    return Rescheduled(denoiser, target)
+    return Rescheduled(denoiser, registry.as_component("schedule", target))

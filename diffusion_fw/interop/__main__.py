@@ -42,7 +42,7 @@ def _arguments() -> argparse.Namespace:
     reading.add_argument("--force", action="store_true", help="replace an existing file")
     writing = commands.add_parser("export", help="write a checkpoint's model for another code base")
     writing.add_argument("checkpoint", help="a checkpoint, or a folder that save_pretrained wrote")
-    writing.add_argument("--to", required=True, help="diffusers, safetensors, program, or one of the formats")
+    writing.add_argument("--to", required=True, help="checkpoint, diffusers, safetensors, program, or a format")
     writing.add_argument("--out", type=Path, required=True, help="the file or folder to write; it may not exist yet")
     writing.add_argument("--raw-weights", action="store_true", help="the trained weights instead of the first average")
     commands.add_parser("formats", help="list the formats")

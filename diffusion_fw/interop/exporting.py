@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from diffusion_fw.checkpoints.folder import write_model
 from diffusion_fw.checkpoints.load import load_model
+from diffusion_fw.checkpoints.pretrained import FILES, save
 from diffusion_fw.composition.facts import Facts
 from diffusion_fw.denoiser import NetworkDenoiser
 from diffusion_fw.files import atomic_write
@@ -87,6 +88,8 @@ def export_state_dict(network: nn.Module, format: Format, model: Published, path
 
 FOLDERS = ("diffusers", "safetensors")
 """What is written as a folder rather than as a file."""
+OWN = ("checkpoint", "program")
+"""Files of no other code base."""
 
 
 def export(checkpoint: str, to: str, out: Path, *, raw_weights: bool = False) -> str:
@@ -95,8 +98,8 @@ def export(checkpoint: str, to: str, out: Path, *, raw_weights: bool = False) ->
     Raises ConfigError for an unknown format, a model that has no place in it, and an existing ``out``.
     """
     known = formats()
-    if to not in (*FOLDERS, "program", *known):
-        raise ConfigError(f"--to {to}: allowed are {', '.join((*FOLDERS, 'program', *known))}")
+    if to not in (*FOLDERS, *OWN, *known):
+        raise ConfigError(f"--to {to}: allowed are {', '.join((*FOLDERS, *OWN, *known))}")
     if out.exists() and not (to in FOLDERS and out.is_dir() and not any(out.iterdir())):
         raise ConfigError(f"--out {out} exists; give another place")
     denoiser, record, choice = load_model(checkpoint, raw_weights=raw_weights)
@@ -117,12 +120,16 @@ def export(checkpoint: str, to: str, out: Path, *, raw_weights: bool = False) ->
         if to == "diffusers":
             write_pipeline(out, denoiser, record["config"], shape)
             return f"{text}: diffusers.DDPMPipeline.from_pretrained({str(out)!r})"
+        if to == "checkpoint":
+            if out.suffix not in FILES:
+                raise ConfigError(f"--out {out}: the name of a checkpoint ends in {', '.join(FILES)}")
+            return f"{text}: these weights alone, for every program; {save(denoiser, out).stat().st_size:,} bytes"
         export_program(denoiser, shape, out)
         return f"{text}: torch.export.load({str(out)!r}).module()(x, t, alpha, sigma)"
     if to not in fitting:
         raise ConfigError(
             f"--to {to} holds network={'|'.join(known[to].networks)}, not network={name}; "
-            f"allowed are {', '.join(('safetensors', 'program', *fitting))}"
+            f"allowed are {', '.join(('safetensors', *OWN, *fitting))}"
         )
     model = published_of(record["config"], Facts.from_record(record["facts"]))
     # A built schedule holds numbers where the config says auto.

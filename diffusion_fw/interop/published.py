@@ -27,8 +27,8 @@ from diffusion_fw.interop.pairs import to_ours
 from diffusion_fw.interop.source import Source
 from diffusion_fw.networks.network import is_class_conditional
 from diffusion_fw.registry import ConfigError, Fraction, PositiveInt, Range
+from diffusion_fw.training.archive import RECORD_KEY
 from diffusion_fw.training.durable import DurableIO
-from diffusion_fw.training.module import RECORD_KEY
 
 MOST_CLASSES = 1_000_000
 GROUPS = ("network", "schedule", "parameterization", "variance")

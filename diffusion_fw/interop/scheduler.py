@@ -230,8 +230,8 @@ class SamplerScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
 
 def as_scheduler(
     sampler: str,
-    schedule: Schedule,
-    parameterization: Parameterization | None = None,
+    schedule: Schedule | str,
+    parameterization: Parameterization | str | None = None,
     *,
     wrap: Wrap | None = None,
     **parameters: Any,
@@ -239,8 +239,9 @@ def as_scheduler(
     """A registered sampler as a scheduler of diffusers: ``pipeline.scheduler = as_scheduler("unipc", schedule)``.
 
     ``parameters`` are the sampler's, such as ``grid``; the pipeline sets the number of steps. ``parameterization`` says
-    what the network predicts and its time label, by default epsilon at DDPM's index. ``wrap`` puts a guidance around
-    the denoiser, such as clip. Raises ConfigError for an adaptive sampler, whose evaluations are not known before.
+    what the network predicts and its time label, by default epsilon at DDPM's index. Both may be names. ``wrap`` puts a
+    guidance around the denoiser, such as clip. Raises ConfigError for an adaptive sampler, whose evaluations are not
+    known before.
     """
 
     def build(steps: int) -> Sampler:
@@ -249,5 +250,6 @@ def as_scheduler(
 
     if build(10).evaluations_per_step is None:
         raise ConfigError(f"sampler={sampler} is adaptive, and a pipeline has to know its timesteps before it begins")
-    default: Parameterization = registry.build("parameterization", "epsilon")
-    return SamplerScheduler(build, schedule, parameterization or default, wrap or (lambda denoiser: denoiser))
+    path = registry.as_component("schedule", schedule)
+    predicted = registry.as_component("parameterization", parameterization or "epsilon", schedule=path)
+    return SamplerScheduler(build, path, predicted, wrap or (lambda denoiser: denoiser))

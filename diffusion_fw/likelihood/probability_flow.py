@@ -14,7 +14,7 @@ from torch import Tensor
 
 from diffusion_fw.denoiser import Denoiser, require_deterministic
 from diffusion_fw.likelihood.integrate import Derivative
-from diffusion_fw.process.level import NoiseLevel, expand
+from diffusion_fw.process.level import NoiseLevel, beside, expand
 from diffusion_fw.process.schedule import Schedule
 from diffusion_fw.registry import ConfigError
 
@@ -57,7 +57,8 @@ def velocity(denoiser: Denoiser, cond: Any) -> Derivative:
 
     def derivative(theta: Tensor, u: Tensor) -> Tensor:
         level = level_at(theta, denoiser.schedule)
-        prediction = denoiser(expand(radius(level), u) * u, level, cond)
-        return expand(theta.cos(), u) * prediction.eps - expand(theta.sin(), u) * prediction.x0
+        prediction = denoiser(expand(radius(level), u) * u, beside(level, u), cond)
+        slope = expand(theta.cos(), u) * prediction.eps - expand(theta.sin(), u) * prediction.x0
+        return slope.to(u.dtype)
 
     return derivative

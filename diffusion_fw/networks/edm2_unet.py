@@ -122,6 +122,10 @@ class EDM2UNet(nn.Module):
         features = max(widths)
         attended = [size in attention_resolutions for size in sizes]
         self.checkpointing = checkpointing
+        # Its import takes a second, which whoever loads another network need not wait.
+        from diffusion_fw.networks.blocks.forced_weights import force_weights
+
+        self.force_weights = force_weights
         self.class_conditional = num_classes > 0 if class_conditional == "auto" else class_conditional
         self.num_classes = num_classes
 
@@ -167,7 +171,7 @@ class EDM2UNet(nn.Module):
     def forward(self, x: Tensor, label: Tensor, cond: Tensor | None = None) -> Tensor:
         # Not in the layers, so that a block that is computed again finds the weights that it had.
         if self.training:
-            self._force_weights()
+            self.force_weights(self)
         embedding = self._embedding(label, cond)
         h = self.enter(torch.cat([x, torch.ones_like(x[:, :1])], dim=1))
         skips = [h]
@@ -183,12 +187,6 @@ class EDM2UNet(nn.Module):
                 h = self._run(block, magnitude.concatenate(h, skips.pop()), embedding)
         # Contiguous, so that noise drawn like the output does not depend on the memory format of the weights.
         return cast(Tensor, self.leave(h, self.gain)).contiguous()
-
-    @torch.compiler.disable  # type: ignore[untyped-decorator]
-    def _force_weights(self) -> None:
-        for layer in self.modules():
-            if isinstance(layer, magnitude.Weight):
-                layer.force()
 
     def _embedding(self, label: Tensor, cond: Tensor | None) -> Tensor:
         """silu of the time label's embedding, mixed with that of the class."""

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from diffusion_fw.process.level import NoiseLevel
+from diffusion_fw.process.level import NoiseLevel, require_level
 from diffusion_fw.process.parameterization import Prediction
 from diffusion_fw.process.schedule import Schedule
 
@@ -26,6 +26,7 @@ class Empirical:
     chunk: int = 4096
 
     def __call__(self, x: Tensor, level: NoiseLevel, cond: Any = None) -> Prediction:
+        require_level(level, self)
         alpha, sigma = (value.to(x).reshape(-1, 1) for value in (level.alpha, level.sigma))
         precision = 1 / sigma.square().clamp(min=torch.finfo(x.dtype).tiny)
         flat = x.flatten(1)

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from diffusion_fw.oracles.mixture import SMALLEST_VARIANCE, GaussianMixture
-from diffusion_fw.process.level import NoiseLevel, per_example
+from diffusion_fw.process.level import NoiseLevel, per_example, require_level
 from diffusion_fw.process.parameterization import Prediction
 from diffusion_fw.process.schedule import Schedule
-from diffusion_fw.registry import ConfigError
+from diffusion_fw.registry import ConfigError, as_component
 
 
 class Gaussian(GaussianMixture):
@@ -87,9 +87,9 @@ class CorrelatedGaussian:
         result: Tensor = ((x.flatten(1) @ basis * gains.to(x)) @ basis.T).view_as(x)
         return result
 
-    def denoiser(self, schedule: Schedule) -> CorrelatedDenoiser:
-        """The exact denoiser of this distribution on a schedule."""
-        return CorrelatedDenoiser(self, schedule)
+    def denoiser(self, schedule: Schedule | str) -> CorrelatedDenoiser:
+        """The exact denoiser of this distribution on a schedule, or on the registered one of this name."""
+        return CorrelatedDenoiser(self, as_component("schedule", schedule))
 
     def irreducible(self, level: NoiseLevel) -> Tensor:
         """E |x_0 - E[x_0 | x_t]|^2 / D = mean_i lambda_i sigma^2 / (alpha^2 lambda_i + sigma^2) at each level."""
@@ -103,7 +103,8 @@ class CorrelatedGaussian:
 
     def noised(self, level: NoiseLevel) -> Tensor:
         """alpha^2 lambda_i + sigma^2 (..., D) at each level."""
-        variances = level.alpha[..., None].square() * self.variances + level.sigma[..., None].square()
+        own = self.variances.to(level.alpha)
+        variances = level.alpha[..., None].square() * own + level.sigma[..., None].square()
         result: Tensor = variances.clamp(min=SMALLEST_VARIANCE)
         return result
 
@@ -119,8 +120,10 @@ class CorrelatedDenoiser:
     schedule: Schedule
 
     def __call__(self, x: Tensor, level: NoiseLevel, cond: Any = None) -> Prediction:
+        require_level(level, self)
+        level = level.map(lambda value: value.reshape(-1) if value.ndim else value)
         variances, mean = self.gaussian.noised(level), self.gaussian.mean.to(x)
         offset = x - per_example(level.alpha.to(x), x) * mean
-        gain = level.alpha[..., None] * self.gaussian.variances / variances
+        gain = level.alpha[..., None] * self.gaussian.variances.to(variances) / variances
         x0 = mean + self.gaussian.scale(gain, offset)
         return Prediction(x0, self.gaussian.scale(level.sigma[..., None] / variances, offset))

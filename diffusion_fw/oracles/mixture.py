@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from diffusion_fw.noise import generator as named_generator
-from diffusion_fw.process.level import NoiseLevel
+from diffusion_fw.process.level import NoiseLevel, require_level
 from diffusion_fw.process.parameterization import Prediction
 from diffusion_fw.process.schedule import Schedule
-from diffusion_fw.registry import ConfigError
+from diffusion_fw.registry import ConfigError, as_component
 
 MOST_LEVELS = 1024
 """How many levels a mixture remembers."""
@@ -108,9 +108,9 @@ class GaussianMixture:
                 self._known[key] = _scales(self, values[0], values[1], dtype)
         return self._known[key]
 
-    def denoiser(self, schedule: Schedule) -> MixtureDenoiser:
-        """The exact denoiser of this distribution on a schedule."""
-        return MixtureDenoiser(self, schedule)
+    def denoiser(self, schedule: Schedule | str) -> MixtureDenoiser:
+        """The exact denoiser of this distribution on a schedule, or on the registered one of this name."""
+        return MixtureDenoiser(self, as_component("schedule", schedule))
 
     def irreducible(self, level: NoiseLevel, count: int = 4096, seed: int = 0) -> Tensor:
         """E |x_0 - E[x_0 | x_t]|^2 / D, the least possible error of x_0, at each level; float64.
@@ -172,6 +172,7 @@ class MixtureDenoiser:
         mixture: GaussianMixture, x: Tensor, level: NoiseLevel, cond: Tensor | None = None
     ) -> tuple[Tensor, Tensor, Tensor]:
         """For each component, its probability given x_t (B, K) and its means of x_0 and eps (B, K, *shape)."""
+        require_level(level, mixture)
         if level.t.ndim == 0:
             scales = mixture.scales(float(level.alpha), float(level.sigma), x.device, x.dtype)
         else:

@@ -70,10 +70,29 @@ def per_example(values: Tensor, x: Tensor) -> Tensor:
     return values.view(-1, *(1,) * (x.ndim - 1))
 
 
+def beside(level: NoiseLevel, x: Tensor) -> NoiseLevel:
+    """Levels (B,), one for each example of x (B, ...), shaped (B, 1, ..., 1) on its device: alpha x is right as it is.
+
+    float64, or float32 on a device without it.
+    """
+    dtype = torch.float32 if x.device.type == "mps" else torch.float64
+    return level.map(lambda value: per_example(value.to(device=x.device, dtype=dtype, non_blocking=True), x))
+
+
+def require_level(level: object, denoiser: object) -> None:
+    """TypeError for a time, or anything else, in the place of a level."""
+    if not isinstance(level, NoiseLevel):
+        raise TypeError(
+            f"{type(denoiser).__name__}(x, level): the level is a NoiseLevel, not {level!r:.100}; for a time t in "
+            "[0, 1] it is denoiser.schedule(t), for a noise level sigma / alpha = s it is "
+            "denoiser.schedule(denoiser.schedule.time(-2 * math.log(s)))"
+        )
+
+
 def expand(coefficient: Tensor, x: Tensor) -> Tensor:
     """A float64 coefficient, scalar or one per example, in the form in which it multiplies x (B, ...).
 
-    A scalar stays on the host, where a kernel takes it as an argument; (B,) is cast once and moved to x.
+    A scalar stays on the host, where a kernel takes it as an argument; others are cast once and moved to x.
     """
     if coefficient.ndim == 0:
         return coefficient

@@ -6,12 +6,14 @@ Standard library only, so that the name of a component can be looked up without 
 from diffusion_fw.registry.components import (
     Entry,
     Parameter,
+    as_component,
     build,
     entries,
     entry,
     names,
     nearest,
     register,
+    section_of,
     sections,
     validate,
 )
@@ -61,6 +63,7 @@ __all__ = [
     "Runtime",
     "Seed",
     "Size",
+    "as_component",
     "build",
     "convert",
     "describe",
@@ -71,6 +74,7 @@ __all__ = [
     "nearest",
     "printable",
     "register",
+    "section_of",
     "sections",
     "validate",
 ]

@@ -5,6 +5,7 @@ Standard library only, so that the name of a component can be looked up without 
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import difflib
 import functools
@@ -218,10 +219,16 @@ def _check_names(entry: Entry) -> None:
         )
     for known in _entries[entry.group].values():
         taken = {entry.name, *entry.formerly} & {known.name, *known.formerly}
-        if taken and known.source != entry.source:
+        if taken and known.source != entry.source and not _is_again(entry, known):
             raise RegistrationError(
                 f"{entry.group}={min(taken)} is registered twice: {known.source} and {entry.source}"
             )
+
+
+def _is_again(entry: Entry, known: Entry) -> bool:
+    """Whether a cell of a notebook that has defined a component is run again."""
+    one, other = (getattr(item.factory, "__qualname__", "") for item in (entry, known))
+    return one == other and entry.factory.__module__ == known.factory.__module__ == "__main__"
 
 
 def register(
@@ -237,6 +244,8 @@ def register(
     ``formerly`` holds earlier names of the component and ``renamed`` earlier names of its parameters, each mapped to
     the present one. They still work, with a FutureWarning: on the command line, in ``build`` and in checkpoints.
     ``absent`` maps keys that it does not have, but that a user may know from elsewhere, to what to do instead.
+
+    What a notebook defines in a cell may be defined there again.
 
     Raises RegistrationError where the name is taken (both sources are named), a parameter's annotation cannot be
     checked, or a Runtime parameter has a name that is not passed in this group. Returns the factory unchanged.
@@ -381,6 +390,52 @@ def validate(group: str, name: str, values: Mapping[str, Any], path: str | None 
     return result
 
 
+def as_component(group: str, given: Any, **passed: Any) -> Any:
+    """``given``, or the component of a group that it describes: by its name, or as a section of a config.
+
+    ``"leading"`` and ``{"name": "karras", "rho": 5}`` are grids. Of the ``passed`` values it gets those that its
+    signature asks for as Runtime. Raises ConfigError as ``build`` does.
+    """
+    section = {"name": given} if isinstance(given, str) else given
+    if not isinstance(section, Mapping):
+        return given
+    if not isinstance(section.get("name"), str):
+        listed = ", ".join(names(group))
+        raise ConfigError(f"{group}={_shown(dict(section))}: it has no name of a component; choose one of: {listed}")
+    wanted = {key: passed[key] for key in passed.keys() & entry(group, section["name"]).runtime.keys() - section.keys()}
+    return build(group, section["name"], **{key: value for key, value in section.items() if key != "name"}, **wanted)
+
+
+def _with_components(owner: Entry, values: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments, with a component for each Runtime one that describes it: ``grid="leading"`` of a sampler."""
+    result = dict(values)
+    # The schedule first, for which the others may ask.
+    for key in sorted(values.keys() & owner.runtime.keys(), key=lambda key: (key != "schedule", key)):
+        if key in GROUPS:
+            others = {name: result[name] for name in owner.runtime if name in result and name != key}
+            result[key] = as_component(key, result[key], **others)
+        elif isinstance(result[key], str) and key in GROUPS[owner.group].python and not takes_text(owner, key):
+            what = GROUPS[owner.group].python[key]
+            raise ConfigError(f"{owner.group}={owner.name}: {key}={_shown(result[key])} must be {what}, not a text")
+    return result
+
+
+def takes_text(owner: Entry, key: str) -> bool:
+    """Whether a Runtime argument may be a text."""
+    kind, *_ = typing.get_args(owner.runtime[key].annotation)
+    return str in (kind, *typing.get_args(kind))
+
+
+SECTION = "_section_of_config"
+"""The attribute of a component that holds what ``section_of`` returns."""
+
+
+def section_of(component: object) -> dict[str, Any] | None:
+    """The section of a config by which ``build`` made a component, and copies of it; None for one made otherwise."""
+    section: dict[str, Any] | None = getattr(component, "__dict__", {}).get(SECTION)
+    return section
+
+
 @overload
 def build(group: Literal["schedule"], name: str, /, **kwargs: Any) -> Schedule: ...
 @overload
@@ -410,11 +465,14 @@ def build(group: str, name: str, /, **kwargs: Any) -> Any: ...
 def build(group: str, name: str, /, **kwargs: Any) -> Any:
     """A component by its config name, e.g. ``build("schedule", "linear", num_steps=1000)``.
 
+    A component that it is passed may be described too, by its name or as a section of a config:
+    ``build("sampler", "ddim", grid="leading")``.
+
     Raises ConfigError for an unknown group, name or key, for a value of the wrong type or out of range, and for a
     missing Runtime argument.
     """
     component = entry(group, name)
-    values = validate(group, component.name, kwargs)
+    values = _with_components(component, validate(group, component.name, kwargs))
     missing = [key for key, parameter in component.runtime.items() if parameter.required and key not in values]
     if missing:
         raise ConfigError(
@@ -422,7 +480,12 @@ def build(group: str, name: str, /, **kwargs: Any) -> Any:
             f'in Python, build("{group}", "{name}", {missing[0]}=...)'
         )
     try:
-        return component.factory(**{f"{key}_" if keyword.iskeyword(key) else key: values[key] for key in values})
+        built = component.factory(**{f"{key}_" if keyword.iskeyword(key) else key: values[key] for key in values})
     except ConfigError as error:
         chosen, said = f"{group}={component.name}", str(error)
         raise ConfigError(said if said.startswith(f"{chosen} ") else f"{chosen}: {said}") from None
+    # What has no attributes of its own is not remembered.
+    with contextlib.suppress(AttributeError, TypeError):
+        keys = {key: values.get(key, parameter.default) for key, parameter in component.parameters.items()}
+        object.__setattr__(built, SECTION, {"name": component.name, **keys})
+    return built

@@ -16,7 +16,7 @@ from diffusion_fw.config.compose import checked
 from diffusion_fw.config.groups import STACKED
 from diffusion_fw.data.dataset import places
 from diffusion_fw.registry import ConfigError, NonNegativeInt, convert, describe
-from diffusion_fw.training.module import RECORD_KEY
+from diffusion_fw.training.archive import RECORD_KEY
 
 logger = logging.getLogger(__name__)
 

@@ -52,6 +52,12 @@ def _with_noise_of_denoiser(trajectory: Callable[..., Iterator[Step]]) -> Callab
     def run(
         self: Sampler, denoiser: Denoiser, x: Tensor, *, cond: Any = None, noise: Noise = torch.randn_like
     ) -> Iterator[Step]:
+        if not isinstance(getattr(denoiser, "schedule", None), Schedule):
+            raise TypeError(
+                f"a sampler takes a denoiser, which has a schedule, and not a {type(denoiser).__name__}; "
+                "dfw.wrap(model, schedule, parameterization) makes one of a network, dfw.wrap(f, schedule) of "
+                "f(x, sigma) -> x_0"
+            )
         return trajectory(self, seeded(denoiser, noise), x, cond=cond, noise=noise)
 
     return run

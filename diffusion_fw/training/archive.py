@@ -23,6 +23,8 @@ from torch import Tensor
 from diffusion_fw.files import open_regular
 from diffusion_fw.registry import LONGEST_NAME, ConfigError
 
+RECORD_KEY = "diffusion_fw"
+"""The key of a checkpoint under which it describes itself."""
 MAX_DIMS = 64
 MAX_TENSORS = 200_000
 """Reading takes some ten microseconds a tensor, and the largest networks have some thousand."""

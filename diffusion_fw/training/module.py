@@ -18,14 +18,13 @@ from diffusion_fw.denoiser import NetworkClassifier, NetworkDenoiser
 from diffusion_fw.noise import batch_noise, generator
 from diffusion_fw.objectives.objective import Objective
 from diffusion_fw.objectives.time_sampler import TimeSampler
+from diffusion_fw.training.archive import RECORD_KEY
 from diffusion_fw.training.augmentation import Augmentation
 from diffusion_fw.training.ema import Averages, Weights
 from diffusion_fw.training.stream import ResidentLoader, ShuffledBatches
 
 FREE_FRACTION = 0.25
 """The fraction of a GPU's free memory that examples may take there."""
-RECORD_KEY = "diffusion_fw"
-"""The key of a checkpoint under which it describes itself."""
 TIME_STREAM, NOISE_STREAM, GLOBAL_STREAM, AUGMENTATION_STREAM = range(4)
 
 

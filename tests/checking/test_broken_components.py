@@ -689,3 +689,42 @@ class Raises(Weighting):
 
 def test_an_error_within_a_component_is_a_reason_too(registered):
     assert "weights: found IndexError: row 7, wanted no error" in reasons("weighting", registered("weighting", Raises))
+
+
+# What a component need not do.
+
+
+class OfImages(nn.Module):
+    """Takes images alone, and says so by no error of its own; its variances are fixed."""
+
+    def __init__(self, shape: Runtime[tuple[int, ...]], side: int | None = None):
+        super().__init__()
+        self.height, self.side = shape[1], side
+        self.layer = nn.Conv2d(shape[0] + 1, shape[0], 3, padding=1)
+
+    def forward(self, x, label, cond=None):
+        if self.side not in (None, x.shape[-1]):
+            raise RuntimeError("of another side")
+        return self.layer(torch.cat([x, (label / 1000).view(-1, 1, 1, 1).expand(-1, 1, *x.shape[2:])], dim=1))
+
+
+@pytest.mark.parametrize(
+    ("parameters", "skipped"),
+    [
+        ({}, {"x (2,)": "IndexError"}),
+        ({"side": 8}, {"x (2,)": "IndexError", "x (3, 16, 16)": "of another side", "x (3, 32, 32)": "of another side"}),
+        ({"side": 12, "shape": (2, 12, 12)}, {}),
+    ],
+)
+def test_shapes_that_a_network_does_not_take_are_skipped_with_the_reason(registered, parameters, skipped):
+    report = dfw.checking.check("network", registered("network", OfImages), **parameters)
+    found = {row.where: row.found for row in report.rows if "skipped" in row.found}
+    assert found.keys() == skipped.keys()
+    assert all(reason in found[where] for where, reason in skipped.items())
+    assert report.row("gradients", f"x {parameters.get('shape', (1, 8, 8))}").passed
+
+
+def test_a_network_that_takes_no_shape_fails_with_the_reasons(registered):
+    report = dfw.checking.examine("network", registered("network", OfImages), side=7)
+    assert [row.what for row in report.failures] == ["shapes that it accepts"]
+    assert sum("of another side" in row.found for row in report.rows) == 3

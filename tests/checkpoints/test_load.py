@@ -18,9 +18,8 @@ from diffusion_fw.checkpoints.read import read
 from diffusion_fw.composition.experiment import build_experiment
 from diffusion_fw.process.schedules.tables import Linear
 from diffusion_fw.registry import ConfigError, discovery
-from diffusion_fw.training.archive import DTYPES, read_archive
+from diffusion_fw.training.archive import DTYPES, RECORD_KEY, read_archive
 from diffusion_fw.training.durable import DurableIO
-from diffusion_fw.training.module import RECORD_KEY
 
 
 def fit(config, folder):

@@ -29,8 +29,10 @@ TRAINING = set(GROUPS) - {"sampler", "grid", "guidance", "features", "metric", "
 # Choices that a command line alone cannot complete: they need files or Python objects.
 NEEDS_MORE = {
     ("data", "cifar10"),
+    ("data", "hf_dataset"),
     ("data", "image_folder"),
     ("data", "mnist"),
+    ("data", "torchvision"),
     ("data", "webdataset"),
     ("guidance", "autoguidance"),
     ("guidance", "classifier"),

@@ -17,7 +17,7 @@ import pytest
 import torch
 from examples import plain_state
 
-from diffusion_fw.training.module import RECORD_KEY
+from diffusion_fw.training.archive import RECORD_KEY
 
 HERE = Path(__file__).parent
 OVERRIDES = (

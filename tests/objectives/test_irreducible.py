@@ -18,7 +18,7 @@ def test_the_perfect_networks_loss_is_the_posterior_variance_in_the_space_of_its
     schedule = dfw.build("schedule", "vp")
     component, weight = dfw.build("parameterization", parameterization), dfw.build("weighting", weighting)
     objective = dfw.build("objective", "simple", weighting=weight)
-    denoiser = dfw.NetworkDenoiser(torch.nn.Identity(), schedule, component)
+    denoiser = dfw.NetworkDenoiser(dfw.build("network", "mlp", shape=(2,)), schedule, component)
     count = 40_000
     level = schedule(torch.full((count,), 0.25, dtype=torch.float64))
     x0 = oracle.sample(count, generator(0))

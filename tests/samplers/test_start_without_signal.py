@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 
 import pytest
 import torch
@@ -80,7 +81,7 @@ def test_every_sampler_starts_from_pure_noise(name, settings, schedule, wrap, mo
 
 def test_the_prediction_is_clamped_only_where_it_is_unknown_and_stays_consistent():
     path = SCHEDULES["cosine"]
-    plain = dfw.NetworkDenoiser(Imperfect(path), path, dfw.build("parameterization", "epsilon"))
+    plain = dfw.NetworkDenoiser(Imperfect(path), path, "epsilon", (-math.inf, math.inf))
     x = torch.randn(64, 2, generator=torch.Generator().manual_seed(0))
     for t in (1.0, 0.999, 0.5, 0.001):
         level = path(torch.tensor(t, dtype=torch.float64))
@@ -95,7 +96,7 @@ def test_the_prediction_is_clamped_only_where_it_is_unknown_and_stays_consistent
 
 def test_a_prediction_of_v_is_never_clamped():
     path = SCHEDULES["cosine"]
-    denoiser = dfw.NetworkDenoiser(nn.Identity(), path, dfw.build("parameterization", "v"), (-1.0, 1.0))
+    denoiser = dfw.NetworkDenoiser(Imperfect(path), path, dfw.build("parameterization", "v"), (-1.0, 1.0))
     denoiser.output = lambda x, level, cond=None: (7 * torch.ones_like(x), None)  # type: ignore[method-assign]
     assert denoiser(torch.zeros(4, 2), path(torch.ones((), dtype=torch.float64))).x0.abs().min() > 6
 

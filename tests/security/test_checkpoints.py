@@ -21,7 +21,7 @@ from diffusion_fw.composition.parts import build_data
 from diffusion_fw.config.application import check_command_line
 from diffusion_fw.registry import ConfigError, Runtime
 from diffusion_fw.training import archive
-from diffusion_fw.training.module import RECORD_KEY
+from diffusion_fw.training.archive import RECORD_KEY
 
 ROOT = Path(__file__).parents[2]
 CALLS = ["os.system", "os.mkdir", "builtins.exec", "builtins.eval"]

@@ -89,18 +89,22 @@ class Decoder:
                 if pixels > LARGEST_IMAGE:
                     raise ValueError(f"{image.width} x {image.height} pixels, more than {LARGEST_IMAGE:,}")
                 with MEMORY.take(pixels * BYTES_PER_PIXEL):
-                    plain = on_white(image, "L" if self.channels == 1 else "RGB")
-                    fitted = ImageOps.fit(plain, (self.size, self.size), Image.Resampling.BICUBIC)
-                    # Before another thread takes their memory.
-                    del plain
+                    values = fitted(image, self.size, self.channels)
+                    # Before another thread takes its memory.
                     image.close()
         except UnidentifiedImageError:
             reason = f"it begins with {content[:16]!r}" if content else "0 bytes"
             raise CorruptImageError(reason) from None
         except Exception as error:  # a corrupt file can raise anything
             raise CorruptImageError(str(error) or type(error).__name__) from error
-        values = torch.from_numpy(np.array(fitted))
-        return values.view(self.size, self.size, self.channels).permute(2, 0, 1)
+        return values
+
+
+def fitted(image: Image.Image, size: int, channels: int) -> Tensor:
+    """An image as uint8 (channels, size, size): the shorter side is resized, the centre cropped, on white."""
+    plain = on_white(image, "L" if channels == 1 else "RGB")
+    pixels = ImageOps.fit(plain, (size, size), Image.Resampling.BICUBIC)
+    return torch.from_numpy(np.array(pixels)).view(size, size, channels).permute(2, 0, 1)
 
 
 def on_white(image: Image.Image, mode: str) -> Image.Image:
