@@ -13,7 +13,7 @@ from diffusion_fw.interop.formats.edm_adm import EDMADM
 from diffusion_fw.interop.pairs import to_theirs
 from diffusion_fw.registry import ConfigError
 from scripts.peer_outputs.edm import FREQUENCY_SCALE
-from scripts.peer_outputs.seeded import gap
+from scripts.peer_outputs.seeded import WITHIN, gap
 
 FORM = EDM()
 FORMS = {"SongUNet": FORM, "DhariwalUNet": EDMADM()}
@@ -50,7 +50,7 @@ def test_the_images_are_denoised_as_by_the_original(record):
     for name, output in record["output"].items():
         with torch.no_grad():
             x0 = denoiser(x, level, conds[name]).x0
-        assert gap(x0, output) < 1e-5
+        assert gap(x0, output) < WITHIN
     assert model.num_classes == record["settings"].get("label_dim", 0)
 
 

@@ -11,7 +11,7 @@ from recorded import built, case, imported, records, seeded, seeded_weights
 from diffusion_fw.interop.formats.ncsn import NCSN
 from diffusion_fw.interop.pairs import to_theirs
 from diffusion_fw.registry import ConfigError
-from scripts.peer_outputs.seeded import gap
+from scripts.peer_outputs.seeded import WITHIN, gap
 
 FORM = NCSN()
 FIRST, SECOND = records("ncsn"), records("ncsnv2")
@@ -37,7 +37,7 @@ def test_the_noise_is_predicted_as_by_the_original(record):
     x = 2 * seeded(record["input"], (2, *model.shape)) - 1
     with torch.no_grad():
         eps = denoiser(x, level).eps
-    assert gap(eps, record["output"]) < 1e-5
+    assert gap(eps, record["output"]) < WITHIN
 
 
 @pytest.mark.parametrize("record", RECORDS, ids=case)
