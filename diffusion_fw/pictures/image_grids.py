@@ -149,7 +149,7 @@ def trajectory(path: Path, frames: Tensor, times: Sequence[float], predictions: 
         x = left + GAP // 2 + (i + 0.5) * right
         _write(page, (x, MARGIN + 25), f"t = {time:.2f}", size=12, anchor="ma", colour=QUIET)
     if predictions is not None:
-        for i, name in enumerate(("x_t", "x̂_0") * frames.shape[1]):
+        for i, name in enumerate(("x_t", "x_0") * frames.shape[1]):
             y = MARGIN + 44 + GAP // 2 + (i + 0.5) * down
             _write(page, (left - 6, y), name, size=12, anchor="rm", colour=QUIET)
     return _save(path, page)

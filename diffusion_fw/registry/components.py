@@ -483,7 +483,7 @@ def build(group: str, name: str, /, **kwargs: Any) -> Any:
         built = component.factory(**{f"{key}_" if keyword.iskeyword(key) else key: values[key] for key in values})
     except ConfigError as error:
         chosen, said = f"{group}={component.name}", str(error)
-        raise ConfigError(said if said.startswith(f"{chosen} ") else f"{chosen}: {said}") from None
+        raise ConfigError(said if said.startswith((f"{chosen} ", f"{chosen}:")) else f"{chosen}: {said}") from None
     # What has no attributes of its own is not remembered.
     with contextlib.suppress(AttributeError, TypeError):
         keys = {key: values.get(key, parameter.default) for key, parameter in component.parameters.items()}

@@ -80,6 +80,17 @@ def test_a_missing_value_is_named(scratch_registry):
         dfw.build("schedule", "needy")
 
 
+@pytest.mark.parametrize("said", ["it fails", "schedule=failing: it fails", "schedule=failing fails"])
+def test_a_message_names_the_component_once(scratch_registry, said):
+    @dfw.register("schedule", "failing")
+    def failing():
+        raise ConfigError(said)
+
+    with pytest.raises(ConfigError) as raised:
+        dfw.build("schedule", "failing")
+    assert str(raised.value).count("schedule=failing") == 1
+
+
 def test_the_same_name_twice_names_both_sources(scratch_registry):
     @dfw.register("schedule", "twice")
     def first() -> None: ...
