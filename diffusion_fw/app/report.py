@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from diffusion_fw.composition.facts import Facts
 from diffusion_fw.files import atomic_write
 from diffusion_fw.noise import generator
 from diffusion_fw.pictures import curves
-from diffusion_fw.pictures.image_grids import strip
+from diffusion_fw.pictures.image_grids import film, strip
 from diffusion_fw.pictures.schedule_curves import schedule as draw_schedule
 from diffusion_fw.training.callbacks.stock import ended_early
 from diffusion_fw.training.loggers.fan_out import print_places, tell
@@ -78,8 +78,8 @@ class Report(lightning.Callback):
         tell(trainer.loggers, "log_results", [*results, *sorted(self.folder.glob("*.png"))])
 
 
-PROGRESS = 4
-"""The evaluations that are drawn side by side, the first and the last among them."""
+PROGRESS, FRAMES = 4, 60
+"""The evaluations that are drawn side by side, and those that are frames of the animation, at most."""
 LOGGED_PICTURES = ("loss", "loss_by_log_snr", "distance", "schedule", "real_and_generated", "progress")
 """The pictures at the end of a run; its samples are logged at each evaluation."""
 RESULTS = ("config.yaml", "metrics.csv", "samples")
@@ -113,13 +113,19 @@ def draw_report(experiment: Experiment, config: Mapping[str, Any], folder: Path,
 
 
 def draw_progress(folder: Path) -> None:
-    """The samples of the same seeds at some steps side by side, where there was more than one evaluation."""
+    """The samples of the same seeds at some steps side by side, and as an animation; of one evaluation nothing."""
     known = sorted((folder / "samples").glob("step_*.png"))
     if len(known) < 2:
         return
-    last = len(known) - 1
-    chosen = dict.fromkeys(known[round(i * last / (PROGRESS - 1))] for i in range(PROGRESS))
-    strip(folder / "progress.png", {f"step {int(path.stem.removeprefix('step_')):,}": path for path in chosen})
+    shown = {f"step {int(path.stem.removeprefix('step_')):,}": path for path in spread(known, PROGRESS)}
+    strip(folder / "progress.png", shown)
+    film(folder / "progress.gif", spread(known, FRAMES))
+
+
+def spread(paths: Sequence[Path], count: int) -> list[Path]:
+    """At most ``count`` of the paths, evenly, the first and the last among them."""
+    last = len(paths) - 1
+    return list(dict.fromkeys(paths[round(i * last / (count - 1))] for i in range(count)))
 
 
 def print_summary(experiment: Experiment, folder: Path, floor: float | None) -> None:
@@ -149,7 +155,7 @@ def print_summary(experiment: Experiment, folder: Path, floor: float | None) -> 
     table.add_section()
     for what, paths in (
         ("real and generated", ["real_and_generated.png"]),
-        ("samples over training", ["progress.png", "samples/"]),
+        ("samples over training", ["progress.png", "progress.gif", "samples/"]),
         ("trajectory from noise to data", ["samples/trajectory.png"]),
         ("curves", ["loss.png", "loss_by_log_snr.png", "distance.png", "schedule.png"]),
         ("checkpoints", ["checkpoints/last.ckpt", "checkpoints/best.ckpt"]),

@@ -115,6 +115,15 @@ def strip(path: Path, pictures: Mapping[str, Path]) -> Path:
     return _save(path, page)
 
 
+def film(path: Path, pictures: Sequence[Path]) -> Path:
+    """Pictures one after another as a GIF without end, on pages of the size of the last."""
+    images = [Image.open(picture).convert("RGB") for picture in pictures]
+    pages = [Image.new("RGB", images[-1].size, "white") for _ in images]
+    for page, image in zip(pages, images, strict=True):
+        page.paste(image)
+    return _save_gif(path, pages)
+
+
 def comparison(path: Path, real: Tensor, generated: Tensor, title: str | None = None) -> Path:
     """Real images beside generated ones, uint8 (N, C, H, W), as many as fit into two squares on the page."""
     cell = factor(real) * real.shape[-1] + GAP
@@ -165,6 +174,10 @@ def save_animation(path: Path, pages: Sequence[Image.Image], times: Sequence[flo
     """Write pages, which leave TITLE rows free at the top for the time, as a GIF without end."""
     for page, time in zip(pages, times, strict=True):
         _write(page, (4, 4), f"t = {time:.2f}", size=12, colour=QUIET)
+    return _save_gif(path, pages)
+
+
+def _save_gif(path: Path, pages: Sequence[Image.Image]) -> Path:
     lasts = [FRAME_MS] * (len(pages) - 1) + [LAST_FRAME_MS]
     with atomic_write(path) as file:
         pages[0].save(file, format="GIF", save_all=True, append_images=pages[1:], duration=lasts, loop=0)

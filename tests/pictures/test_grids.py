@@ -8,12 +8,14 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from diffusion_fw.app.report import spread
 from diffusion_fw.pictures.image_grids import (
     GAP,
     MARGIN,
     class_grid,
     comparison,
     factor,
+    film,
     image_grid,
     panel,
     strip,
@@ -140,6 +142,26 @@ def test_a_strip_holds_pictures_of_one_height_side_by_side(tmp_path: Path) -> No
     assert page.shape[:2] == (260 + 2 * MARGIN + 20, 50 + 520 + 3 * MARGIN)
     assert page[150, MARGIN + 25].tolist() == [255, 0, 0]
     assert page[150, 2 * MARGIN + 50 + 260].tolist() == [0, 0, 255]
+
+
+def test_a_film_shows_pictures_in_order_and_the_last_one_longest(tmp_path: Path) -> None:
+    paths = [tmp_path / f"{colour}.png" for colour in ("red", "lime", "blue")]
+    for path in paths:
+        Image.new("RGB", (30, 20), path.stem).save(path)
+    with Image.open(film(tmp_path / "film.gif", paths)) as moving:
+        shown, lasts = [], []
+        for index in range(moving.n_frames):
+            moving.seek(index)
+            shown.append(moving.convert("RGB").getpixel((5, 5)))
+            lasts.append(moving.info["duration"])
+    assert shown == [(255, 0, 0), (0, 255, 0), (0, 0, 255)]
+    assert lasts == [300, 300, 1500]
+
+
+def test_the_shown_evaluations_are_spread_and_hold_the_first_and_the_last() -> None:
+    paths = [Path(str(index)) for index in range(11)]
+    assert spread(paths, 4) == [paths[index] for index in (0, 3, 7, 10)]
+    assert spread(paths[:2], 4) == paths[:2]
 
 
 def test_trajectory_has_a_row_for_each_sample_and_a_column_for_each_moment(tmp_path: Path) -> None:
