@@ -110,7 +110,13 @@ def test_the_record_tells_other_samples_apart(checkpoint: Any, tmp_path: Path) -
 
 def test_pictures_of_training_say_what_made_them(tiny: Any, tmp_path: Path) -> None:
     train(tiny(), tmp_path)
-    for name in ("samples.png", "real_and_generated.png", "samples/step_0000006.png", "samples/trajectory.png"):
+    for name in (
+        "samples.png",
+        "real_and_generated.png",
+        "progress.png",
+        "samples/step_0000006.png",
+        "samples/trajectory.png",
+    ):
         record = provenance.read(tmp_path / name)
         assert record is not None
         assert (record["program"], record["generated"]) == ("diffusion_fw train.py", True)

@@ -19,8 +19,9 @@ from diffusion_fw.composition.facts import Facts
 from diffusion_fw.files import atomic_write
 from diffusion_fw.noise import generator
 from diffusion_fw.pictures import curves
-from diffusion_fw.pictures.image_grids import film, strip
+from diffusion_fw.pictures.image_grids import film
 from diffusion_fw.pictures.schedule_curves import schedule as draw_schedule
+from diffusion_fw.pictures.view import View
 from diffusion_fw.training.callbacks.stock import ended_early
 from diffusion_fw.training.loggers.fan_out import print_places, tell
 from diffusion_fw.training.os_errors import log_os_errors
@@ -108,17 +109,17 @@ def draw_report(experiment: Experiment, config: Mapping[str, Any], folder: Path,
     order = torch.randperm(len(experiment.data.test), generator=generator(config["seed"]))
     real, _ = experiment.data.test.__getitems__(order[: len(generated)].tolist())
     evaluation.view.samples(folder / "samples.png", generated, evaluation.classes)
-    draw_progress(folder)
+    draw_progress(folder, evaluation.view)
     evaluation.view.comparison(folder / "real_and_generated.png", real, generated)
 
 
-def draw_progress(folder: Path) -> None:
+def draw_progress(folder: Path, view: View) -> None:
     """The samples of the same seeds at some steps side by side, and as an animation; of one evaluation nothing."""
     known = sorted((folder / "samples").glob("step_*.png"))
     if len(known) < 2:
         return
     shown = {f"step {int(path.stem.removeprefix('step_')):,}": path for path in spread(known, PROGRESS)}
-    strip(folder / "progress.png", shown)
+    view.strip(folder / "progress.png", shown)
     film(folder / "progress.gif", spread(known, FRAMES))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,6 +37,10 @@ class View(ABC):
     @abstractmethod
     def animation(self, path: Path, frames: Tensor, times: Sequence[float]) -> Path:
         """The same as a GIF."""
+
+    def strip(self, path: Path, pictures: Mapping[str, Path]) -> Path:
+        """Pictures of this view side by side, each with its name above."""
+        return image_grids.strip(path, pictures)
 
     @abstractmethod
     def table(self, path: Path, values: Tensor, rows: Sequence[str], columns: Sequence[str]) -> Path:
@@ -111,6 +115,9 @@ class Stamped(View):
 
     def animation(self, path: Path, frames: Tensor, times: Sequence[float]) -> Path:
         return self.view.animation(path, frames, times)
+
+    def strip(self, path: Path, pictures: Mapping[str, Path]) -> Path:
+        return stamp(self.view.strip(path, pictures), self.record)
 
     def table(self, path: Path, values: Tensor, rows: Sequence[str], columns: Sequence[str]) -> Path:
         return stamp(self.view.table(path, values, rows, columns), self.record)
