@@ -16,7 +16,7 @@ NUMBERS = {
 }
 """The line charts over the steps, by section. The best distance is there whichever metric the runs are measured by."""
 PICTURES = {
-    "Samples": ["samples", "report/real_and_generated", "trajectory", "trajectory/animation"],
+    "Samples": ["samples", "report/real_and_generated", "report/progress", "trajectory", "trajectory/animation"],
     "Curves": ["report/distance", "report/loss", "report/loss_by_log_snr", "report/schedule", "jobs", "trials"],
 }
 """The pictures, by section."""

@@ -98,7 +98,7 @@ def test_a_sample_depends_on_its_seed_alone_not_on_its_batch(tools):
     ]
     torch.testing.assert_close(found[0], found[1], rtol=1e-6, atol=1e-6)
     assert not torch.isclose(found[0], found[2])[:, ~KNOWN].any()
-    _, shown = frames(sampler, guided, (4,), range(4), seed=0)
+    _, shown, _ = frames(sampler, guided, (4,), range(4), seed=0)
     torch.testing.assert_close(shown[-1], found[0], rtol=1e-6, atol=1e-6)
     assert torch.equal(state, torch.get_rng_state())
     assert guided.seeded(torch.randn_like).denoiser.known[1] is inner.measurement

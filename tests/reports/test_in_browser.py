@@ -192,6 +192,8 @@ def test_hovering_over_a_point_says_whose_it_is(runs):
 def test_numbers_of_a_chart_are_a_table(runs):
     runs.page.locator(".numbers[data-chart=noise-chart] summary").click()
     rows = runs.page.locator(".numbers[data-chart=noise-chart] tr")
+    # The table is made when it is opened, after the click.
+    rows.first.wait_for()
     assert rows.count() == 1 + 6 * 2
     assert "-2" in rows.nth(1).text_content()
 
