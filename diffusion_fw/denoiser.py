@@ -118,6 +118,8 @@ class NetworkDenoiser(nn.Module):
         self.record: dict[str, Any] | None = None
         """What the checkpoint that it was loaded from says about it."""
         self.augmentation: Tensor | None = None
+        self.copies_output = False
+        """Whether the network writes its outputs into the same memory each time, as a recorded CUDA graph does."""
         self.precision: torch.dtype | None = None
         """What autocast computes the network in; None: no autocast but the caller's own."""
         self._cached: dict[float, tuple[float, ...]] = {}
@@ -140,6 +142,8 @@ class NetworkDenoiser(nn.Module):
                 f"network={type(self.network).__name__} returned a {type(result).__name__}, not a tensor like x; "
                 "dfw.wrap(network, schedule, parameterization) takes the tensor out of it"
             )
+        if self.copies_output:
+            result = result.clone()
         if result.shape == x.shape:
             return result, None
         if result.shape != (len(x), 2 * x.shape[1], *x.shape[2:]):

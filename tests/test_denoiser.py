@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from examples import on_schedule
@@ -139,3 +141,35 @@ def test_a_training_step_expands_no_coefficient_that_it_does_not_use(monkeypatch
     alpha, sigma, c_in, a, b = (value.float()[:, None] for value in used)
     error = 0.5 * (c_in * (alpha * x0 + sigma * eps)) - (a * x0 + b * eps)
     assert torch.equal(loss, error.square().mean(1) * output_weight(weighting, parameterization, level).float())
+
+
+def test_outputs_of_recorded_graphs_are_copied():
+    """Such a network writes every output into the same memory; samplers keep predictions of earlier steps."""
+
+    class Recorded(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.output = torch.zeros(4, 2)
+
+        def forward(self, x, label, cond=None):
+            return self.output.copy_((x + label[:, None] / 1000).tanh())
+
+    class Plain(Recorded):
+        def forward(self, x, label, cond=None):
+            return (x + label[:, None] / 1000).tanh()
+
+    def samples(network, copies):
+        denoiser = dfw.NetworkDenoiser(network, "vp", "epsilon")
+        denoiser.copies_output = copies
+        x = torch.randn(4, 2, generator=torch.Generator().manual_seed(0))
+        return dfw.build("sampler", "plms", steps=6)(denoiser, x)
+
+    assert torch.equal(samples(Recorded(), True), samples(Plain(), False))
+    assert not torch.equal(samples(Recorded(), False), samples(Plain(), False))
+
+
+def test_infinite_bounds_leave_x0_as_it_is_under_a_dynamic_threshold():
+    network = dfw.build("network", "mlp", shape=(2,))
+    denoiser = dfw.NetworkDenoiser(network, "vp", "x0", (-math.inf, math.inf))
+    guided = dfw.build("guidance", "dynamic_threshold", denoiser=denoiser)
+    assert guided.data_range is None

@@ -211,12 +211,14 @@ class Timed:
             if where.type == "cuda":
                 torch.cuda.synchronize()
             wall = time.perf_counter() - begin
-        spent = {item.key: item.self_device_time_total / 1e6 for item in profiled.key_averages()}
-        launched = sum(item.count for item in profiled.key_averages() if item.self_device_time_total > 0)
-        most = sorted(((seconds, name) for name, seconds in spent.items() if seconds > 0), reverse=True)[:12]
-        busy = sum(spent.values())
+        # An operator has the time of its kernels, which stand there once more by their own names.
+        kinds = [(item, item.device_type.name == "CPU") for item in profiled.key_averages()]
+        times = [(item.self_device_time_total / 1e6, item.key) for item, operator in kinds if operator]
+        most = sorted((pair for pair in times if pair[0] > 0), reverse=True)[:12]
+        busy = sum(item.self_device_time_total for item, operator in kinds if not operator) / 1e6
+        launched = sum(item.count for item, operator in kinds if not operator)
         shares = "; ".join(f"{name[:60]} {seconds / busy:.0%}" for seconds, name in most[:5]) if busy else "no device"
-        text = f"device busy {1e3 * busy:.1f} of {1e3 * wall:.1f} ms, {launched} kernels: {shares}"
+        text = f"device busy {1e3 * busy:.1f} of {1e3 * wall:.1f} ms, {launched} kernels of {shares}"
         kernels = [{"name": name, "seconds": seconds} for seconds, name in most]
         return {"text": text, "busy": busy, "wall": wall, "launched": launched, "kernels": kernels}
 

@@ -68,9 +68,8 @@ def train(config: dict[str, Any], folder: Path) -> Result:
             metric, _ = build_tracked_metric(config, build_data(config))
             with restoring(checkpoint):
                 best = _best(content)
-            return Result(
-                metric.name(assemble("ema", config["ema"], batch_size=config["batch_size"]).weights_name), best
-            )
+            weights = assemble("ema", config["ema"], batch_size=config["batch_size"]).weights_name
+            return Result(metric.name(weights), best, metric.floor() if metric.measures else None)
     experiment = build_experiment(config, folder)
     if checkpoint:
         check_data(experiment.data, config, content[RECORD_KEY])
@@ -101,11 +100,14 @@ def train(config: dict[str, Any], folder: Path) -> Result:
         trainer.fit(experiment.module, ckpt_path=checkpoint)
     if checkpoint and trainer.global_step == step:
         print(
-            f"{folder} ended at step {step:,}: {ended_early(trainer)}; to train further, raise "
-            "callbacks.early_stopping.patience or callbacks.timer.duration"
+            f"{folder} ended at step {step:,}: {str(ended_early(trainer)).rstrip('.')}; to train further, raise "
+            "trainer.max_time, or repeat callbacks=[...] with a larger callbacks.early_stopping.patience or "
+            "callbacks.timer.duration"
         )
     # A strategy that forks brings these back from the process that trained.
     best = float(trainer.callback_metrics.get("best_distance", float("inf")))
+    # Lightning keeps it in float32.
+    best = experiment.history.best if math.isclose(best, experiment.history.best, rel_tol=1e-6) else best
     return Result(experiment.metric.name(experiment.module.weights_name), best, floor)
 
 

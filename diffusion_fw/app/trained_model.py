@@ -231,7 +231,7 @@ class Place:
         denoiser.to(device=self.device)
         denoiser.precision = self.precision
         lay_out(denoiser, self.device, compiled=bool(self.compiled))
-        compile_network(denoiser.network, self.compiled)
+        compile_network(denoiser, self.compiled)
         return denoiser
 
 

@@ -97,7 +97,7 @@ def build_experiment(config: Config, folder: Path) -> Experiment:
     lay_out(module, trainer.strategy.root_device, compiled=bool(choice))
     # The first average draws the samples of an evaluation.
     for denoiser in {parts.denoiser, module.averaged}:
-        compile_network(denoiser.network, choice)
+        compile_network(denoiser, choice)
     evaluation = built.get("evaluation")
     return Experiment(parts.data, parts.denoiser, parts.sampler, parts.metric, history, evaluation, module, trainer)
 

@@ -124,10 +124,14 @@ def lay_out(module: torch.nn.Module, device: torch.device, *, compiled: bool = F
             tensor.data = tensor.data.to(memory_format=layout)
 
 
-def compile_network(network: torch.nn.Module, choice: bool | str) -> None:
-    """torch.compile in place, so that the names of the weights stay; ``choice`` is true or one of its modes."""
+def compile_network(denoiser: NetworkDenoiser, choice: bool | str) -> None:
+    """torch.compile in place, so that the names of the weights stay; ``choice`` is true or one of its modes.
+
+    A mode records CUDA graphs, which write every output into the same memory.
+    """
     if choice:
-        network.compile(mode=choice if isinstance(choice, str) else "default")
+        denoiser.network.compile(mode=choice if isinstance(choice, str) else "default")
+        denoiser.copies_output = isinstance(choice, str)
 
 
 def build_objective(config: Config, facts: Facts, schedule: Schedule) -> Objective:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, cast
 
@@ -20,7 +21,8 @@ class DynamicThreshold(Guidance):
     """x_0' = clamp(x_0, -s, s) / s, s = max(1, the given percentile of |x_0| within an example), and eps with it.
 
     Saharia et al. 2022 (Imagen), section 2.3, for data in [-1, 1]. Other bounds are mapped to [-1, 1] and back; without
-    bounds (None) x_0 is unchanged. ``percentile`` is a fraction of the example's values; at 1 x_0 is scaled only.
+    bounds (None, or infinite ones) x_0 is unchanged. ``percentile`` is a fraction of the example's values; at 1 x_0 is
+    scaled only.
     """
 
     data_range: Runtime[tuple[float, float] | Literal["of the denoiser"] | None] = "of the denoiser"
@@ -29,7 +31,9 @@ class DynamicThreshold(Guidance):
     only_bounds: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "data_range", range_of(self.data_range, self.denoiser))
+        found = range_of(self.data_range, self.denoiser)
+        bounded = found is not None and all(map(math.isfinite, found))
+        object.__setattr__(self, "data_range", found if bounded else None)
 
     def __call__(self, x: Tensor, level: NoiseLevel, cond: Any = None) -> Prediction:
         prediction = self.denoiser(x, level, cond)

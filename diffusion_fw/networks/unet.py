@@ -12,7 +12,7 @@ from torch.utils.checkpoint import checkpoint
 from diffusion_fw.networks.blocks.embeddings import TimeEmbedding, class_embedding
 from diffusion_fw.networks.blocks.norms import group_norm
 from diffusion_fw.networks.blocks.zeroed import zeroed
-from diffusion_fw.registry import ConfigError, NonNegativeInt, OpenFraction, PositiveInt, Range, Runtime, Size, register
+from diffusion_fw.registry import ConfigError, OpenFraction, PositiveInt, Range, Runtime, Size, register
 
 
 class ResidualBlock(nn.Module):
@@ -130,7 +130,7 @@ class UNet(nn.Module):
         scale_shift_norm: bool = False,
         class_conditional: bool | Literal["auto"] = "auto",
         checkpointing: bool = False,
-        fourier_features: tuple[NonNegativeInt, ...] = (),
+        fourier_features: tuple[Annotated[int, Range(0, 16)], ...] = (),
     ) -> None:
         super().__init__()
         sizes = _sizes(shape, channel_mult, attention_resolutions)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -23,8 +23,8 @@ TITLE = 22
 """The height in pixels of the title of an animation."""
 FRAME_MS, LAST_FRAME_MS = 300, 1500
 """How long an animation shows a frame, and its last one."""
-STRIP = 260
-"""The largest height in pixels of the pictures of a strip."""
+STRIP, FILM = 260, 640
+"""The largest height in pixels of the pictures of a strip, and the largest side of a frame of a film."""
 GAP = 4
 MARGIN = 16
 BETWEEN = (205, 211, 219)
@@ -82,20 +82,23 @@ def image_grid(
 def class_grid(path: Path, images: Tensor, classes: Sequence[str], title: str | None = None) -> Path:
     """uint8 images (N, C, H, W) with a column for each of their ``classes`` (N,), in the order of numbers and names.
 
-    A column has its images in their order, and ends where they do.
+    A column has its images in their order, and ends where they do. Of few or unequal classes each has several columns
+    side by side, so that no page is much higher than wide.
     """
     order = sorted(set(classes), key=lambda name: (int(name) if name.isdecimal() else math.inf, name))
     columns: dict[str, list[int]] = {name: [] for name in order}
     for index, name in enumerate(classes):
         columns[name].append(index)
-    rows = max(map(len, columns.values()))
+    most = max(map(len, columns.values()))
+    each = math.ceil(most / max(8, math.ceil(math.sqrt(len(images)))))
+    rows = math.ceil(most / each)
     down, right = (factor(images) * side + GAP for side in images.shape[-2:])
-    top = MARGIN + (28 if title else 0)
-    page = Image.new("RGB", (2 * MARGIN + len(columns) * right + GAP, top + 20 + rows * down + GAP + MARGIN), "white")
+    top, wide = MARGIN + (28 if title else 0), each * right + (GAP if each > 1 else 0)
+    page = Image.new("RGB", (2 * MARGIN + len(columns) * wide + GAP, top + 20 + rows * down + GAP + MARGIN), "white")
     for j, (name, members) in enumerate(columns.items()):
-        page.paste(_image(panel(images[members], 1)), (MARGIN + j * right, top + 20))
-        label = _fitted(name, right - GAP)
-        _write(page, (MARGIN + GAP // 2 + (j + 0.5) * right, top), label, size=12, anchor="ma")
+        page.paste(_image(panel(images[members], min(each, len(members)))), (MARGIN + j * wide, top + 20))
+        label = _fitted(name, each * right - GAP)
+        _write(page, (MARGIN + GAP // 2 + j * wide + each * right / 2, top), label, size=12, anchor="ma")
     if title:
         _write(page, (MARGIN, MARGIN), _fitted(title, page.width - 2 * MARGIN, 14), size=14)
     return _save(path, page)
@@ -116,12 +119,22 @@ def strip(path: Path, pictures: Mapping[str, Path]) -> Path:
 
 
 def film(path: Path, pictures: Sequence[Path]) -> Path:
-    """Pictures one after another as a GIF without end, on pages of the size of the last."""
-    images = [Image.open(picture).convert("RGB") for picture in pictures]
-    pages = [Image.new("RGB", images[-1].size, "white") for _ in images]
-    for page, image in zip(pages, images, strict=True):
-        page.paste(image)
-    return _save_gif(path, pages)
+    """Pictures one after another as a GIF without end, on pages as the last, made smaller to at most FILM pixels."""
+
+    def reduced(picture: Path) -> Image.Image:
+        with Image.open(picture) as image:
+            shown: Image.Image = image.convert("RGB")
+        shown.thumbnail((FILM, FILM))
+        return shown
+
+    size = reduced(pictures[-1]).size
+
+    def page(picture: Path) -> Image.Image:
+        whole = Image.new("RGB", size, "white")
+        whole.paste(reduced(picture))
+        return whole
+
+    return _save_gif(path, len(pictures), map(page, pictures))
 
 
 def comparison(path: Path, real: Tensor, generated: Tensor, title: str | None = None) -> Path:
@@ -174,13 +187,13 @@ def save_animation(path: Path, pages: Sequence[Image.Image], times: Sequence[flo
     """Write pages, which leave TITLE rows free at the top for the time, as a GIF without end."""
     for page, time in zip(pages, times, strict=True):
         _write(page, (4, 4), f"t = {time:.2f}", size=12, colour=QUIET)
-    return _save_gif(path, pages)
+    return _save_gif(path, len(pages), iter(pages))
 
 
-def _save_gif(path: Path, pages: Sequence[Image.Image]) -> Path:
-    lasts = [FRAME_MS] * (len(pages) - 1) + [LAST_FRAME_MS]
+def _save_gif(path: Path, count: int, pages: Iterator[Image.Image]) -> Path:
+    lasts = [FRAME_MS] * (count - 1) + [LAST_FRAME_MS]
     with atomic_write(path) as file:
-        pages[0].save(file, format="GIF", save_all=True, append_images=pages[1:], duration=lasts, loop=0)
+        next(pages).save(file, format="GIF", save_all=True, append_images=pages, duration=lasts, loop=0)
     return path
 
 

@@ -225,7 +225,12 @@ class DiffusionModule(lightning.LightningModule):
         gradient_clip_algorithm: str | None = None,
     ) -> None:
         limit = gradient_clip_val or float("inf")
-        self.gradient_norm = torch.nn.utils.clip_grad_norm_(self.trained, limit)
+        if gradient_clip_algorithm != "value":
+            self.gradient_norm = torch.nn.utils.clip_grad_norm_(self.trained, limit)
+            return
+        gradients = [parameter.grad for parameter in self.trained if parameter.grad is not None]
+        self.gradient_norm = torch.nn.utils.get_total_norm(gradients)
+        torch.nn.utils.clip_grad_value_(self.trained, limit)
 
     def on_train_start(self) -> None:
         # A move to another device replaces buffers, and the process may be another.

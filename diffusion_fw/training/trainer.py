@@ -126,9 +126,10 @@ def default(
 
 def check_time(max_time: str | None) -> None:
     """Raise ConfigError for a duration that is not DD:HH:MM:SS."""
-    if max_time is not None and not re.fullmatch(r"\d+:\d\d?:\d\d?:\d\d?", max_time):
+    if max_time is not None and (not re.fullmatch(r"\d+:\d\d:\d\d:\d\d", max_time) or not max_time.strip("0:")):
         raise ConfigError(
-            f"trainer.max_time={max_time}: must be DD:HH:MM:SS, such as 00:12:00:00 for twelve hours, or null"
+            f"trainer.max_time={max_time}: must be DD:HH:MM:SS above zero, such as 00:12:00:00 for twelve hours, "
+            "or null"
         )
 
 

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 from omegaconf import OmegaConf
 
@@ -293,6 +294,25 @@ def test_debug_limit_runs_all_of_it_on_little():
     (config,) = train("debug=limit")
     assert (config["trainer"]["max_steps"], config["metric"]["num_samples"]) == (20, 64)
     assert "evaluation" in config["callbacks"]
+
+
+def test_gradients_are_clipped_by_value_or_by_norm(tiny, tmp_path):
+    import lightning
+
+    from diffusion_fw.composition.experiment import build_experiment
+
+    class Seen(lightning.Callback):
+        def on_train_batch_end(self, trainer, pl_module, *_):
+            found = torch.cat([item.grad.flatten() for item in pl_module.trained if item.grad is not None])
+            self.largest, self.norm = float(found.abs().max()), float(found.norm())
+
+    for algorithm, exact in (("value", "largest"), ("norm", "norm")):
+        changes = {"trainer.gradient_clip_algorithm": algorithm, "trainer.gradient_clip_val": 1e-3}
+        experiment = build_experiment(tiny({**changes, "trainer.max_steps": 1}), tmp_path / algorithm)
+        experiment.trainer.callbacks.insert(0, seen := Seen())
+        experiment.trainer.fit(experiment.module)
+        assert getattr(seen, exact) == pytest.approx(1e-3, rel=1e-4)
+        assert float(experiment.module.gradient_norm) > 1e-3
 
 
 def test_the_trainer_s_arguments_reach_lightning(tiny, tmp_path):

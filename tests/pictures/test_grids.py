@@ -113,6 +113,16 @@ def test_columns_are_classes_in_order_and_keep_the_order_of_their_images(tmp_pat
     assert (page[top + 2 * (64 + GAP) :, MARGIN : MARGIN + 64] == 255).all()
 
 
+@pytest.mark.parametrize(("counts", "columns", "rows"), [((32, 32), 8, 8), ((62, 2), 16, 8), ((7, 7, 7), 3, 7)])
+def test_a_grid_of_few_or_unequal_classes_is_not_much_higher_than_wide(
+    tmp_path: Path, counts: tuple[int, ...], columns: int, rows: int
+) -> None:
+    classes = [str(index) for index, count in enumerate(counts) for _ in range(count)]
+    height, width, _ = pixels(class_grid(tmp_path / "grid.png", images(len(classes), 1, 8, 8), classes)).shape
+    assert (height - 2 * MARGIN - 20) // (64 + GAP) == rows
+    assert (width - 2 * MARGIN) // (64 + GAP) == columns
+
+
 def test_a_grid_of_many_classes_says_the_class_of_each_image(tmp_path: Path) -> None:
     batch, view = images(40, 1, 8, 8), ImageView((-1.0, 1.0))
     few, many = ([str(index % count) for index in range(40)] for count in (10, 20))
@@ -156,6 +166,10 @@ def test_a_film_shows_pictures_in_order_and_the_last_one_longest(tmp_path: Path)
             lasts.append(moving.info["duration"])
     assert shown == [(255, 0, 0), (0, 255, 0), (0, 0, 255)]
     assert lasts == [300, 300, 1500]
+    large = tmp_path / "large.png"
+    Image.new("RGB", (3000, 1500), "red").save(large)
+    with Image.open(film(tmp_path / "film.gif", [large, large])) as moving:
+        assert moving.size == (640, 320)
 
 
 def test_the_shown_evaluations_are_spread_and_hold_the_first_and_the_last() -> None:
