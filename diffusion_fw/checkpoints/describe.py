@@ -52,6 +52,9 @@ def described(
     if "sampler" in given and "grid" not in given and (grid := getattr(given["sampler"], "grid", None)) is not None:
         given["grid"] = grid
     config = dict(before["config"])
+    if examples is not None and "data" not in given:
+        # Data without a section of a config are not those of the model that was loaded.
+        config.pop("data", None)
     for group in MODEL:
         if group in given or group not in config:
             config[group] = section(group, given.get(group, getattr(denoiser, group)))

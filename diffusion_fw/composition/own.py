@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection, Mapping
+from pathlib import Path
 from typing import Any
 
 from diffusion_fw import registry
@@ -11,6 +12,7 @@ from diffusion_fw.composition.experiment import plain
 from diffusion_fw.composition.facts import Config
 from diffusion_fw.composition.parts import FIXED_VARIANCE
 from diffusion_fw.data.dataset import places
+from diffusion_fw.files import with_home
 from diffusion_fw.registry import OWN, ConfigError
 
 USUAL: dict[str, dict[str, Any]] = {
@@ -95,6 +97,8 @@ def _changed(group: str, path: str, own: Mapping[str, Any], changes: Mapping[str
         for key in FILES if group == "guidance" else ():
             if given.get(key) is not None and key not in changes:
                 raise ConfigError(f"{path}.{key}={given[key]} is not taken from a checkpoint; give {path}.{key}=...")
+        if group == "data":
+            given = _without_fetching(entry, given, changes, path)
         given = registry.validate(group, entry.name, given, path)
     except ConfigError as error:
         raise ConfigError(f"{group}={OWN}: {error}; or choose another {group}=...") from None
@@ -111,9 +115,28 @@ def _changed(group: str, path: str, own: Mapping[str, Any], changes: Mapping[str
     return {"name": entry.name, **known, **given}
 
 
+def _without_fetching(entry: Any, given: dict[str, Any], changes: Mapping[str, Any], path: str) -> dict[str, Any]:
+    """The data's section without what would fetch them: a checkpoint may be a stranger's, and writes nothing.
+
+    Raises ConfigError for data that are known by a name of elsewhere, unless the command line gives it.
+    """
+    key = getattr(entry.factory, "fetched_by", None)
+    if key is None or key in changes or not given.get(key):
+        return given
+    if isinstance(given[key], bool):
+        return {**given, key: False}
+    if not Path(with_home(str(given[key]))).exists():
+        raise ConfigError(
+            f"{path}.{key}={given[key]} is fetched, and is not taken from a checkpoint; give {path}.{key}=..."
+        )
+    return given
+
+
 def _check_places(name: str, changes: Mapping[str, Any]) -> None:
-    """ConfigError for a change of the model's own data that is not their place."""
+    """ConfigError for a change of the model's own data that is not their place, or whether they are fetched."""
     known = places(name)
+    if (fetched := getattr(registry.entry("data", name).factory, "fetched_by", None)) and fetched not in known:
+        known = (*known, fetched)
     for key in changes.keys() - set(known):
         allowed = " and ".join(f"data.{place}" for place in known)
         taken = f"takes {allowed} alone" if known else "takes no place"

@@ -100,6 +100,9 @@ def _reasons(config_path: str, result: ConfigResult) -> Iterator[str]:
         places += _words(sweep)
     if any("hydra" in re.split(r"\W+", place) for place in places):
         yield "changes the settings of Hydra, which can run code"
+    if isinstance(content, dict) and any("@" in word for word in _words(content.get("defaults"))):
+        # Hydra expands _group_ and _name_ there, so that group hyd with _group_ra is its own node.
+        yield "puts a choice elsewhere by @, which can be the settings of Hydra"
     for word in _words(content):
         if word == "_target_":
             yield "has the key _target_, which names code to run"

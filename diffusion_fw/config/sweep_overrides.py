@@ -66,6 +66,8 @@ def with_params(hydra: DictConfig, overrides: Sequence[Override], loader: Any) -
     for item in parsed:
         if item.is_hydra_override():
             raise ConfigError(f"hydra.sweeper.params: {item.input_line}: settings of Hydra cannot be swept")
+        if item.package is not None:
+            raise ConfigError(f"hydra.sweeper.params: {item.input_line}: a choice cannot be put elsewhere by @ there")
     return [*(item for item in parsed if item.get_key_element() not in given), *overrides]
 
 

@@ -42,6 +42,7 @@ class HFDataset(DatasetData):
     test_fraction: Annotated[float, Range(0, 1, low_open=True, high_open=True)] = 0.1
 
     places: ClassVar[tuple[str, ...]] = ("path",)
+    fetched_by: ClassVar[str] = "path"
 
     @functools.cached_property
     def package(self) -> Any:

@@ -19,8 +19,9 @@ BY_SPLIT = ("SVHN", "STL10")
 class Torchvision(DatasetData):
     """The ``dataset_name`` of torchvision, with its published split; its pixels and classes as they are.
 
-    It is read from ``root``, where ``download`` puts it first: a run downloads nothing unless it is asked to. The files
-    are checked by torchvision. Raises ConfigError without torchvision, and where the files are not there.
+    It is read from ``root``, where ``download`` puts it first: a run downloads nothing unless it is asked to.
+    torchvision checks what it downloads, and of some also what is there. Raises ConfigError without torchvision, and
+    where the files are not there.
     """
 
     dataset_name: Literal["MNIST", "FashionMNIST", "KMNIST", "USPS", "CIFAR10", "CIFAR100", "SVHN", "STL10"]
@@ -28,6 +29,7 @@ class Torchvision(DatasetData):
     download: bool = False
 
     places: ClassVar[tuple[str, ...]] = ("root",)
+    fetched_by: ClassVar[str] = "download"
 
     @functools.cached_property
     def known(self) -> Any:

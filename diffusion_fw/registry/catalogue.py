@@ -10,8 +10,10 @@ import contextlib
 import hashlib
 import inspect
 import json
+import logging
 import operator
 import os
+import re
 import sys
 import types
 from collections.abc import Iterator, Mapping
@@ -24,6 +26,9 @@ from diffusion_fw.registry.components import Entry, Parameter
 from diffusion_fw.registry.groups import GROUPS
 from diffusion_fw.registry.signature import RUNTIME, Measured, Range, is_runtime
 
+logger = logging.getLogger(__name__)
+
+ELSEWHERE = re.compile(r"^\s*(import|from)\s+(hydra|omegaconf)\b", re.MULTILINE)
 PACKAGE = Path(__file__).parents[1]
 Stamps = dict[str, list[int]]
 
@@ -76,10 +81,14 @@ def _sources() -> Stamps:
     while folders:
         with os.scandir(folders.pop()) as items:
             for item in items:
-                if item.is_dir(follow_symlinks=False) and not item.name.startswith((".", "__pycache__")):
+                if item.name.startswith((".", "__pycache__")):
+                    continue
+                if item.is_dir(follow_symlinks=False):
                     folders.append(item.path)
                 elif item.name.endswith(".py"):
-                    found[item.path] = _stamp(item.stat())
+                    # A link may lead nowhere, and a file may go meanwhile.
+                    with contextlib.suppress(OSError):
+                        found[item.path] = _stamp(item.stat())
     return found
 
 
@@ -105,14 +114,27 @@ def _kept() -> dict[str, dict[str, Entry]] | None:
     try:
         with open_regular(_path()) as file:
             kept = json.loads(file.read())
+        if kept.pop("sha256") != _digest(kept):
+            logger.warning("%s is damaged; the components are imported again", _path())
+            return None
         further = {path: _stamp(Path(path).stat()) for path in kept["further"]}
         if (kept["sources"], kept["further"]) != (_sources(), further):
             return None
         return {
             group: {name: _entry(group, name, item) for name, item in kept["groups"][group].items()} for group in GROUPS
         }
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
+
+
+def _digest(content: Mapping[str, Any]) -> str:
+    """A hash of what the file holds and of its name."""
+    return hashlib.sha256(f"{_path().name}{json.dumps(content, sort_keys=True)}".encode()).hexdigest()
+
+
+def _registers_elsewhere() -> bool:
+    """Whether a plugin uses Hydra or OmegaConf: what it gives these is there only once it is imported."""
+    return any(ELSEWHERE.search(Path(file).read_text(errors="replace")) for file in discovery.plugin_files().values())
 
 
 def _imported() -> dict[str, dict[str, Entry]]:
@@ -125,9 +147,12 @@ def _imported() -> dict[str, dict[str, Entry]]:
         "further": {path: stamp for path, stamp in _further_sources().items() if path not in sources},
         "groups": {group: {name: _data(entry) for name, entry in found.items()} for group, found in groups.items()},
     }
-    # A folder that cannot be written costs the time of importing, each time.
-    with contextlib.suppress(OSError), atomic_write(_path()) as file:
-        file.write(json.dumps(content).encode())
+    # What cannot be written costs the time of importing, each time.
+    with contextlib.suppress(OSError, TypeError, ValueError):
+        if not _registers_elsewhere():
+            text = json.dumps({**content, "sha256": _digest(json.loads(json.dumps(content)))})
+            with atomic_write(_path()) as file:
+                file.write(text.encode())
     return groups
 
 

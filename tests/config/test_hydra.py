@@ -403,3 +403,8 @@ def test_a_run_s_folder_stands_for_its_newest_checkpoint(untrained, tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(ConfigError, match=r"checkpoint=.*empty: no checkpoints/last\.ckpt"):
         read(tmp_path / "empty")
+
+
+def test_params_of_a_file_put_no_choice_elsewhere():
+    with pytest.raises(ConfigError, match="cannot be put elsewhere by @"):
+        train("-m", "+hydra.sweeper.params=['seed=0,1','+sampler@other=ddim']")

@@ -105,3 +105,24 @@ def test_checking_a_command_line_imports_nothing_heavy(tmp_path):
         assert not imported & HEAVY, command
         assert "Traceback" not in found.stderr
     assert found.stdout
+
+
+def test_a_changed_default_in_the_file_is_noticed(kept, caplog):
+    catalogue._imported()
+    text = catalogue._path().read_text()
+    catalogue._path().write_text(text.replace('"steps", ', '"stepz", ', 1))
+    assert catalogue._path().read_text() != text
+    assert catalogue._kept() is None
+    assert "is damaged" in caplog.text
+
+
+def test_a_plugin_that_gives_hydra_or_omegaconf_something_is_always_imported(kept):
+    (kept / "mine" / "resolving_plugin.py").write_text("from omegaconf import OmegaConf\n")
+    assert catalogue._imported()
+    assert catalogue._kept() is None
+
+
+def test_links_that_lead_nowhere_and_hidden_files_are_no_sources(kept):
+    (kept / "mine" / ".#lock.py").symlink_to("nobody@host.1")
+    (kept / "mine" / "gone.py").symlink_to("nowhere.py")
+    assert not [path for path in catalogue._sources() if path.endswith(("lock.py", "gone.py"))]

@@ -76,6 +76,7 @@ FILES = {
     "a launcher": (f"{GLOBAL}defaults: [override /hydra/launcher: joblib]", SETTINGS),
     "a relative group": (f"{GLOBAL}defaults: [/hydra/callbacks: x]", SETTINGS),
     "a package of a default": (f"{GLOBAL}defaults: ['/optimizer@hydra.callbacks.x': adamw]", SETTINGS),
+    "a package that is expanded": (f"{GLOBAL}defaults: ['/hyd@_group_ra.callbacks.x': y]", "elsewhere by @"),
     "a searchpath": (f"{GLOBAL}hydra: {{searchpath: [file:///nowhere]}}", SETTINGS),
     "a target": (f"{GLOBAL}network: {{_target_: os.mkdir, path: IT_RAN}}", "names code to run"),
     "a target in a list": (f"{GLOBAL}network: {{channel_mult: [{{_target_: os.mkdir}}]}}", "names code to run"),
