@@ -285,3 +285,16 @@ def test_a_version_that_would_run_scripts_and_a_missing_package_are_refused(monk
     ):
         with pytest.raises(ConfigError, match=rf'data={name}: .*pip install "diffusion-fw\[{extra}\]"'):
             _ = dfw.build("data", name, **settings).train
+
+
+@pytest.mark.parametrize("targets", [[0] * 40, torch.rand(40), ["a"] * 40, torch.zeros(40, 2)])
+def test_targets_that_are_not_the_labels_of_the_items_are_not_taken(targets):
+    images = Images(40)
+    images.targets = targets
+    labels = dfw.MapDataset(images, Images(6)).train.labels
+    assert labels.tolist() == [index % 3 for index in range(40)]
+
+
+def test_labels_below_zero_are_refused():
+    with pytest.raises(ConfigError, match="has the label -1; labels begin at 0"):
+        dfw.MapDataset(Images(8, lambda index: (Image.fromarray(pixels(index)), -1)), Images(4)).class_names  # noqa: B018

@@ -172,22 +172,35 @@ class DatasetData(Data):
                     f"data: example {index} of {type(dataset).__name__} is another one each time it is read; leave out "
                     "its random changes, and choose augmentation=[...] for those of training"
                 )
-            if one.is_floating_point() and one.ndim == 3 and one.min() >= 0 and one.max() <= 1:
-                logger.warning(
-                    "data: images are floats from 0 to 1, which the model sees as they are; for pixels, which it sees "
-                    "in [-1, 1], return uint8, such as images of PIL without ToTensor"
-                )
-                return
+        if one.is_floating_point() and one.ndim == 3 and one.min() >= 0 and one.max() <= 1:
+            logger.warning(
+                "data: images are floats from 0 to 1, which the model sees as they are; for pixels, which it sees "
+                "in [-1, 1], return uint8, such as images of PIL without ToTensor"
+            )
 
     def labels(self, dataset: MapStyle) -> Tensor | None:
-        """The labels of all examples: the dataset's ``targets`` or ``labels``, or else read with the examples."""
+        """The labels of all examples: the dataset's ``targets`` or ``labels``, or else read with the examples.
+
+        The former only where they are those of some items: a dataset may change its labels on the way.
+        Raises ConfigError for labels below 0.
+        """
         if self.read(dataset[0])[1] is None:
             return None
+        tried = {index: _required(self.read(dataset[index])[1], index) for index in evenly_spaced(len(dataset), TRIED)}
         for name in ("targets", "labels"):
-            known = getattr(dataset, name, None)
-            if known is not None and len(known) == len(dataset):
-                return torch.as_tensor(known).long()
-        return torch.tensor([_required(self.read(dataset[index])[1], index) for index in range(len(dataset))])
+            try:
+                known = torch.as_tensor(getattr(dataset, name, None))
+            except (TypeError, ValueError, RuntimeError):
+                continue
+            whole = known.shape == (len(dataset),) and not (known.is_floating_point() or known.is_complex())
+            if whole and all(int(known[index]) == label for index, label in tried.items()):
+                found = known.long()
+                break
+        else:
+            found = torch.tensor([_required(self.read(dataset[index])[1], index) for index in range(len(dataset))])
+        if int(found.min()) < 0:
+            raise ConfigError(f"data: a {type(dataset).__name__} has the label {int(found.min())}; labels begin at 0")
+        return found
 
     def load(self, split: str) -> Examples:
         examples = self.splits[split]
