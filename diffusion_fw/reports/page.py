@@ -12,6 +12,7 @@ import collections
 import dataclasses
 import datetime
 import functools
+import gzip
 import hashlib
 import json
 import math
@@ -73,7 +74,7 @@ def write_report(folders: Sequence[Path], path: Path | None = None) -> Written:
 def render(title: str, runs: Sequence[Run]) -> tuple[str, int]:
     """The page, and the number of pictures that had no room in it."""
     comparison = compare(runs)
-    scripts = [_asset("plotly-basic.min.js"), _asset("page.js")]
+    scripts = [_asset("plotly-basic.min.js.gz"), _asset("page.js")]
     environments = _environments(runs)
     statuses = collections.Counter(run.status for run in runs)
     context: dict[str, Any] = {
@@ -104,7 +105,8 @@ def render(title: str, runs: Sequence[Run]) -> tuple[str, int]:
 
 @functools.cache
 def _asset(name: str) -> str:
-    return (resources.files("diffusion_fw.reports") / "assets" / name).read_text(encoding="utf-8")
+    content = (resources.files("diffusion_fw.reports") / "assets" / name).read_bytes()
+    return (gzip.decompress(content) if name.endswith(".gz") else content).decode()
 
 
 def _sha256(text: str) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import hashlib
 import re
 import subprocess
 import sys
@@ -105,3 +107,8 @@ def test_a_mistake_is_one_line(tmp_path, monkeypatch, folder, out, said):
     with pytest.raises(SystemExit) as ended:
         report_page.main()
     assert re.fullmatch(rf"ConfigError: .*{said}.*", str(ended.value))
+
+
+def test_the_library_of_charts_is_the_published_file_that_the_notice_names():
+    content = gzip.decompress((ROOT / "diffusion_fw/reports/assets/plotly-basic.min.js.gz").read_bytes())
+    assert hashlib.sha256(content).hexdigest() in (ROOT / "NOTICE").read_text()
