@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import json
+import logging
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
     from diffusion_fw.modes import mode
 
 PROGRAMS = ("train", "sample", "evaluate")
+
+logger = logging.getLogger(__name__)
 
 
 class Config(dict[str, Any]):
@@ -131,8 +135,8 @@ def _kept(program: str, config: Config, folder: str | PathLike[str]) -> Iterator
 
 
 def _checked(program: str, config: Config) -> tuple[dict[str, Any], list[str]]:
-    """The values of a config, checked again, and its overrides with one for each value that was changed since."""
-    from diffusion_fw.config.compose import checked, flatten
+    """The values of a config, checked again, and the overrides that compose it, changes in Python included."""
+    from diffusion_fw.config.compose import checked
 
     if getattr(config, "program", None) != program:
         what = f"the config of {config.program}.py" if isinstance(config, Config) else f"a {type(config).__name__}"
@@ -146,9 +150,81 @@ def _checked(program: str, config: Config) -> tuple[dict[str, Any], list[str]]:
     values = checked(program, dict(config))
     if values["explain"]:
         raise ConfigError("explain=true: only on a command line; in Python the config is a dict to look at")
-    before = dict(flatten(known))
-    changed = [(key, value) for key, value in flatten(values) if key not in before or before[key] != value]
-    return values, [*config.overrides, *(f"{key.removesuffix('.name')}={value}" for key, value in changed)]
+    return values, _overrides(program, config.overrides, _complete(known), _complete(values))
+
+
+def _overrides(program: str, words: list[str], before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """The overrides with those of each changed section in the place of its own; a warning where these don't do."""
+    changed = dict(_changes("", before, now))
+    kept = [word for word in words if not _is_of(word.lstrip("+~").partition("=")[0], changed)]
+    found = [*kept, *(word for key, value in changed.items() for word in _spelled(key, value))]
+    try:
+        whole = not changed or _complete(compose(found, program)) == now
+    except ConfigError:
+        whole = False
+    if not whole:
+        logger.warning(
+            "no overrides say all that was changed in the config of %s, so that those in run.json do not either; "
+            "config.yaml does",
+            ", ".join(changed),
+        )
+    return found
+
+
+def _changes(path: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """What was changed, by its key: values of a component that is the same one, and whole sections otherwise."""
+    for name, value in now.items():
+        key, old = f"{path}{name}", before.get(name)
+        if isinstance(value, Mapping) and isinstance(old, Mapping) and _alike(old, value):
+            yield from _changes(f"{key}.", old, value)
+        elif value != old:
+            yield key, value
+
+
+def _alike(before: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
+    """Whether two sections are of the same component, or of the same several, whatever their values."""
+    return bool(now) and now.keys() == before.keys() and now.get("name") == before.get("name")
+
+
+def _is_of(key: str, changed: Iterable[str]) -> bool:
+    return any(key == other or key.startswith((f"{other}.", f"{other}@")) for other in changed)
+
+
+def _spelled(key: str, value: Any) -> list[str]:
+    """The overrides that set a key, a component with all its parameters, or a group of several."""
+    if not isinstance(value, Mapping):
+        return [f"{key}={_text(value)}"]
+    parts = {name: item for name, item in value.items() if name != "name"}
+    choice = []
+    if "." not in key:
+        if "name" in value:
+            choice = [f"{key}={value['name']}"]
+        elif all(isinstance(item, Mapping) for item in parts.values()):
+            choice = [f"{key}=[{','.join(parts)}]" if parts else f"{key}=none"]
+    return [*choice, *(word for name, item in parts.items() for word in _spelled(f"{key}.{name}", item))]
+
+
+def _text(value: Any) -> str:
+    """A value as an override has it."""
+    from diffusion_fw.config.command_line import quoted
+
+    if isinstance(value, (list, tuple)):
+        return f"[{','.join(map(_text, value))}]"
+    return quoted(value) if isinstance(value, str) else json.dumps(value)
+
+
+def _complete(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The config with the defaults of every component that leaves them out, as plain lists and dicts."""
+
+    def section(group: str, given: Any) -> Any:
+        if not isinstance(given, Mapping):
+            return list(given) if isinstance(given, tuple) else given
+        if given.get("name") in registry.names(group):
+            parameters = registry.entry(group, given["name"]).parameters
+            given = {**{key: item.default for key, item in parameters.items() if not item.required}, **given}
+        return {name: section(group, item) for name, item in given.items()}
+
+    return {key: section(key, value) if key in registry.GROUPS else value for key, value in config.items()}
 
 
 def _check_resumed(run: str, place: Path) -> None:

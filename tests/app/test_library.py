@@ -15,6 +15,7 @@ import torch
 from examples import TINY_WORDS, plain_state
 
 import diffusion_fw as dfw
+from diffusion_fw.app import library
 from diffusion_fw.checkpoints.read import read
 from diffusion_fw.registry import ConfigError
 from diffusion_fw.runs.record import read_record
@@ -78,7 +79,9 @@ def test_a_changed_config_is_checked_and_its_change_recorded(trained, tmp_path):
     config["schedule"] = {"name": "linear"}
     dfw.train(config, tmp_path / "run")
     record = read_record(tmp_path / "run")
-    assert record["overrides"][len(WORDS) + 1 :] == ["schedule=linear", "trainer.max_steps=1"]
+    assert record["overrides"][-1] == "trainer.max_steps=1"
+    assert "schedule=linear" in record["overrides"]
+    assert "trainer.max_steps=3" not in record["overrides"]
     assert read(tmp_path / "run" / "checkpoints" / "last.ckpt")["global_step"] == 1
     again = dfw.compose(record["overrides"])
     assert again["schedule"]["name"] == "linear"
@@ -178,3 +181,51 @@ def test_a_cell_of_a_notebook_is_run_again_with_a_change(scratch_registry, monke
 
 def test_dir_lists_every_public_name():
     assert {*dfw.__all__, "__version__", "__doc__"} <= set(dir(dfw))
+
+
+def recorded_change(words, program, key, value):
+    """The overrides of a config with a changed value, and the config that they compose."""
+    config = dfw.compose(words, program)
+    place = config
+    *above, last = key.split(".")
+    for part in above:
+        place = place[part]
+    if value is None:
+        del place[last]
+    else:
+        place[last] = value
+    values, overrides = library._checked(program, config)
+    return values, overrides, dfw.compose(overrides, program)
+
+
+@pytest.mark.parametrize(
+    ("program", "words", "key", "value", "expected"),
+    [
+        ("train", ["sampler=ddpm", "sampler.steps=7"], "sampler", {"name": "ddim"}, "sampler.steps=50"),
+        ("train", ["experiment=edm"], "sampler", {"name": "ddim"}, "sampler.steps=50"),
+        ("train", ["seed=1"], "callbacks.health", None, "callbacks=[evaluation,checkpoints,progress]"),
+        ("train", [], "logger", {}, "logger=none"),
+        ("train", [], "init_from", "a b,c", 'init_from="a b,c"'),
+        ("train", ["sampler.steps=9"], "sampler.steps", 8, "sampler.steps=8"),
+        ("train", [], "network.channel_mult", [1, 2], "network.channel_mult=[1,2]"),
+        ("evaluate", ["checkpoint=x", "metric=[fid,kid]"], "metric.kid", None, "metric=[fid]"),
+        ("evaluate", ["checkpoint=x"], "results", "", 'results=""'),
+        ("sample", ["checkpoint=x"], "ema.std", 0.1, "ema.std=0.1"),
+        ("sample", ["checkpoint=x", "guidance=[own]"], "guidance.clip", {"name": "clip"}, "guidance=[own,clip]"),
+    ],
+)
+def test_the_overrides_of_a_changed_config_compose_it(program, words, key, value, expected, caplog):
+    values, overrides, again = recorded_change(words, program, key, value)
+    assert expected in overrides
+    assert library._complete(again) == library._complete(values)
+    assert not caplog.text
+
+
+def test_a_change_that_no_overrides_say_is_told(caplog):
+    # What an experiment sets for one sampler, another has not.
+    _, overrides = library._checked("train", dfw.compose(["seed=1"]))
+    assert overrides == ["seed=1"]
+    before, now = library._complete(dfw.compose([])), library._complete(dfw.compose([]))
+    now["sampler"] = {**now["sampler"], "nothing": 1}
+    library._overrides("train", [], before, now)
+    assert "no overrides say all that was changed in the config of sampler" in caplog.text
