@@ -94,7 +94,7 @@ def _run(
     complete: Callable[[list[str]], list[str]],
     prepare: Prepare,
 ) -> None:
-
+    """``run`` of a command line that is not for help, with the catalogue in the place of the components at first."""
     # On a full disk, no traceback for each line of a log.
     logging.raiseExceptions = False
 
