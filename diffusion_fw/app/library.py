@@ -154,7 +154,7 @@ def _checked(program: str, config: Config) -> tuple[dict[str, Any], list[str]]:
 
 
 def _overrides(program: str, words: list[str], before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """The overrides with those of each changed section in the place of its own; a warning where these don't do."""
+    """The overrides, of which those of a changed section are replaced; warns where no overrides say the change."""
     changed = dict(_changes("", before, now))
     kept = [word for word in words if not _is_of(word.lstrip("+~").partition("=")[0], changed)]
     found = [*kept, *(word for key, value in changed.items() for word in _spelled(key, value))]

@@ -80,7 +80,7 @@ class Report(lightning.Callback):
 
 
 PROGRESS, FRAMES = 4, 60
-"""The evaluations that are drawn side by side, and those that are frames of the animation, at most."""
+"""How many evaluations are drawn side by side, and how many are frames of the animation, at most."""
 LOGGED_PICTURES = ("loss", "loss_by_log_snr", "distance", "schedule", "real_and_generated", "progress")
 """The pictures at the end of a run; its samples are logged at each evaluation."""
 RESULTS = ("config.yaml", "metrics.csv", "samples")
@@ -114,7 +114,7 @@ def draw_report(experiment: Experiment, config: Mapping[str, Any], folder: Path,
 
 
 def draw_progress(folder: Path, view: View) -> None:
-    """The samples of the same seeds at some steps side by side, and as an animation; of one evaluation nothing."""
+    """Draw the samples of the same seeds at some steps, side by side and as an animation, if there are several."""
     known = sorted((folder / "samples").glob("step_*.png"))
     if len(known) < 2:
         return

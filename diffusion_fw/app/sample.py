@@ -28,7 +28,7 @@ def sample(config: dict[str, Any], folder: Path) -> Outcome:
 
 
 def draw(config: dict[str, Any], folder: Path, *, first: bool) -> Outcome:
-    """``sample`` in one of the processes, of which the ``first`` says what was found."""
+    """``sample`` in one of the processes; the ``first`` prints and writes what was found."""
     import numpy as np
     from rich.console import Console
     from rich.markup import escape
