@@ -40,7 +40,10 @@ def run_curves(
                     label=short(name),
                 )
             if floor is not None:
-                axes.axhline(floor, color=QUIET, linestyle="--", linewidth=1.5, label=f"real data: {floor:.4g}")
+                axes.axhline(floor, color=QUIET, linestyle="--", linewidth=1.5)
+                # Beside the line: each panel has its own, and the legend stands above the first.
+                beside = axes.get_yaxis_transform()
+                axes.text(0.01, floor, f"real data: {floor:.4g}", transform=beside, va="bottom", color=QUIET)
             axes.set(xlabel="step", ylabel=value)
             if index == 0:
                 legend_above(axes)
