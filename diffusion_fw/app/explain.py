@@ -125,8 +125,12 @@ def costs(config: Mapping[str, Any], parts: Parts) -> dict[str, str]:
     sampled = {}
     if evaluation := config["callbacks"].get("evaluation"):
         guided = parts.wrap(parts.denoiser)
-        classes = parts.facts.num_classes if parts.conditional else 0
-        chunk = measure_chunk(parts.sampler, guided, parts.facts.shape, classes, torch.device("cpu"))
+        takes_class = parts.conditioner.num_classes > 0
+
+        def told(indices: Sequence[int]) -> Any:
+            return parts.facts.blank(len(indices), takes_class=takes_class)
+
+        chunk = measure_chunk(parts.sampler, guided, parts.facts.shape, told, torch.device("cpu"))
         size = chunk_size(evaluation["batch_size"], lambda: chunk, torch.device("cpu"))
         size = min(size, -(-parts.metric.num_samples // count))
         sampled["memory of drawing samples"] = describe_sampling_memory(parts.denoiser.network, chunk, size)

@@ -128,18 +128,18 @@ class Drawn(Source):
         self.device, self.batch_size, self.weights = model.device, model.batch_size, model.choice.name
 
     def draw(self, indices: Sequence[int]) -> tuple[Rounded, Tensor | None]:
-        model, labels = self.model, self.model.class_of(indices)
+        model = self.model
         (_, x), *_ = draw(
             model.sampler,
             model.denoiser,
             model.facts.shape,
             indices,
             seed=model.config["seed"],
-            labels=None if labels is None else labels.to(self.device),
+            cond_of=model.cond_of,
             batch_size=len(indices),
             device=self.device,
         )
-        return lambda quantise: quantise(x) if quantise else from_model(x, model.facts.pixels), labels
+        return lambda quantise: quantise(x) if quantise else from_model(x, model.facts.pixels), model.class_of(indices)
 
     @functools.cached_property
     def checkpoint(self) -> dict[str, str]:
@@ -167,7 +167,7 @@ class Drawn(Source):
                 model.denoiser,
                 model.network,
                 model.facts.shape,
-                model.class_of,
+                model.cond_of,
                 lambda x: from_model(x, model.facts.pixels),
                 seed=model.config["seed"],
                 device=model.device,
@@ -216,6 +216,7 @@ class Drawn(Source):
             samples=lambda: model.draw(count),
             num_classes=model.num_classes,
             class_of=model.class_of,
+            conditioner=model.conditioner,
             training=lambda: model.training,
             weights=self.weights,
             device=self.device,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import math
 import os
@@ -23,7 +24,9 @@ from diffusion_fw.composition.checks import check_fit, check_label_dropout
 from diffusion_fw.composition.facts import Facts
 from diffusion_fw.composition.own import DRAWING, with_training
 from diffusion_fw.composition.parts import (
+    TOLD,
     assemble,
+    build_conditions,
     build_data,
     build_features,
     build_objective,
@@ -34,8 +37,10 @@ from diffusion_fw.composition.parts import (
     compile_network,
     is_conditional,
     lay_out,
+    left_out,
     within_memory,
 )
+from diffusion_fw.conditions.conditioner import Asking, Conditioner
 from diffusion_fw.config.groups import OWN_GROUPS
 from diffusion_fw.data.dataset import Data, from_model
 from diffusion_fw.denoiser import Denoiser, NetworkClassifier, NetworkDenoiser
@@ -47,11 +52,14 @@ from diffusion_fw.provenance import config_hash
 from diffusion_fw.registry import OWN, ConfigError
 from diffusion_fw.samplers.sampler import Sampler
 from diffusion_fw.sampling.chunk import Chunk, chunk_size, measure_chunk
-from diffusion_fw.sampling.draw import draw, labels_of
+from diffusion_fw.sampling.draw import classes_of, draw
 from diffusion_fw.sampling.share import smallest
 
 MOST_LISTED = 20
 """Names of classes that a message lists."""
+
+ASKED = ("prompt", "image", "mask", "vector")
+"""The keys of sample.py that say what samples are told."""
 
 TRAINED_WITH = ("objective", "weighting", "parameterization", "schedule", "variance", "time_sampler")
 """The groups on which the loss of a model depends besides its weights."""
@@ -74,6 +82,8 @@ class Trained:
     """The network with its guidance."""
     sampler: Sampler
     variance: Variance
+    conditioner: Conditioner
+    """What the model is told."""
     class_counts: tuple[int, ...]
     """How often each class is drawn, relatively; 0 where that is not known; empty for a model that takes no labels."""
     device: torch.device
@@ -91,18 +101,44 @@ class Trained:
     def chunk(self) -> Chunk:
         """The memory that drawing a chunk of samples takes."""
         with uncompiled():
-            return measure_chunk(self.sampler, self.denoiser, self.facts.shape, self.num_classes, self.device)
+            return measure_chunk(self.sampler, self.denoiser, self.facts.shape, self._blank, self.device)
+
+    def _blank(self, indices: Sequence[int]) -> Any:
+        return self.facts.blank(len(indices), takes_class=self.num_classes > 0)
 
     @functools.cached_property
     def batch_size(self) -> int:
         """The config's, or for "auto" one that fits into the memory of every process."""
         return smallest(chunk_size(self.config["batch_size"], lambda: self.chunk, self.device))
 
+    @functools.cached_property
+    def asking(self) -> Asking | None:
+        """What samples are told, for a model that is told more than the class."""
+        if not self.conditioner.sources:
+            return None
+        return Asking(
+            self.conditioner,
+            self.facts.shape,
+            lambda: self.data,
+            self.config["seed"],
+            {key: self.config.get(key) for key in ASKED},
+            torch.tensor(self.chosen) if self.chosen else None,
+        )
+
     def class_of(self, indices: Sequence[int]) -> Tensor | None:
-        """The class of each sample, int64 on the host; None for a model that takes no labels."""
+        """The class of each sample, int64 on the host; None for a model that takes no labels.
+
+        A model with conditions that draws like the held-out examples has their classes, whether it is told them or not.
+        """
+        if self.asking:
+            return self.asking.class_of(indices)
         if not self.chosen:
-            return labels_of(indices, self.class_counts, self.config["seed"], "cpu")
+            return classes_of(self.class_counts, self.config["seed"])(indices)
         return torch.tensor(self.chosen)[torch.tensor(indices) % len(self.chosen)]
+
+    def cond_of(self, indices: Sequence[int]) -> Any:
+        """What each sample is told, on the host; None for a model that is told nothing."""
+        return self.asking.cond_of(indices) if self.asking else self.class_of(indices)
 
     def memory(self, count: int, *, copies: int = 0) -> str:
         """The peak of drawing ``count`` samples as text, with ``copies`` copies of all of them held at once."""
@@ -187,6 +223,9 @@ class Trained:
             class_names=names or tuple(map(str, range(self.num_classes))),
             chosen=self.chosen,
             class_of=self.class_of,
+            cond_of=self.cond_of,
+            asking=self.asking,
+            conditioner=self.conditioner,
             load_data=lambda: self.data,
             load_features=lambda: build_features(self.complete, self.data),
             view=view,
@@ -206,7 +245,7 @@ class Trained:
             self.facts.shape,
             range(count),
             seed=self.config["seed"],
-            class_counts=self.class_counts,
+            cond_of=self.cond_of,
             batch_size=self.batch_size,
             device=self.device,
         ):
@@ -245,12 +284,17 @@ def open_trained(config: Mapping[str, Any]) -> Trained:
     trained_with = record["config"]
     own = with_training(config, trained_with, DRAWING)
     facts, conditional = Facts.from_record(record["facts"]), is_conditional(network)
-    check_label_dropout(own, trained_with.get("label_dropout", 0), conditional)
+    conditioner = build_conditions(own)
+    check_same(conditioner, facts, trained_with)
+    if conditional:
+        conditioner = dataclasses.replace(conditioner, num_classes=facts.num_classes)
+    told = left_out(conditioner, trained_with.get("label_dropout", 0))
+    check_label_dropout(own, told)
     device = choose(own["device"])
     num_classes = facts.num_classes if conditional else 0
     place = Place(device, PRECISIONS[own["precision"]], own["compile"])
     loaders = second_model(facts, num_classes, place), second_classifier(facts, num_classes, place)
-    denoiser = build_wrappers(own, facts, conditional, *loaders)(place.take(network))
+    denoiser = build_wrappers(own, facts, conditional, told, *loaders)(place.take(network))
     classes = num_classes or getattr(denoiser, "classes", 0)
     given = config.get("class")
     listed = given if isinstance(given, list) else [] if given is None else [given]
@@ -266,6 +310,7 @@ def open_trained(config: Mapping[str, Any]) -> Trained:
         denoiser=denoiser,
         sampler=build_sampler(own),
         variance=build_variance(own),
+        conditioner=conditioner,
         class_counts=class_counts,
         chosen=tuple(class_number(item, facts, classes) for item in listed),
         device=device,
@@ -287,6 +332,24 @@ def class_number(given: int | str, facts: Facts, classes: int) -> int:
         return names.index(str(given))
     listed = ", ".join(names[:MOST_LISTED]) + (", ..." if classes > MOST_LISTED else "")
     raise ConfigError(f"class={given}: the model has the classes 0 to {classes - 1}, called {listed}")
+
+
+def check_same(conditioner: Conditioner, facts: Facts, trained_with: Mapping[str, Any]) -> None:
+    """ConfigError for conditions that are not those that the model was trained with."""
+    trained = {name: (kind, size) for kind in TOLD for name, size in getattr(facts, kind).items()}
+    if conditioner.sources.keys() != trained.keys():
+        raise ConfigError(
+            f"condition={list(conditioner.sources)}: the model was trained with {list(trained) or 'none'}; leave "
+            "condition out, or change keys of the model's own"
+        )
+    for name, source in conditioner.sources.items():
+        encoder = getattr(source, "encoder", None)
+        if encoder is not None and (encoder.length, encoder.size) != tuple(trained[name][1]):
+            length, size = trained[name][1]
+            raise ConfigError(
+                f"text_encoder=... gives {encoder.length} embeddings of {encoder.size} numbers, but the model was "
+                f"trained with {length} of {size}; leave text_encoder out"
+            )
 
 
 def _kind(shape: tuple[int, ...], pixels: bool) -> str:

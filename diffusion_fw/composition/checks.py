@@ -10,6 +10,7 @@ import torch
 
 from diffusion_fw import registry
 from diffusion_fw.composition.facts import Config, Facts
+from diffusion_fw.conditions.conditioner import Conditioner
 from diffusion_fw.data.dataset import Data
 from diffusion_fw.denoiser import NetworkDenoiser
 from diffusion_fw.metrics.metric import TrackedMetric
@@ -78,15 +79,18 @@ def check_labels(denoiser: NetworkDenoiser) -> None:
         )
 
 
-def check_label_dropout(config: Config, label_dropout: float, conditional: bool) -> None:
-    """Whether a guidance that evaluates the model without a label has a model that was trained without labels too."""
-    if not conditional:
+def check_label_dropout(config: Config, told: Mapping[str, bool]) -> None:
+    """Whether a guidance that evaluates the model untold has a model that was trained untold too.
+
+    ``told`` says what the model is told, and of what it is not always told.
+    """
+    if not told:
         return
     for name, section in config["guidance"].items():
         factory = registry.entry("guidance", section["name"]).factory
         # Where this parameter is true, the model gets the label.
         asks = getattr(factory, "asks_without_label", False) and not section.get("conditional", False)
-        if label_dropout == 0 and asks:
+        if asks and not any(told.values()):
             remedy = f"set guidance.{name}.conditional=true" if "conditional" in section else "remove it from guidance"
             raise ConfigError(
                 f"guidance={name} evaluates the model without a label, but training always had one "
@@ -94,7 +98,7 @@ def check_label_dropout(config: Config, label_dropout: float, conditional: bool)
             )
 
 
-def check_classifier(config: Config, classifier: bool, facts: Facts) -> None:
+def check_classifier(config: Config, classifier: bool, facts: Facts, conditioner: Conditioner) -> None:
     """Whether a classifier is trained by an objective for it, on labels, with nothing that needs samples."""
     network, objective = config["network"]["name"], config["objective"]["name"]
     trains = getattr(registry.entry("objective", objective).factory, "trains_classifier", False)
@@ -117,6 +121,10 @@ def check_classifier(config: Config, classifier: bool, facts: Facts) -> None:
         raise ConfigError(
             f"network={network} is a classifier, which objective={objective} does not train; choose "
             f"objective=classifier, with metric=none and {FOR_CLASSIFIERS}"
+        )
+    if conditioner.sources:
+        raise ConfigError(
+            f"condition={next(iter(conditioner.sources))}: a classifier is told nothing; choose condition=none"
         )
     if facts.num_classes == 0:
         raise ConfigError(f"objective={objective} needs labels, but data={config['data']['name']} has none")

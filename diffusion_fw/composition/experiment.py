@@ -54,6 +54,7 @@ def build_experiment(config: Config, folder: Path) -> Experiment:
         "data": parts.data,
         "sampler": parts.sampler,
         "wrap": parts.wrap,
+        "conditioner": parts.conditioner,
         "metric": parts.metric,
         "classifier": parts.classifier,
         "folder": folder,
@@ -79,13 +80,12 @@ def build_experiment(config: Config, folder: Path) -> Experiment:
         parts.averages,
         optimizer=lambda params: assemble("optimizer", config["optimizer"], params=params),
         lr_schedule=parts.lr_schedule,
-        examples=parts.data.train,
+        examples=parts.conditioner.examples(parts.data, "train"),
         batch_size=config["batch_size"],
         seed=config["seed"],
-        conditional=parts.conditional,
         # A classifier is told every label; dropping some trains a model for classifier-free guidance.
         label_dropout=0.0 if parts.classifier else config["label_dropout"],
-        num_classes=parts.data.num_classes,
+        conditioner=parts.told,
         num_workers=config["num_workers"],
         augmentations=parts.augmentations,
         record={

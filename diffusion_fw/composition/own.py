@@ -20,6 +20,8 @@ USUAL: dict[str, dict[str, Any]] = {
     "grid": {"name": "uniform"},
     "guidance": {"clip": {"name": "clip"}},
     "variance": FIXED_VARIANCE,
+    "condition": {},
+    "text_encoder": {"name": "hashing"},
     "features": {"name": "auto"},
 }
 """What stands for the model's own where its checkpoint names none, as one that was imported may."""
@@ -30,7 +32,7 @@ FILES = ("checkpoint", "file")
 logger = logging.getLogger(__name__)
 
 
-DRAWING = ("sampler", "grid", "guidance", "variance")
+DRAWING = ("sampler", "grid", "guidance", "variance", "condition", "text_encoder")
 """The groups that drawing samples takes; the data and the features may be of a plugin that is not here."""
 
 

@@ -7,7 +7,7 @@ import logging
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
@@ -29,6 +29,8 @@ from diffusion_fw.composition.checks import (
 )
 from diffusion_fw.composition.facts import Config, Facts
 from diffusion_fw.composition.size_limit import within_machine, without_memory
+from diffusion_fw.condition import CLASS
+from diffusion_fw.conditions.conditioner import Conditioner
 from diffusion_fw.data.dataset import Data
 from diffusion_fw.denoiser import Denoiser, NetworkClassifier, NetworkDenoiser
 from diffusion_fw.metrics.features.extractor import FeatureExtractor
@@ -75,6 +77,7 @@ def build_variance(config: Config) -> Variance:
 def build_network(config: Config, facts: Facts) -> torch.nn.Module:
     """The untrained network of a config."""
     outputs = build_variance(config).outputs
+    check_told(config, facts)
     name = config["network"]["name"]
     if outputs > 1 and "outputs" not in registry.entry("network", name).runtime:
         raise ConfigError(
@@ -83,6 +86,34 @@ def build_network(config: Config, facts: Facts) -> torch.nn.Module:
         )
     network: torch.nn.Module = assemble("network", config["network"], **asdict(facts), outputs=outputs)
     return network
+
+
+TOLD = ("vectors", "sequences", "images")
+"""The facts that say what a model is told besides the class."""
+
+
+def build_conditions(config: Config) -> Conditioner:
+    """The conditions of a config, for a network that takes no class."""
+    sections = config.get("condition") or {}
+    asked = {name: registry.entry("condition", section["name"]) for name, section in sections.items()}
+    # An encoder is read only where a condition is text.
+    wanted = any("encoder" in entry.runtime for entry in asked.values())
+    encoder = assemble("text_encoder", config["text_encoder"]) if wanted else None
+    return Conditioner({name: assemble("condition", section, encoder=encoder) for name, section in sections.items()})
+
+
+def check_told(config: Config, facts: Facts) -> None:
+    """ConfigError where the network cannot be told what the conditions say."""
+    name = config["network"]["name"]
+    takes = registry.entry("network", name).runtime
+    for kind in TOLD:
+        told = list(getattr(facts, kind))
+        if told and kind not in takes:
+            able = [other for other in registry.names("network") if kind in registry.entry("network", other).runtime]
+            raise ConfigError(
+                f"condition={told[0]} is one of the {kind} that a model is told, and network={name} takes none (its "
+                f"signature has no {kind}: Runtime[...]); choose network={'|'.join(able)}, or leave it out of condition"
+            )
 
 
 def build_model(config: Config, facts: Facts) -> NetworkDenoiser | NetworkClassifier:
@@ -159,17 +190,19 @@ def build_wrappers(
     config: Config,
     facts: Facts,
     conditional: bool,
+    told: Mapping[str, bool] | None = None,
     load: Callable[..., Denoiser] | None = None,
     load_classifier: Callable[..., NetworkClassifier] | None = None,
 ) -> Callable[[Denoiser], Denoiser]:
     """The function that wraps a denoiser in every guidance of the config, the first of them innermost.
 
-    ``load(checkpoint, **weights)`` gives a guidance a second model, where there may be one, and ``load_classifier`` a
-    classifier.
+    ``told`` says what the model is told, and whether training left it out for some examples. ``load(checkpoint,
+    **weights)`` gives a guidance a second model, where there may be one, and ``load_classifier`` a classifier.
     """
     known = {
         **asdict(facts),
         "num_classes": facts.num_classes if conditional else 0,
+        "told": told,
         "load": load,
         "load_classifier": load_classifier,
     }
@@ -248,6 +281,13 @@ def build_tracked_metric(config: Config, data: Data) -> tuple[TrackedMetric, str
     return metric, features
 
 
+def left_out(conditioner: Conditioner, label_dropout: float) -> dict[str, bool]:
+    """What a model is told, by name, and whether training left it out for some examples."""
+    names = [*conditioner.sources, *([CLASS] if conditioner.num_classes else [])]
+    own = conditioner.dropouts()
+    return {name: label_dropout > 0 or name in own for name in names}
+
+
 @dataclass(frozen=True)
 class Parts:
     """What a training run consists of, but for its trainer and what writes into its folder."""
@@ -256,6 +296,7 @@ class Parts:
     facts: Facts
     denoiser: Any
     """A NetworkDenoiser, or the NetworkClassifier that is trained."""
+    conditioner: Conditioner
     sampler: Sampler
     wrap: Callable[[Denoiser], Denoiser]
     """Wraps a denoiser in every guidance."""
@@ -269,9 +310,10 @@ class Parts:
     """The name of the metric's features."""
 
     @property
-    def conditional(self) -> bool:
-        """Whether the training takes labels."""
-        return self.classifier is not None or is_conditional(self.denoiser)
+    def told(self) -> Conditioner:
+        """What the trained model is told; a classifier is given the classes, which it learns to tell."""
+        classes = self.facts.num_classes if self.classifier else self.conditioner.num_classes
+        return replace(self.conditioner, num_classes=classes)
 
     @property
     def classifier(self) -> NetworkClassifier | None:
@@ -306,21 +348,25 @@ def compose_parts(config: Config) -> Parts:
     Raises ConfigError where the parts don't fit together.
     """
     data = build_data(config)
-    facts = Facts.of(data, config)
+    conditioner = build_conditions(config)
+    facts = Facts.of(data, config, conditioner)
     check_size(config, facts, within_machine(config["network"]))
     with within_machine(config["network"]):
         torch.manual_seed(config["seed"])
         denoiser: Any = build_model(config, facts)
     classifier = is_classifier(denoiser.network)
-    check_classifier(config, classifier, facts)
+    check_classifier(config, classifier, facts, conditioner)
     check_sharding(config, "network", denoiser.network)
     check_velocity(config)
     schedule = denoiser.schedule
     sampler, variance = build_sampler(config), build_variance(config)
-    wrap = build_wrappers(config, facts, is_conditional(denoiser))
+    if is_conditional(denoiser):
+        conditioner = replace(conditioner, num_classes=facts.num_classes)
+    told = left_out(conditioner, config["label_dropout"])
+    wrap = build_wrappers(config, facts, is_conditional(denoiser), told)
     if not classifier:
+        check_label_dropout(config, told)
         check_fit(denoiser, wrap(denoiser).schedule, sampler, variance)
-        check_label_dropout(config, config["label_dropout"], is_conditional(denoiser))
     time_sampler = assemble("time_sampler", config["time_sampler"], schedule=schedule)
     time_sampler(2, schedule)
     objective = build_objective(config, facts, schedule)
@@ -342,6 +388,7 @@ def compose_parts(config: Config) -> Parts:
         data,
         facts,
         denoiser,
+        conditioner,
         sampler,
         wrap,
         time_sampler,

@@ -172,6 +172,17 @@ class Data(ABC):
         """The distribution of the examples, if it is known in closed form."""
         return None
 
+    def captions(self, split: str) -> Sequence[str] | None:
+        """A text that describes each example of the split "train" or "test", "" for one without; None for data without.
+
+        In the order of ``originals`` or ``test``; a mirror image has the text of its original.
+        """
+        return None
+
+    def attributes(self, split: str) -> Tensor | None:
+        """Numbers float32 (N, D) that describe each example, in the order of ``captions``; None for data without."""
+        return None
+
     @functools.cached_property
     def train(self) -> Examples:
         """The training examples."""

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import torch
 from torch import Tensor
 
+from diffusion_fw.conditions.conditioner import Cond
 from diffusion_fw.modes.mode import SHOWN, Mode, Model, Outcome, from_time
 from diffusion_fw.noise import generator
 from diffusion_fw.process.level import noised
@@ -45,13 +46,13 @@ def pairs(count: int) -> int:
 Ends = Literal["noise", "data"]
 
 
-def ends_of(ends: Ends, model: Model, *, paired: bool = False) -> tuple[Tensor, Tensor | None]:
-    """num_samples latents x_T, drawn or of encoded held-out examples, and their classes if the model takes labels."""
+def ends_of(ends: Ends, model: Model, *, paired: bool = False) -> tuple[Tensor, Cond]:
+    """num_samples latents x_T, drawn or of encoded held-out examples, and what the model is told of them."""
     if ends == "data":
-        x0, classes = model.held_out(paired=paired)
-        return model.encode(x0, classes), classes
+        x0, told = model.held_out(paired=paired)
+        return model.encode(x0, told), told
     latents = torch.cat([model.start(indices)[0].cpu() for indices in model.indices()])
-    return latents, model.class_of(range(len(latents)))
+    return latents, model.cond_of(range(len(latents)))
 
 
 def labelled(weights: Tensor) -> list[str]:
@@ -74,14 +75,14 @@ class Interpolate(Mode):
 
     def __call__(self, model: Model) -> Outcome:
         weights = torch.linspace(0, 1, self.count, dtype=torch.float64)
-        latents, classes = ends_of(self.ends, model, paired=True)
+        latents, told = ends_of(self.ends, model, paired=True)
         half = pairs(len(latents))
         first, second = latents[0 : 2 * half : 2], latents[1 : 2 * half : 2]
         between = slerp(first, second, weights)
         if self.ends == "data":
-            own = None if classes is None else classes[0 : 2 * half : 2]
+            own = None if told is None else told[0 : 2 * half : 2]
         else:
-            own = model.class_of(range(half))
+            own = model.cond_of(range(half))
         samples = torch.stack([model.decode(item, own) for item in between.unbind(1)], dim=1)
         picture = model.view.table(
             model.folder / "interpolate.png",
@@ -109,10 +110,10 @@ class InterpolateNoised(Mode):
         if not self.times:
             raise ConfigError("mode.times=[]: must have at least one time")
         weights = torch.linspace(0, 1, self.count, dtype=torch.float64)
-        x0, classes = model.held_out(paired=True)
+        x0, told = model.held_out(paired=True)
         half = pairs(len(x0))
         first, second = x0[0 : 2 * half : 2], x0[1 : 2 * half : 2]
-        own = None if classes is None else classes[0 : 2 * half : 2]
+        own = None if told is None else told[0 : 2 * half : 2]
         schedule, rows, times = model.denoiser.schedule, [], []
         for t in self.times:
             sampler = from_time(model.sampler, schedule, t)

@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from diffusion_fw.condition import on
+from diffusion_fw.conditions.conditioner import Asking, Cond, Conditioner
 from diffusion_fw.data.dataset import Data, all_labels, to_model
 from diffusion_fw.denoiser import Denoiser
 from diffusion_fw.metrics.features.extractor import FeatureExtractor
@@ -22,7 +24,7 @@ from diffusion_fw.process.schedule import Schedule
 from diffusion_fw.registry import ConfigError
 from diffusion_fw.samplers.grid import Grid
 from diffusion_fw.samplers.sampler import Sampler
-from diffusion_fw.sampling.draw import draw, start
+from diffusion_fw.sampling.draw import CondOf, draw, start
 from diffusion_fw.sampling.share import shared
 
 DECODING_STREAM = 16
@@ -53,6 +55,12 @@ class Model:
     """The classes that the command line chooses; empty without."""
     class_of: Callable[[Sequence[int]], Tensor | None]
     """The class of each sample, int64, by its index; None for a model that takes no labels."""
+    cond_of: CondOf
+    """What each sample is told, by its index, on the host: its class, a Condition, or None."""
+    conditioner: Conditioner
+    """What the model is told."""
+    asking: Asking | None
+    """What the samples of a model with conditions are told; None for one without."""
     load_data: Callable[[], Data]
     load_features: Callable[[], FeatureExtractor]
     view: View
@@ -80,10 +88,9 @@ class Model:
         for first in range(0, count, self.batch_size):
             yield range(first, min(first + self.batch_size, count))
 
-    def classes(self, indices: Sequence[int]) -> Tensor | None:
-        """The class of each sample on the device."""
-        found = self.class_of(indices)
-        return None if found is None else found.to(self.device)
+    def cond(self, indices: Sequence[int]) -> Any:
+        """What each sample is told, on the device."""
+        return on(self.cond_of(indices), self.device)
 
     def start(self, indices: Sequence[int]) -> tuple[Tensor, SampleNoise]:
         """x_T of the samples with these indices, and the noise of their later steps."""
@@ -96,15 +103,15 @@ class Model:
             yield indices, x.to(self.device)
 
     def _drawn(self, indices: Sequence[int]) -> Tensor:
-        classes, size = self.classes(indices), len(indices)
+        size, told = len(indices), self.cond_of
         sampler, denoiser, shape = self.sampler, self.denoiser, self.shape
         ((_, x),) = draw(
-            sampler, denoiser, shape, indices, seed=self.seed, labels=classes, batch_size=size, device=self.device
+            sampler, denoiser, shape, indices, seed=self.seed, cond_of=told, batch_size=size, device=self.device
         )
         return x
 
-    def held_out(self, *, paired: bool = False) -> tuple[Tensor, Tensor | None]:
-        """``num_samples`` held-out examples x_0 in a random order, and their classes if the model takes labels.
+    def held_out(self, *, paired: bool = False) -> tuple[Tensor, Cond]:
+        """``num_samples`` held-out examples x_0 in a random order, and what the model is told of them.
 
         They are of the classes that the command line chooses, if it does. ``paired``: for a model that takes labels,
         the first two are of one class, and so are the next two. Raises ConfigError where there are none, and warns
@@ -128,26 +135,29 @@ class Model:
             raise ConfigError(f"data=... has no two {which}, which this mode takes; choose other data, or another mode")
         if len(order) < self.num_samples:
             logger.warning("num_samples=%d: there are only %d %s, which are used", self.num_samples, len(order), which)
-        values, classes = test.__getitems__(order[: self.num_samples])
-        return to_model(values), classes if self.class_names else None
+        places = order[: self.num_samples]
+        values, told = self.conditioner.annotated(test, self.data, "test").__getitems__(places)
+        x0 = to_model(values)
+        if not self.conditioner.sources:
+            # Labels may be those of a guidance.
+            return x0, told if self.class_names else None
+        return x0, self.conditioner.whole(x0, told, self.conditioner.seeded(self.seed, places))
 
-    def encode(self, x0: Tensor, classes: Tensor | None, sampler: Sampler | None = None) -> Tensor:
+    def encode(self, x0: Tensor, told: Cond, sampler: Sampler | None = None) -> Tensor:
         """x_T of x_0 by the reversed sampler; ConfigError for a sampler that cannot encode."""
-        return self._mapped((sampler or self.sampler).encode, x0, classes)
+        return self._mapped((sampler or self.sampler).encode, x0, told)
 
-    def decode(self, x: Tensor, classes: Tensor | None, sampler: Sampler | None = None) -> Tensor:
+    def decode(self, x: Tensor, told: Cond, sampler: Sampler | None = None) -> Tensor:
         """x_0 of x_T; the noise of a stochastic sampler belongs to the place of x_T in the batch."""
-        return self._mapped(sampler or self.sampler, x, classes, noisy=True)
+        return self._mapped(sampler or self.sampler, x, told, noisy=True)
 
-    def _mapped(
-        self, function: Callable[..., Tensor], x: Tensor, classes: Tensor | None, noisy: bool = False
-    ) -> Tensor:
+    def _mapped(self, function: Callable[..., Tensor], x: Tensor, told: Cond, noisy: bool = False) -> Tensor:
         # Not the noise of which x_T is made.
         (decoding,) = seeds(self.seed, DECODING_STREAM, count=1)
 
         def mapped(indices: range) -> Tensor:
             rows = slice(indices.start, indices.stop)
-            cond = None if classes is None else classes[rows].to(self.device)
+            cond = None if told is None else on(told[rows], self.device)
             noise = {"noise": SampleNoise(decoding, indices, self.device)} if noisy else {}
             return function(self.denoiser, x[rows].to(self.device), cond=cond, **noise).cpu()
 

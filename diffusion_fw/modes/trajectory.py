@@ -41,4 +41,4 @@ class Trajectory(Mode):
     def followed(self, model: Model, indices: range) -> tuple[list[float], Tensor, Tensor]:
         """The times with x_t and x_0 (S, N, *shape) of these samples."""
         x, noise = model.start(indices)
-        return follow(model.sampler, model.denoiser, x, cond=model.classes(indices), noise=noise, count=self.frames)
+        return follow(model.sampler, model.denoiser, x, cond=model.cond(indices), noise=noise, count=self.frames)

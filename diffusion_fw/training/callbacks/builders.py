@@ -138,6 +138,7 @@ def model_summary(max_depth: NonNegativeInt = 2) -> Any:
 def evaluation(
     history: Runtime[Any],
     data: Runtime[Any],
+    conditioner: Runtime[Any],
     sampler: Runtime[Any],
     wrap: Runtime[Any],
     metric: Runtime[Any],
@@ -157,6 +158,7 @@ def evaluation(
     return Evaluation(
         history=history,
         data=data,
+        conditioner=conditioner,
         sampler=sampler,
         wrap=wrap,
         metric=metric,
@@ -171,7 +173,6 @@ def evaluation(
 @register("callbacks", "gradient_noise")
 def gradient_noise(
     history: Runtime[Any],
-    data: Runtime[Any],
     seed: Runtime[int],
     every: PositiveInt = 500,
     parts: Annotated[int, Range(2, 1_000_000)] = 32,
@@ -188,7 +189,7 @@ def gradient_noise(
     """
     from diffusion_fw.training.callbacks.gradient_noise import GradientNoiseScale
 
-    return GradientNoiseScale(history=history, data=data, seed=seed, every=every, parts=parts, part_size=part_size)
+    return GradientNoiseScale(history=history, seed=seed, every=every, parts=parts, part_size=part_size)
 
 
 @register("callbacks", "accuracy")
