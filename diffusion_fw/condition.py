@@ -117,6 +117,11 @@ def joined(first: Tensor | Condition, second: Tensor | Condition) -> Tensor | Co
     return torch.cat([first, second])
 
 
+def told_parts(cond: Tensor | Condition | None) -> Mapping[str, Told]:
+    """What a batch is told besides labels, by name."""
+    return cond.parts if isinstance(cond, Condition) else {}
+
+
 def blank(
     shape: tuple[int, ...],
     count: int,

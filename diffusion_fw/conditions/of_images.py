@@ -57,7 +57,7 @@ def several(given: Any) -> Sequence[str]:
 
 
 def model_image(path: str, key: str, shape: tuple[int, ...], sides: tuple[int, ...] | None = None) -> Tensor:
-    """The image (C, H, W) of a file as the model sees it; ConfigError unless it has these sides, by default the data's."""
+    """The image (C, H, W) of a file as the model sees it; ConfigError unless it has ``sides``, or else the data's."""
     pixels = read_image(path, key, shape[0])
     wanted = tuple(shape[1:]) if sides is None else sides
     if tuple(pixels.shape[1:]) != wanted:

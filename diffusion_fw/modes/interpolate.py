@@ -79,10 +79,8 @@ class Interpolate(Mode):
         half = pairs(len(latents))
         first, second = latents[0 : 2 * half : 2], latents[1 : 2 * half : 2]
         between = slerp(first, second, weights)
-        if self.ends == "data":
-            own = None if told is None else told[0 : 2 * half : 2]
-        else:
-            own = model.cond_of(range(half))
+        of_ends = None if told is None else told[0 : 2 * half : 2]
+        own = of_ends if self.ends == "data" else model.cond_of(range(half))
         samples = torch.stack([model.decode(item, own) for item in between.unbind(1)], dim=1)
         picture = model.view.table(
             model.folder / "interpolate.png",

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Annotated, Literal, cast
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from diffusion_fw.condition import Condition, class_labels
+from diffusion_fw.networks.blocks.conditions import Conditions, CrossAttention, Tokens
 from diffusion_fw.networks.blocks.ddpm_layers import FACTORS, convolution, space_then_time
 from diffusion_fw.networks.blocks.ddpm_levels import check_dims
 from diffusion_fw.networks.blocks.embeddings import TimeEmbedding, class_embedding
@@ -87,22 +90,25 @@ class SpaceTimeAttention(Attention):
 
 
 class Stage(nn.Module):
-    """A residual block and the layer after it; recomputed in the backward pass when checkpointing."""
+    """A residual block and the layers after it; recomputed in the backward pass when checkpointing."""
 
-    def __init__(self, block: ResidualBlock, after: nn.Module, checkpointing: bool) -> None:
+    def __init__(
+        self, block: ResidualBlock, after: nn.Module, cross: CrossAttention | None, checkpointing: bool
+    ) -> None:
         super().__init__()
         self.block = block
         self.after = after
+        self.cross = cross
         self.checkpointing = checkpointing
 
-    def _run(self, h: Tensor, embedding: Tensor) -> Tensor:
+    def _run(self, h: Tensor, embedding: Tensor, tokens: Tokens | None) -> Tensor:
         result: Tensor = self.after(self.block(h, embedding))
-        return result
+        return result if self.cross is None or tokens is None else self.cross(result, tokens)
 
-    def forward(self, h: Tensor, embedding: Tensor) -> Tensor:
+    def forward(self, h: Tensor, embedding: Tensor, tokens: Tokens | None) -> Tensor:
         if self.checkpointing and torch.is_grad_enabled():
-            return cast(Tensor, checkpoint(self._run, h, embedding, use_reentrant=False))
-        return self._run(h, embedding)
+            return cast(Tensor, checkpoint(self._run, h, embedding, tokens, use_reentrant=False))
+        return self._run(h, embedding, tokens)
 
 
 class FourierChannels(nn.Module):
@@ -136,6 +142,9 @@ class UNet(nn.Module):
     Attention is over all positions; with factorized_attention over H and W in each frame, then over T at each place
     (Ho et al. 2022, section 3). These two keys are for (C, T, H, W) alone.
 
+    cond may be a Condition. Its vectors are added to the time embedding, and so are the means of its sequences, whose
+    tokens the levels with attention attend to (Rombach et al. 2022, section 3.3). Its images are channels beside x.
+
     Raises ConfigError for data of other shapes, more levels than the data have sizes, an attention resolution that
     no level has, heads that do not divide the channels, class_conditional on data without classes, and halve_time or
     factorized_attention on data without T.
@@ -146,6 +155,9 @@ class UNet(nn.Module):
         shape: Runtime[tuple[int, ...]],
         num_classes: Runtime[int] = 0,
         outputs: Runtime[int] = 1,
+        vectors: Runtime[Mapping[str, int] | None] = None,
+        sequences: Runtime[Mapping[str, tuple[int, int]] | None] = None,
+        images: Runtime[Mapping[str, int] | None] = None,
         channels: Annotated[int, Range(4, 1_000_000)] = 32,
         channel_mult: tuple[Size, ...] = (1, 2, 2),
         num_res_blocks: Size = 1,
@@ -173,13 +185,16 @@ class UNet(nn.Module):
 
         def stage(width_in: int, width: int, attention: bool) -> Stage:
             block = ResidualBlock(width_in, width, features, dropout, scale_shift_norm, dims)
-            return Stage(block, attention_layer(width, num_heads) if attention else nn.Identity(), checkpointing)
+            cross = CrossAttention(width, num_heads, features) if attention and sequences else None
+            return Stage(block, attention_layer(width, num_heads) if attention else nn.Identity(), cross, checkpointing)
 
         self.time = TimeEmbedding(channels, features)
         self.class_conditional = num_classes > 0 if class_conditional == "auto" else class_conditional
         self.classes = class_embedding(self.class_conditional, num_classes, features)
+        self.num_classes = num_classes
+        self.told = Conditions(features, vectors, sequences, images)
         self.waves = FourierChannels(fourier_features) if fourier_features else nn.Identity()
-        self.enter = convolution(dims, shape[0] * (1 + 2 * len(fourier_features)), channels)
+        self.enter = convolution(dims, shape[0] * (1 + 2 * len(fourier_features)) + self.told.image_channels, channels)
         width = channels
         skips = [channels]
         self.down = nn.ModuleList()
@@ -208,24 +223,26 @@ class UNet(nn.Module):
         self.norm = group_norm(width)
         self.leave = zeroed(convolution(dims, width, outputs * shape[0]))
 
-    def forward(self, x: Tensor, label: Tensor, cond: Tensor | None = None) -> Tensor:
-        embedding = nn.functional.silu(self.classes(self.time(label), cond))
-        h = self.enter(self.waves(x))
+    def forward(self, x: Tensor, label: Tensor, cond: Tensor | Condition | None = None) -> Tensor:
+        embedding = self.classes(self.time(label), class_labels(cond, self.num_classes))
+        embedding, told, tokens = self.told(embedding, cond, self.waves(x))
+        embedding = nn.functional.silu(embedding)
+        h = self.enter(told)
         skips = [h]
         for i, level in enumerate(self.down):
             if i > 0:
                 h = self.downsample[i - 1](h)
                 skips.append(h)
             for stage in cast(nn.ModuleList, level):
-                h = stage(h, embedding)
+                h = stage(h, embedding, tokens)
                 skips.append(h)
         for stage in self.middle:
-            h = stage(h, embedding)
+            h = stage(h, embedding, tokens)
         for i, level in enumerate(self.up):
             if i > 0:
                 h = self.upsample[i - 1](nn.functional.interpolate(h, size=skips[-1].shape[2:], mode="nearest"))
             for stage in cast(nn.ModuleList, level):
-                h = stage(torch.cat([h, skips.pop()], dim=1), embedding)
+                h = stage(torch.cat([h, skips.pop()], dim=1), embedding, tokens)
         # Contiguous, so that noise drawn like the output does not depend on the memory format of the weights.
         result: Tensor = self.leave(nn.functional.silu(self.norm(h))).contiguous()
         return result
