@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 import torch
 
 from diffusion_fw.metrics.classification_accuracy import hits, trained
-from diffusion_fw.metrics.comparison import Beside, Measure, Numbers, SampleMetric
+from diffusion_fw.metrics.comparison import Beside, Interval, Measure, Numbers, SampleMetric, wilson
 from diffusion_fw.metrics.metric import Subject
 from diffusion_fw.metrics.sample_set import Part, SampleSet
 from diffusion_fw.registry import ConfigError, PositiveInt, register
@@ -55,6 +55,13 @@ class ClassAgreement(SampleMetric):
 
     def floors(self, measure: Measure, device: torch.device) -> Numbers:
         return measure(self.real("test", device))
+
+    def intervals(
+        self, measure: Measure, generated: SampleSet, values: Numbers, device: torch.device
+    ) -> dict[str, Interval]:
+        """Wilson's for the number of samples."""
+        value, count = values["class_agreement"], len(generated)
+        return {"class_agreement": wilson(value * count, count)}
 
     def beside(self, measure: Measure, generated: SampleSet, values: Numbers, subject: Subject) -> Beside:
         return Beside({"seeds": self.seeds, "steps": self.steps})

@@ -16,6 +16,7 @@ def test_real_digits_agree_with_their_classes_and_others_do_not(measured, digits
     wrong = measured("class_agreement", digits, samples, (labels + 1) % 10, **FEW)
     assert right.value > 0.9
     assert right.floor > 0.9
+    assert right.interval[0] < right.value <= right.interval[1] <= 1
     assert wrong.value < 0.1
     assert right.value == measured("class_agreement", digits, samples, labels, **FEW).value
 
