@@ -113,10 +113,11 @@ class Trained:
 
     @functools.cached_property
     def asking(self) -> Asking | None:
-        """What samples are told, for a model that is told more than the class."""
-        if not self.conditioner.sources:
-            return None
-        return Asking(
+        """What samples are told, for a model that is told more than the class; None for another.
+
+        Raises ConfigError for what a user asks of a model that is not told it.
+        """
+        found = Asking(
             self.conditioner,
             self.facts.shape,
             lambda: self.data,
@@ -124,6 +125,7 @@ class Trained:
             {key: self.config.get(key) for key in ASKED},
             torch.tensor(self.chosen) if self.chosen else None,
         )
+        return found if self.conditioner.sources else None
 
     def class_of(self, indices: Sequence[int]) -> Tensor | None:
         """The class of each sample, int64 on the host; None for a model that takes no labels.
@@ -301,7 +303,7 @@ def open_trained(config: Mapping[str, Any]) -> Trained:
     if given == []:
         raise ConfigError("class=[]: must have at least one class; leave it out for classes as in the training data")
     class_counts = facts.class_counts if len(facts.class_counts) == classes else (0,) * classes
-    return Trained(
+    found = Trained(
         config=own,
         record=record,
         facts=facts,
@@ -316,6 +318,9 @@ def open_trained(config: Mapping[str, Any]) -> Trained:
         device=device,
         own_data=config["data"]["name"] == OWN,
     )
+    # What the user asks for is refused before anything is drawn.
+    _ = found.asking
+    return found
 
 
 def class_number(given: int | str, facts: Facts, classes: int) -> int:
