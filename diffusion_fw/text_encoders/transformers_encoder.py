@@ -87,13 +87,14 @@ class Transformers(TextEncoder):
 
     def _read(self, name: str, **settings: Any) -> Any:
         """An object of the package from the folder."""
+        path = self.path
         try:
             import transformers
         except ImportError as error:
             raise ConfigError(f'text_encoder=transformers: {error}; pip install "diffusion-fw[transformers]"') from None
         try:
             loader = getattr(transformers, name)
-            return loader.from_pretrained(self.path, local_files_only=True, trust_remote_code=False, **settings)
+            return loader.from_pretrained(path, local_files_only=True, trust_remote_code=False, **settings)
         except (OSError, ValueError, KeyError, TypeError) as error:
             reason = str(error).splitlines()[0][:200]
             raise ConfigError(f"text_encoder.folder={self.folder}: {reason}") from None
