@@ -113,10 +113,11 @@ class Trained:
 
     @functools.cached_property
     def asking(self) -> Asking | None:
-        """What samples are told, for a model that is told more than the class."""
-        if not self.conditioner.sources:
-            return None
-        return Asking(
+        """What samples are told, for a model that is told more than the class.
+
+        Raises ConfigError where the config asks for what the model is not told.
+        """
+        asking = Asking(
             self.conditioner,
             self.facts.shape,
             lambda: self.data,
@@ -124,6 +125,10 @@ class Trained:
             {key: self.config.get(key) for key in ASKED},
             torch.tensor(self.chosen) if self.chosen else None,
         )
+        for name, size in self.facts.vectors.items():
+            if name in asking.given and (given := asking.given[name].values.value.shape[1]) != size:
+                raise ConfigError(f"condition={name}: {given} numbers are given, but the model is told {size}")
+        return asking if self.conditioner.sources else None
 
     def class_of(self, indices: Sequence[int]) -> Tensor | None:
         """The class of each sample, int64 on the host; None for a model that takes no labels.
@@ -301,7 +306,7 @@ def open_trained(config: Mapping[str, Any]) -> Trained:
     if given == []:
         raise ConfigError("class=[]: must have at least one class; leave it out for classes as in the training data")
     class_counts = facts.class_counts if len(facts.class_counts) == classes else (0,) * classes
-    return Trained(
+    trained = Trained(
         config=own,
         record=record,
         facts=facts,
@@ -316,6 +321,8 @@ def open_trained(config: Mapping[str, Any]) -> Trained:
         device=device,
         own_data=config["data"]["name"] == OWN,
     )
+    _ = trained.asking  # what does not fit the model is refused before anything is drawn
+    return trained
 
 
 def class_number(given: int | str, facts: Facts, classes: int) -> int:
