@@ -290,7 +290,7 @@ def open_trained(config: Mapping[str, Any]) -> Trained:
     own = with_training(config, trained_with, DRAWING)
     facts, conditional = Facts.from_record(record["facts"]), is_conditional(network)
     conditioner = build_conditions(own)
-    check_same(conditioner, facts, trained_with)
+    check_same(conditioner, facts, record)
     if conditional:
         conditioner = dataclasses.replace(conditioner, num_classes=facts.num_classes)
     told = left_out(conditioner, trained_with.get("label_dropout", 0))
@@ -341,7 +341,7 @@ def class_number(given: int | str, facts: Facts, classes: int) -> int:
     raise ConfigError(f"class={given}: the model has the classes 0 to {classes - 1}, called {listed}")
 
 
-def check_same(conditioner: Conditioner, facts: Facts, trained_with: Mapping[str, Any]) -> None:
+def check_same(conditioner: Conditioner, facts: Facts, record: Mapping[str, Any]) -> None:
     """ConfigError for conditions that are not those that the model was trained with."""
     trained = {name: (kind, size) for kind in TOLD for name, size in getattr(facts, kind).items()}
     if conditioner.sources.keys() != trained.keys():
@@ -357,6 +357,13 @@ def check_same(conditioner: Conditioner, facts: Facts, trained_with: Mapping[str
                 f"text_encoder=... gives {encoder.length} embeddings of {encoder.size} numbers, but the model was "
                 f"trained with {length} of {size}; leave text_encoder out"
             )
+    # A checkpoint of before does not say it.
+    expected = record.get("text_encoder")
+    if expected is not None and conditioner.encoder_fingerprint != expected:
+        raise ConfigError(
+            "text_encoder=...: this is not the encoder of the training, whose weights or settings were others; leave "
+            "it out, or give text_encoder.folder=FOLDER with the files of that one"
+        )
 
 
 def _kind(shape: tuple[int, ...], pixels: bool) -> str:

@@ -70,6 +70,12 @@ class Conditioner:
         """Whether the model is told anything."""
         return bool(self.sources) or self.num_classes > 0
 
+    @functools.cached_property
+    def encoder_fingerprint(self) -> str | None:
+        """That of the encoder of text; None without one."""
+        encoders = (getattr(source, "encoder", None) for source in self.sources.values())
+        return next((encoder.fingerprint() for encoder in encoders if encoder is not None), None)
+
     def examples(self, data: Data, split: str) -> Examples:
         """The examples of a split with their annotations; as they are where there are no conditions."""
         return self.annotated(data.train if split == "train" else data.test, data, split)

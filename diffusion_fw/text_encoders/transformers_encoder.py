@@ -16,8 +16,8 @@ from diffusion_fw.files import with_home
 from diffusion_fw.registry import ConfigError, PositiveInt, Size, register
 from diffusion_fw.text_encoders.encoder import TextEncoder
 
-CODE = (".py", ".bin", ".pkl", ".pt", ".pth", ".ckpt")
-"""Files of a folder that could run code when they are loaded; none of them is read."""
+READ = (".json", ".safetensors", ".txt", ".model")
+"""The files of a folder that an encoder and its tokenizer consist of; others could run code, and none is read."""
 
 
 @register("text_encoder", "transformers")
@@ -61,7 +61,7 @@ class Transformers(TextEncoder):
     def fingerprint(self) -> str:
         content = hashlib.sha256(f"transformers-{self.length}".encode())
         for file in sorted(self.path.iterdir()):
-            if file.is_file() and file.suffix not in CODE:
+            if file.is_file() and file.suffix in READ:
                 content.update(hashlib.sha256(file.read_bytes()).digest())
         return content.hexdigest()
 

@@ -19,6 +19,8 @@ from diffusion_fw.config.application import ask, check_command_line
 from diffusion_fw.config.compose import store_components
 from diffusion_fw.data.emoji import Emoji
 from diffusion_fw.registry import ConfigError
+from diffusion_fw.text_encoders.hashing import Hashing
+from diffusion_fw.training.archive import RECORD_KEY
 
 SMALL = ["data=emoji", "data.size=8", "network.channels=4", "network.channel_mult=[1]", "network.num_res_blocks=1"]
 
@@ -169,6 +171,33 @@ def test_keys_of_the_own_conditions_can_be_changed(opened):
     assert (changed["low_resolution"]["sampled_noise"], changed["low_resolution"]["noise"]) == (0.2, 0.5)
 
 
+def test_the_folder_of_an_encoder_is_that_of_the_command_line(untrained, tmp_path):
+    """Moved is allowed, and others' weights of the same sizes are not: the model would be told something else."""
+    path = untrained(*SMALL, *TOLD)
+    content = torch.load(path, weights_only=True)
+    content[RECORD_KEY]["config"]["text_encoder"] = {"name": "transformers", "folder": "from/a/stranger"}
+    torch.save(content, tmp_path / "stranger.ckpt")
+    words = [f"checkpoint={tmp_path / 'stranger.ckpt'}", "device=cpu"]
+    with pytest.raises(
+        ConfigError, match=r"text_encoder\.folder=from/a/stranger is not taken from a checkpoint; give "
+    ):
+        open_trained(check_command_line("sample", words)[0])
+    with pytest.raises(ConfigError, match=r"^text_encoder\.folder=here has no config\.json"):
+        open_trained(check_command_line("sample", [*words, "text_encoder.folder=here"])[0])
+    assert open_trained(check_command_line("sample", [*words, "text_encoder=hashing"])[0]).conditioner.tells
+
+
+def test_an_encoder_of_other_weights_is_refused(untrained, tmp_path, monkeypatch):
+    content = torch.load(untrained(*SMALL, *TOLD), weights_only=True)
+    content[RECORD_KEY]["text_encoder"] = "that of the training"
+    torch.save(content, tmp_path / "other.ckpt")
+    config = check_command_line("sample", [f"checkpoint={tmp_path / 'other.ckpt'}", "device=cpu"])[0]
+    with pytest.raises(ConfigError, match=r"^text_encoder=\.\.\.: this is not the encoder of the training"):
+        open_trained(config)
+    monkeypatch.setattr(Hashing, "fingerprint", lambda self: "that of the training")
+    open_trained(config)
+
+
 # A run with a class, a caption and an image.
 
 
@@ -224,6 +253,10 @@ def test_a_prompt_of_several_takes_turns(drawn, checkpoint):
     told = model.cond_of(range(4)).parts["text"]
     assert torch.equal(told.value[:2], told.value[2:])
     assert told.told.sum(1).tolist() == [2, 3, 2, 3]
+
+
+def test_a_checkpoint_says_which_encoder_it_was_trained_with(checkpoint):
+    assert torch.load(checkpoint, weights_only=True)[RECORD_KEY]["text_encoder"] == Hashing().fingerprint()
 
 
 def test_explain_names_the_conditions(checkpoint, capsys):
