@@ -113,11 +113,11 @@ class Trained:
 
     @functools.cached_property
     def asking(self) -> Asking | None:
-        """What samples are told, for a model that is told more than the class; None for another.
+        """What samples are told, for a model that is told more than the class.
 
-        Raises ConfigError for what a user asks of a model that is not told it.
+        Raises ConfigError where the config asks for what the model is not told.
         """
-        found = Asking(
+        asking = Asking(
             self.conditioner,
             self.facts.shape,
             lambda: self.data,
@@ -125,7 +125,10 @@ class Trained:
             {key: self.config.get(key) for key in ASKED},
             torch.tensor(self.chosen) if self.chosen else None,
         )
-        return found if self.conditioner.sources else None
+        for name, size in self.facts.vectors.items():
+            if name in asking.given and (given := asking.given[name].values.value.shape[1]) != size:
+                raise ConfigError(f"condition={name}: {given} numbers are given, but the model is told {size}")
+        return asking if self.conditioner.sources else None
 
     def class_of(self, indices: Sequence[int]) -> Tensor | None:
         """The class of each sample, int64 on the host; None for a model that takes no labels.
@@ -287,7 +290,7 @@ def open_trained(config: Mapping[str, Any]) -> Trained:
     own = with_training(config, trained_with, DRAWING)
     facts, conditional = Facts.from_record(record["facts"]), is_conditional(network)
     conditioner = build_conditions(own)
-    check_same(conditioner, facts, trained_with)
+    check_same(conditioner, facts, record)
     if conditional:
         conditioner = dataclasses.replace(conditioner, num_classes=facts.num_classes)
     told = left_out(conditioner, trained_with.get("label_dropout", 0))
@@ -303,7 +306,7 @@ def open_trained(config: Mapping[str, Any]) -> Trained:
     if given == []:
         raise ConfigError("class=[]: must have at least one class; leave it out for classes as in the training data")
     class_counts = facts.class_counts if len(facts.class_counts) == classes else (0,) * classes
-    found = Trained(
+    trained = Trained(
         config=own,
         record=record,
         facts=facts,
@@ -318,9 +321,8 @@ def open_trained(config: Mapping[str, Any]) -> Trained:
         device=device,
         own_data=config["data"]["name"] == OWN,
     )
-    # What the user asks for is refused before anything is drawn.
-    _ = found.asking
-    return found
+    _ = trained.asking  # what does not fit the model is refused before anything is drawn
+    return trained
 
 
 def class_number(given: int | str, facts: Facts, classes: int) -> int:
@@ -339,7 +341,7 @@ def class_number(given: int | str, facts: Facts, classes: int) -> int:
     raise ConfigError(f"class={given}: the model has the classes 0 to {classes - 1}, called {listed}")
 
 
-def check_same(conditioner: Conditioner, facts: Facts, trained_with: Mapping[str, Any]) -> None:
+def check_same(conditioner: Conditioner, facts: Facts, record: Mapping[str, Any]) -> None:
     """ConfigError for conditions that are not those that the model was trained with."""
     trained = {name: (kind, size) for kind in TOLD for name, size in getattr(facts, kind).items()}
     if conditioner.sources.keys() != trained.keys():
@@ -355,6 +357,13 @@ def check_same(conditioner: Conditioner, facts: Facts, trained_with: Mapping[str
                 f"text_encoder=... gives {encoder.length} embeddings of {encoder.size} numbers, but the model was "
                 f"trained with {length} of {size}; leave text_encoder out"
             )
+    # A checkpoint of before does not say it.
+    expected = record.get("text_encoder")
+    if expected is not None and conditioner.encoder_fingerprint != expected:
+        raise ConfigError(
+            "text_encoder=...: this is not the encoder of the training, whose weights or settings were others; leave "
+            "it out, or give text_encoder.folder=FOLDER with the files of that one"
+        )
 
 
 def _kind(shape: tuple[int, ...], pixels: bool) -> str:

@@ -129,5 +129,5 @@ def _build(record: dict[str, Any], weights: dict[str, Tensor], source: str) -> N
             return build_model(config, facts)
     except ConfigError as error:
         raise ConfigError(f"{source}: {error}") from None
-    except (MemoryError, OverflowError, RuntimeError) as error:
+    except (KeyError, MemoryError, OverflowError, RuntimeError) as error:
         raise ConfigError(f"{source}: its model cannot be built: {str(error).splitlines()[0]}") from None

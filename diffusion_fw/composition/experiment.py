@@ -91,6 +91,7 @@ def build_experiment(config: Config, folder: Path) -> Experiment:
         record={
             **checkpoint_record({**config, "features": {**config["features"], "name": parts.features}}, parts.facts),
             "fingerprints": parts.data.fingerprints,
+            "text_encoder": parts.conditioner.encoder_fingerprint,
         },
     )
     choice = config.get("compile", False)

@@ -88,6 +88,9 @@ class Facts:
             raise ConfigError(f"its examples have {len(facts.shape):,} axes, more than {MOST_AXES}")
         if math.prod(facts.shape) > LARGEST_EXAMPLE:
             raise ConfigError(f"its examples have more than {LARGEST_EXAMPLE:,} values")
+        told = sum(facts.vectors.values()) + sum(length * size for length, size in facts.sequences.values())
+        if told + sum(facts.images.values()) * math.prod(facts.shape[1:]) > LARGEST_EXAMPLE:
+            raise ConfigError(f"what it is told of an example has more than {LARGEST_EXAMPLE:,} values")
         count = len(facts.class_counts)
         if count and (count != facts.num_classes or not any(facts.class_counts)):
             raise ConfigError(f"its {count} class_counts are not those of {facts.num_classes} classes")

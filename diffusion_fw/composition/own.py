@@ -26,8 +26,10 @@ USUAL: dict[str, dict[str, Any]] = {
 }
 """What stands for the model's own where its checkpoint names none, as one that was imported may."""
 
-FILES = ("checkpoint", "file")
-"""Parameters of a guidance that name a file, which a stranger's checkpoint could choose."""
+READERS = ("guidance", "condition", "text_encoder")
+"""The groups whose components may read files."""
+FILES = ("checkpoint", "file", "folder")
+"""Their parameters that name a file or a folder, which a stranger's checkpoint could choose."""
 
 logger = logging.getLogger(__name__)
 
@@ -96,7 +98,7 @@ def _changed(group: str, path: str, own: Mapping[str, Any], changes: Mapping[str
             raise ConfigError(f"{path} of the checkpoint's config is no component")
         entry = registry.entry(group, str(own.get("name")))
         given = {key: value for key, value in own.items() if key != "name"}
-        for key in FILES if group == "guidance" else ():
+        for key in FILES if group in READERS else ():
             if given.get(key) is not None and key not in changes:
                 raise ConfigError(f"{path}.{key}={given[key]} is not taken from a checkpoint; give {path}.{key}=...")
         if group == "data":

@@ -9,6 +9,7 @@ import torch
 
 from diffusion_fw.conditions.source import Asked, Kind, Source, Table
 from diffusion_fw.data.dataset import Data
+from diffusion_fw.denoiser import Noise
 from diffusion_fw.registry import ConfigError, register
 
 
@@ -39,7 +40,7 @@ class Attributes(Source):
         names = [", ".join(f"{value:.3g}" for value in row) for row in found.tolist()]
         return Table.all(found.float(), names)
 
-    def asked(self, asked: Asked, shape: tuple[int, ...]) -> Table:
+    def asked(self, asked: Asked, shape: tuple[int, ...], noise: Noise) -> Table:
         given: Any = asked["vector"]
         vector = torch.tensor([float(value) for value in given])
         return Table.all(vector[None], [", ".join(f"{value:.3g}" for value in vector.tolist())])

@@ -70,6 +70,12 @@ class Conditioner:
         """Whether the model is told anything."""
         return bool(self.sources) or self.num_classes > 0
 
+    @functools.cached_property
+    def encoder_fingerprint(self) -> str | None:
+        """That of the encoder of text; None without one."""
+        encoders = (getattr(source, "encoder", None) for source in self.sources.values())
+        return next((encoder.fingerprint() for encoder in encoders if encoder is not None), None)
+
     def examples(self, data: Data, split: str) -> Examples:
         """The examples of a split with their annotations; as they are where there are no conditions."""
         return self.annotated(data.train if split == "train" else data.test, data, split)
@@ -158,17 +164,20 @@ class Asking:
     def given(self) -> dict[str, Table]:
         """What the user asks for, by the names of the conditions."""
         keys = {key: value for key, value in self.asked.items() if value is not None}
-        found = {}
-        for name, source in self.conditioner.sources.items():
-            if source.asked_by[0] in keys:
-                found[name] = source.asked(keys, self.shape)
-                for key in source.asked_by:
-                    keys.pop(key, None)
-        for key, value in keys.items():
-            takes = [key for source in self.conditioner.sources.values() for key in source.asked_by]
-            said = f"it takes {', '.join(takes)}" if takes else "it takes none of prompt, image and vector"
-            raise ConfigError(f"{key}={value}: this is nothing that the model is told; {said}")
-        return found
+        sources = self.conditioner.sources
+        chosen = {name: source for name, source in sources.items() if source.asked_by[0] in keys}
+        used = {key for source in chosen.values() for key in source.asked_by}
+        for key in keys.keys() - used:
+            raise ConfigError(f"{key}={keys[key]}: {self._unused(key)}")
+        noise = self.conditioner.seeded(self.seed, [0])
+        return {name: source.asked(keys, self.shape, noise) for name, source in chosen.items()}
+
+    def _unused(self, key: str) -> str:
+        """Why a key says nothing of what samples are told."""
+        takes = {other: source.asked_by[0] for source in self.conditioner.sources.values() for other in source.asked_by}
+        if key in takes:
+            return f"this belongs to {takes[key]}=..., which is missing; give both"
+        return f"this is nothing that the model is told, which takes {', '.join(takes) or 'none of these keys'}"
 
     @property
     def missing(self) -> list[str]:

@@ -52,7 +52,7 @@ class Inpainting(OfImages):
             hidden &= inside.view(len(x0), *[length if other == axis else 1 for other in range(x0.ndim - 2)])
         return masked(x0, ~hidden[:, None])
 
-    def told(self, path: str, asked: Asked, shape: tuple[int, ...]) -> Told:
+    def told(self, path: str, asked: Asked, shape: tuple[int, ...], noise: Noise) -> Told:
         if asked.get("mask") is None:
             raise ConfigError(f"image={path}: which part is known? give mask=FILE, white where it is, black elsewhere")
         image = model_image(path, "image", shape)

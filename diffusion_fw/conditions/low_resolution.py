@@ -64,7 +64,7 @@ class LowResolution(OfImages):
             large = torch.cat([large, level.expand(len(large), 1, *large.shape[2:])], dim=1)
         return Told.all(large)
 
-    def told(self, path: str, asked: Asked, shape: tuple[int, ...]) -> Told:
+    def told(self, path: str, asked: Asked, shape: tuple[int, ...], noise: Noise) -> Told:
         small = tuple(side // self.factor for side in shape[1:])
         given = tuple(read_image(path, "image", shape[0]).shape[1:])
         if given not in (small, tuple(shape[1:])):
@@ -75,7 +75,7 @@ class LowResolution(OfImages):
         image = model_image(path, "image", shape, given)[None]
         level = image.new_full((1, 1, 1, 1), self.sampled_noise)
         small_image = image if given == small else functional.avg_pool2d(image, self.factor)
-        return self.enlarged(small_image, level, torch.randn_like)
+        return self.enlarged(small_image, level, noise)
 
     def shown(self, told: Told) -> Tensor:
         return told.value[:, :-1] if self.noise else told.value

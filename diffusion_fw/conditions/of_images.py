@@ -15,7 +15,8 @@ from diffusion_fw.condition import Told
 from diffusion_fw.conditions.source import Asked, Kind, Source, Table
 from diffusion_fw.data.dataset import Data, to_model
 from diffusion_fw.data.formats.one_image import read_image
-from diffusion_fw.registry import ConfigError
+from diffusion_fw.denoiser import Noise
+from diffusion_fw.registry import ConfigError, section_of
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class OfImages(Source):
 
     def size(self, data: Data) -> int:
         if len(data.shape) != 3:
-            name = type(self).__name__.lower()
+            name = (section_of(self) or {"name": type(self).__name__})["name"]
             raise ConfigError(
                 f"condition={name} is made of images (C, H, W), but an example of data=... has the shape {data.shape}"
             )
@@ -41,14 +42,16 @@ class OfImages(Source):
     def channels(self, shape: tuple[int, ...]) -> int:
         """How many channels the condition has; ConfigError for images of a shape that it cannot be made of."""
 
-    def asked(self, asked: Asked, shape: tuple[int, ...]) -> Table:
+    def asked(self, asked: Asked, shape: tuple[int, ...], noise: Noise) -> Table:
         paths = several(asked["image"])
-        told = [self.told(path, asked, shape) for path in paths]
+        if not paths:
+            raise ConfigError("image=[]: must have at least one; leave it out for held-out examples")
+        told = [self.told(path, asked, shape, noise) for path in paths]
         return Table(Told.cat(told), torch.arange(len(paths)), [Path(path).name for path in paths])
 
-    def told(self, path: str, asked: Asked, shape: tuple[int, ...]) -> Told:
+    def told(self, path: str, asked: Asked, shape: tuple[int, ...], noise: Noise) -> Told:
         """What is made of the image of a file; ConfigError for one of another size."""
-        return self.of(model_image(path, "image", shape)[None], torch.randn_like)
+        return self.of(model_image(path, "image", shape)[None], noise)
 
 
 def several(given: Any) -> Sequence[str]:

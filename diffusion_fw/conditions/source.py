@@ -90,8 +90,11 @@ class Source(ABC):
         raise NotImplementedError
 
     @abstractmethod
-    def asked(self, asked: Asked, shape: tuple[int, ...]) -> Table:
-        """What a user asks for by the keys ``asked_by``; ConfigError for what does not fit examples of this shape."""
+    def asked(self, asked: Asked, shape: tuple[int, ...], noise: Noise) -> Table:
+        """What a user asks for by the keys ``asked_by``; ConfigError for what does not fit examples of this shape.
+
+        ``noise(like)`` is the randomness of a condition that is made of an image.
+        """
 
     def shown(self, told: Told) -> Tensor | None:
         """Images (B, C, *sides) as the model sees them that show what it is told; None for what is no image."""

@@ -12,6 +12,7 @@ from diffusion_fw import cache
 from diffusion_fw.condition import Told
 from diffusion_fw.conditions.source import Asked, Kind, Source, Table
 from diffusion_fw.data.dataset import Data
+from diffusion_fw.denoiser import Noise
 from diffusion_fw.files import default_cache
 from diffusion_fw.registry import ConfigError, Runtime, register
 from diffusion_fw.text_encoders.encoder import TextEncoder
@@ -72,7 +73,7 @@ class Text(Source):
 
         return Told(**cache.cached(default_cache() / f"text-{key}.safetensors", compute, check))
 
-    def asked(self, asked: Asked, shape: tuple[int, ...]) -> Table:
+    def asked(self, asked: Asked, shape: tuple[int, ...], noise: Noise) -> Table:
         given: Any = asked["prompt"]
         prompts = tuple(given) if isinstance(given, (list, tuple)) else (str(given),)
         if not prompts:

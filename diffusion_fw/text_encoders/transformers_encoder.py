@@ -16,8 +16,8 @@ from diffusion_fw.files import with_home
 from diffusion_fw.registry import ConfigError, PositiveInt, Size, register
 from diffusion_fw.text_encoders.encoder import TextEncoder
 
-CODE = (".py", ".bin", ".pkl", ".pt", ".pth", ".ckpt")
-"""Files of a folder that could run code when they are loaded; none of them is read."""
+READ = (".json", ".safetensors", ".txt", ".model")
+"""The files of a folder that an encoder and its tokenizer consist of; others could run code, and none is read."""
 
 
 @register("text_encoder", "transformers")
@@ -61,7 +61,7 @@ class Transformers(TextEncoder):
     def fingerprint(self) -> str:
         content = hashlib.sha256(f"transformers-{self.length}".encode())
         for file in sorted(self.path.iterdir()):
-            if file.is_file() and file.suffix not in CODE:
+            if file.is_file() and file.suffix in READ:
                 content.update(hashlib.sha256(file.read_bytes()).digest())
         return content.hexdigest()
 
@@ -87,13 +87,14 @@ class Transformers(TextEncoder):
 
     def _read(self, name: str, **settings: Any) -> Any:
         """An object of the package from the folder."""
+        path = self.path
         try:
             import transformers
         except ImportError as error:
             raise ConfigError(f'text_encoder=transformers: {error}; pip install "diffusion-fw[transformers]"') from None
         try:
             loader = getattr(transformers, name)
-            return loader.from_pretrained(self.path, local_files_only=True, trust_remote_code=False, **settings)
+            return loader.from_pretrained(path, local_files_only=True, trust_remote_code=False, **settings)
         except (OSError, ValueError, KeyError, TypeError) as error:
             reason = str(error).splitlines()[0][:200]
             raise ConfigError(f"text_encoder.folder={self.folder}: {reason}") from None
