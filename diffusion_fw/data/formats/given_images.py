@@ -97,15 +97,31 @@ def _shape(files: ImageFiles, name: str, where: str) -> tuple[int, int, int]:
 
 def decoded(files: ImageFiles, name: str, shape: tuple[int, int, int], where: str) -> Tensor:
     """uint8 (C, H, W) of one file; ConfigError that names it where it cannot be read."""
-    channels, height, width = shape
+    return _decoded(files, name, shape[0], f"{where}: {name[:100]}")
+
+
+def read_image(path: str, channels: int) -> Tensor:
+    """uint8 (channels, H, W) of one image file in its own size, for 1 or 3 channels; ConfigError where it can't be read.
+
+    Colours, orientation and transparency are read as those of training images: see ``decode.Decoder``.
+    """
+    if channels not in (1, 3):
+        raise ConfigError(f"{path}: images of files have 1 or 3 channels, but the model's have {channels}")
+    place = with_home(path)
+    if not place.exists():
+        raise ConfigError(f"{path}: there is no such file")
+    return _decoded(Folder(place.parent), place.name, channels, path)
+
+
+def _decoded(files: ImageFiles, name: str, channels: int, where: str) -> Tensor:
     try:
         with Image.open(io.BytesIO(files.read(name)), formats=list(FORMATS)) as image:
-            if height * width > LARGEST_IMAGE:
-                raise ValueError(f"{width} x {height} pixels, more than {LARGEST_IMAGE:,}")
+            if image.height * image.width > LARGEST_IMAGE:
+                raise ValueError(f"{image.width} x {image.height} pixels, more than {LARGEST_IMAGE:,}")
             values = np.array(on_white(image, "L" if channels == 1 else "RGB"))
     except Exception as error:  # a corrupt file can raise anything
-        raise ConfigError(f"{where}: {name[:100]} is not a readable image: {str(error)[:200]}") from None
-    return torch.from_numpy(values).view(height, width, channels).permute(2, 0, 1)
+        raise ConfigError(f"{where} is not a readable image: {str(error)[:200]}") from None
+    return torch.from_numpy(values).view(*values.shape[:2], channels).permute(2, 0, 1)
 
 
 def _array(path: str, where: str) -> Tensor:
