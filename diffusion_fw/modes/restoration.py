@@ -23,24 +23,23 @@ def restoration(model: Model, known: Known, samples: Tensor) -> tuple[list[Path]
     y = y if y.ndim == known.operator(x[:1]).ndim else y[None]
     original = None if known.original is None else known.original.double()[None]
     candidates = {
-        "the samples": x,
-        "the mean of the samples": x.mean(0, keepdim=True),
-        known.operator.plain: known.operator.baseline(y),
+        "samples": x,
+        "mean of the samples": x.mean(0, keepdim=True),
+        f"baseline: {known.operator.plain}": known.operator.baseline(y),
     }
     low, high = model.bounds
     rows = {}
-    if original is not None:
-        for name, value in candidates.items():
-            rows[f"error of {name}"] = error(value - original, high - low)
     for name, value in candidates.items():
-        rows[f"error of the measured part of {name}"] = error(known.operator(value) - y, high - low)
+        whole = [] if original is None else [f"error {error(value - original, high - low)}"]
+        measured = f"of the measured part {error(known.operator(value) - y, high - low)}"
+        rows[name] = ", ".join([*whole, measured])
     if len(model.shape) != 3:
         return [], rows
     shown = {
         **({} if original is None else {"original": original}),
         "measured": known.operator.as_example(y),
-        "baseline": candidates[known.operator.plain],
-        "mean": candidates["the mean of the samples"],
+        "baseline": known.operator.baseline(y),
+        "mean": x.mean(0, keepdim=True),
     }
     cells = torch.cat([*(value[:1] for value in shown.values()), x[:SHOWN]])
     columns = [*shown, *(str(1 + index) for index in range(len(x[:SHOWN])))]
@@ -50,4 +49,4 @@ def restoration(model: Model, known: Known, samples: Tensor) -> tuple[list[Path]
 def error(difference: Tensor, scale: float) -> str:
     """The root mean square of a difference, and its signal-to-noise ratio with the scale as the peak."""
     value = float(difference.square().mean().sqrt()) / (scale or 1.0)
-    return f"{value:.4g}" + (f" ({-20 * math.log10(value):.1f} dB)" if value > 0 else "")
+    return f"{value:.3g}" + (f" ({-20 * math.log10(value):.1f} dB)" if value > 0 else "")

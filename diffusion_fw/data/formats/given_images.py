@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import io
+import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -111,6 +112,35 @@ def read_image(path: str, channels: int) -> Tensor:
     if not place.exists():
         raise ConfigError(f"{path}: there is no such file")
     return _decoded(Folder(place.parent), place.name, channels, path)
+
+
+def read_images(paths: str | Sequence[str], shape: tuple[int, ...], key: str) -> Tensor:
+    """uint8 pixels (N, *shape) of image files, or of those in folders and zips in the order of their names.
+
+    Raises ConfigError, with the config key, for a path without images and for images of another size.
+    """
+    found: list[Tensor] = []
+    for path in [paths] if isinstance(paths, str) else paths:
+        place = with_home(path)
+        try:
+            if place.is_dir() or zipfile.is_zipfile(place):
+                files: ImageFiles = Folder(place) if place.is_dir() else Zip(place, version(place))
+                names = list(files.names()[0])
+                values = [_decoded(files, name, shape[0], f"{path}: {name[:100]}") for name in names]
+            else:
+                values = [read_image(path, shape[0])]
+        except (ConfigError, OSError) as error:
+            raise ConfigError(f"{key}: {error}") from None
+        for image in values:
+            if tuple(image.shape) != shape:
+                raise ConfigError(
+                    f"{key}={path}: an image has {image.shape[2]} x {image.shape[1]} pixels; the model's have "
+                    f"{shape[2]} x {shape[1]}"
+                )
+        found += values
+    if not found:
+        raise ConfigError(f"{key}={paths}: holds no image")
+    return torch.stack(found)
 
 
 def _decoded(files: ImageFiles, name: str, channels: int, where: str) -> Tensor:
