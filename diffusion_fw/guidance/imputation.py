@@ -32,10 +32,10 @@ class Imputation(Measured):
 
     A is one of ``mask`` (an image, white where pixels are known), ``average_pool`` (the side of the blocks that are
     averaged), ``blur`` (the standard deviation of a Gaussian kernel in pixels) and ``grayscale``. y is the image
-    ``measured``, or A of the image ``image``, whose samples are then compared with it. In place of these, ``file`` is an
+    ``measured``, or A of the image ``image``, with which samples are then compared. In place of these, ``file`` is an
     npz file with y as ``measurement`` (float values as the model sees them, or uint8 pixels) and A as one of ``mask``
-    (true where known), ``average_pool``, ``blur``, ``matrix`` (for flattened examples) and ``channel_matrix`` (for the
-    channels of each pixel).
+    (true where known), ``average_pool``, ``blur``, ``matrix`` (for flattened examples) and ``channel_matrix`` (for
+    the channels of each pixel).
     """
 
     noise: Runtime[Noise] = torch.randn_like

@@ -122,7 +122,9 @@ class Measured(Guidance):
             )
         if self.file is not None:
             if operators:
-                raise ConfigError(f"{self._key('file')} holds the operator already; leave out {' and '.join(operators)}")
+                raise ConfigError(
+                    f"{self._key('file')} holds the operator already; leave out {' and '.join(operators)}"
+                )
             try:
                 return Known(*read_measurement(self.file, self.shape))
             except ConfigError as error:

@@ -15,7 +15,6 @@ from diffusion_fw.process.level import NoiseLevel, expand
 from diffusion_fw.process.parameterization import Prediction
 from diffusion_fw.registry import ConfigError, NonNegative, register
 
-
 NOISE_STREAM = 17
 
 
@@ -32,10 +31,10 @@ class Posterior(Measured):
 
     A is one of ``mask`` (an image, white where pixels are known), ``average_pool`` (the side of the blocks that are
     averaged), ``blur`` (the standard deviation of a Gaussian kernel in pixels) and ``grayscale``. y is the image
-    ``measured``, or A of the image ``image``, whose samples are then compared with it. In place of these, ``file`` is an
+    ``measured``, or A of the image ``image``, with which samples are then compared. In place of these, ``file`` is an
     npz file with y as ``measurement`` (float values as the model sees them, or uint8 pixels) and A as one of ``mask``
-    (true where known), ``average_pool``, ``blur``, ``matrix`` (for flattened examples) and ``channel_matrix`` (for the
-    channels of each pixel). To A of ``image`` noise of noise_std is added, by the seed of the run.
+    (true where known), ``average_pool``, ``blur``, ``matrix`` (for flattened examples) and ``channel_matrix`` (for
+    the channels of each pixel). To A of ``image`` noise of noise_std is added, by the seed of the run.
     Put it after a guidance that doubles the batch. Raises ConfigError where both standard deviations are 0.
     """
 

@@ -102,7 +102,7 @@ def decoded(files: ImageFiles, name: str, shape: tuple[int, int, int], where: st
 
 
 def read_image(path: str, channels: int) -> Tensor:
-    """uint8 (channels, H, W) of one image file in its own size, for 1 or 3 channels; ConfigError where it can't be read.
+    """uint8 (channels, H, W) of one image file in its own size, for 1 or 3 channels; ConfigError for no image.
 
     Colours, orientation and transparency are read as those of training images: see ``decode.Decoder``.
     """
