@@ -114,7 +114,7 @@ LARGEST_BLUR = 1000
 @functools.lru_cache(maxsize=16)
 @torch.inference_mode(False)
 def cosine_basis(size: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """The orthonormal cosine basis of DCT-II, (size, size): row k is sqrt((2 - [k = 0]) / n) cos(pi k (j + 1/2) / n)."""
+    """The orthonormal basis of DCT-II (size, size): row k is sqrt((2 - [k = 0]) / n) cos(pi k (j + 1/2) / n)."""
     k = torch.arange(size, dtype=torch.float64)
     rows = torch.cos(math.pi / size * k[:, None] * (k + 0.5)) * math.sqrt(2 / size)
     rows[0] = math.sqrt(1 / size)
@@ -134,7 +134,7 @@ def passed_by_blur(std: float, size: int, dtype: torch.dtype, device: torch.devi
 
 @dataclass(frozen=True)
 class Blur(LinearOperator):
-    """y = images x (B, C, H, W) under a Gaussian kernel of standard deviation ``std`` in pixels, reflected at the edges.
+    """y = images x (B, C, H, W) under a Gaussian kernel of standard deviation ``std`` pixels, reflected at the edges.
 
     The kernel is that of whole pixels, exp(-j^2 / (2 std^2)) over its sum. With an image that continues as its mirror
     image beyond half a pixel from its outermost pixels, A = A^T is diagonal in the two-dimensional DCT-II, so that
@@ -223,8 +223,8 @@ class Matrix(LinearOperator):
 class ChannelMatrix(LinearOperator):
     """y = A x for the channels of each pixel: matrix (K, C), images x (B, C, H, W), y (B, K, H, W).
 
-    Where A = (1/3, 1/3, 1/3) measures the mean, what it determines is the projection on the first channel of Song et al.
-    2021, appendix I.3, whose orthonormal matrix has gray as its first column.
+    Where A = (1/3, 1/3, 1/3) measures the mean, what it determines is the projection on the first channel of Song et
+    al. 2021, appendix I.3, whose orthonormal matrix has gray as its first column.
     """
 
     matrix: Tensor

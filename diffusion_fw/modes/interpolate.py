@@ -53,12 +53,12 @@ def ends_of(ends: Ends, model: Model, *, paired: bool = False) -> tuple[Tensor, 
     """
     if ends == "noise":
         latents = torch.cat([model.start(indices)[0].cpu() for indices in model.indices()])
-    elif ends and all(isinstance(end, int) for end in ends):
-        latents = torch.cat([replace(model, seed=end).start([0])[0].cpu() for end in ends])
-    elif ends and ends != "data":
-        return encoded(model, *model.given(ends, "mode.ends", paired=paired))
-    elif ends:
+    elif ends == "data":
         return encoded(model, *model.held_out(paired=paired))
+    elif seeds := [end for end in ends if isinstance(end, int)]:
+        latents = torch.cat([replace(model, seed=seed).start([0])[0].cpu() for seed in seeds])
+    elif images := [end for end in ends if isinstance(end, str)]:
+        return encoded(model, *model.given(images, "mode.ends", paired=paired))
     else:
         raise ConfigError("mode.ends=[]: must be noise, data, a list of seeds or a list of image files")
     classes = model.class_of(range(len(latents) // (2 if paired else 1)))
@@ -82,8 +82,9 @@ class Interpolate(Mode):
 
     Song et al. 2020, section 5.3 and figure 6. ends=noise draws the two latents; ends=data encodes two held-out
     examples, by a sampler that can. ends=[a.png,b.png] encodes images, and ends=[3,7] is between the first samples of
-    two seeds; of both, lists have two for each pair, and num_samples counts nothing. A stochastic sampler uses one noise for a pair. A model that takes labels gets
-    pairs of one class. The npz holds the weights (K,), and latents and samples (N, K, *shape).
+    two seeds; such lists have two for each pair, and num_samples counts nothing. A stochastic sampler uses one noise
+    for a pair. A model that takes labels gets pairs of one class. The npz holds the weights (K,), and latents and
+    samples (N, K, *shape).
     """
 
     count: Count = 9
@@ -113,8 +114,9 @@ class InterpolateNoised(Mode):
 
     Ho et al. 2020, section 4.3 and figures 8 and 9: x_t and the noise of the decoding are the same for all w. Little
     noise keeps the details of both, much noise invents them. Each of the times becomes the nearest one of the sampler's
-    grid. sampler=ddpm is the paper's. images=[a.png,b.png] takes these images in place of held-out examples, two for each
-    pair; it may also name a folder or a zip. The npz holds times (T,), weights (K,), ends and samples (N, T, K, *shape).
+    grid. sampler=ddpm is the paper's. images=[a.png,b.png] takes these images in place of held-out examples, two for
+    each pair; it may also name a folder or a zip. The npz holds times (T,), weights (K,), ends and samples
+    (N, T, K, *shape).
     """
 
     times: tuple[Fraction, ...] = (0.25, 0.5, 0.75, 1.0)

@@ -14,7 +14,7 @@ from diffusion_fw.modes.mode import SHOWN, Model
 
 
 def restoration(model: Model, known: Known, samples: Tensor) -> tuple[list[Path], dict[str, str]]:
-    """The picture of what is known, of a plain baseline and of samples (N, *shape); and their errors as rows of a table.
+    """The picture of what is known, a plain baseline and samples (N, *shape); and their errors as rows of a table.
 
     Errors are root mean squares for data scaled to [0, 1]: of the measured part, A x - y, and of x to the original if
     that is known. Examples that are no images have no picture.
