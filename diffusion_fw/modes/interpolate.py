@@ -56,6 +56,8 @@ def ends_of(ends: Ends, model: Model, *, paired: bool = False) -> tuple[Tensor, 
     elif ends == "data":
         return encoded(model, *model.held_out(paired=paired))
     elif seeds := [end for end in ends if isinstance(end, int)]:
+        if paired and len(seeds) % 2:
+            raise ConfigError(f"mode.ends={seeds}: {len(seeds)} seeds make no pairs; give an even number")
         latents = torch.cat([replace(model, seed=seed).start([0])[0].cpu() for seed in seeds])
     elif images := [end for end in ends if isinstance(end, str)]:
         return encoded(model, *model.given(images, "mode.ends", paired=paired))
