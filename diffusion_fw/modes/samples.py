@@ -9,7 +9,9 @@ from PIL import Image
 
 from diffusion_fw.data.dataset import from_model
 from diffusion_fw.files import unfinished
+from diffusion_fw.guidance.guidance import Known
 from diffusion_fw.modes.mode import Mode, Model, Outcome
+from diffusion_fw.modes.restoration import restoration
 from diffusion_fw.pictures.conditioned import conditioned, errors
 from diffusion_fw.provenance import png_info
 from diffusion_fw.registry import ConfigError, register
@@ -21,7 +23,11 @@ MOST_SHOWN = 256
 @register("mode", "samples")
 @dataclass(frozen=True)
 class Samples(Mode):
-    """num_samples samples in one picture, and a PNG for each image in images/."""
+    """num_samples samples in one picture, and a PNG for each image in images/.
+
+    Where a guidance imposes a measurement, restoration.png shows the original if it is known, the measurement, a plain
+    baseline and samples side by side, and the table has their errors.
+    """
 
     def __call__(self, model: Model) -> Outcome:
         from tqdm import tqdm
@@ -51,4 +57,8 @@ class Samples(Mode):
                 Image.fromarray(pixels).save(images / f"{index:06d}.png", pnginfo=info)
             images.replace(folder)
         arrays = {"samples": samples} | ({} if classes is None else {"labels": classes})
-        return Outcome(arrays, [picture], rows)
+        known: Known | None = getattr(model.denoiser, "known", None)
+        if known is None:
+            return Outcome(arrays, [picture], rows)
+        pictures, found = restoration(model, known, samples)
+        return Outcome({**arrays, "measurement": known.y}, [picture, *pictures], {**rows, **found})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import io
+import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -97,15 +98,60 @@ def _shape(files: ImageFiles, name: str, where: str) -> tuple[int, int, int]:
 
 def decoded(files: ImageFiles, name: str, shape: tuple[int, int, int], where: str) -> Tensor:
     """uint8 (C, H, W) of one file; ConfigError that names it where it cannot be read."""
-    channels, height, width = shape
+    return _decoded(files, name, shape[0], f"{where}: {name[:100]}")
+
+
+def read_image(path: str, channels: int) -> Tensor:
+    """uint8 (channels, H, W) of one image file in its own size, for 1 or 3 channels; ConfigError for no image.
+
+    Colours, orientation and transparency are read as those of training images: see ``decode.Decoder``.
+    """
+    if channels not in (1, 3):
+        raise ConfigError(f"{path}: images of files have 1 or 3 channels, but the model's have {channels}")
+    place = with_home(path)
+    if not place.exists():
+        raise ConfigError(f"{path}: there is no such file")
+    return _decoded(Folder(place.parent), place.name, channels, path)
+
+
+def read_images(paths: str | Sequence[str], shape: tuple[int, ...], key: str) -> Tensor:
+    """uint8 pixels (N, *shape) of image files, or of those in folders and zips in the order of their names.
+
+    Raises ConfigError, with the config key, for a path without images and for images of another size.
+    """
+    found: list[Tensor] = []
+    for path in [paths] if isinstance(paths, str) else paths:
+        place = with_home(path)
+        try:
+            if place.is_dir() or zipfile.is_zipfile(place):
+                files: ImageFiles = Folder(place) if place.is_dir() else Zip(place, version(place))
+                names = list(files.names()[0])
+                values = [_decoded(files, name, shape[0], f"{path}: {name[:100]}") for name in names]
+            else:
+                values = [read_image(path, shape[0])]
+        except (ConfigError, OSError) as error:
+            raise ConfigError(f"{key}: {error}") from None
+        for image in values:
+            if tuple(image.shape) != shape:
+                raise ConfigError(
+                    f"{key}={path}: an image has {image.shape[2]} x {image.shape[1]} pixels; the model's have "
+                    f"{shape[2]} x {shape[1]}"
+                )
+        found += values
+    if not found:
+        raise ConfigError(f"{key}={paths}: holds no image")
+    return torch.stack(found)
+
+
+def _decoded(files: ImageFiles, name: str, channels: int, where: str) -> Tensor:
     try:
         with Image.open(io.BytesIO(files.read(name)), formats=list(FORMATS)) as image:
-            if height * width > LARGEST_IMAGE:
-                raise ValueError(f"{width} x {height} pixels, more than {LARGEST_IMAGE:,}")
+            if image.height * image.width > LARGEST_IMAGE:
+                raise ValueError(f"{image.width} x {image.height} pixels, more than {LARGEST_IMAGE:,}")
             values = np.array(on_white(image, "L" if channels == 1 else "RGB"))
     except Exception as error:  # a corrupt file can raise anything
-        raise ConfigError(f"{where}: {name[:100]} is not a readable image: {str(error)[:200]}") from None
-    return torch.from_numpy(values).view(height, width, channels).permute(2, 0, 1)
+        raise ConfigError(f"{where} is not a readable image: {str(error)[:200]}") from None
+    return torch.from_numpy(values).view(*values.shape[:2], channels).permute(2, 0, 1)
 
 
 def _array(path: str, where: str) -> Tensor:
