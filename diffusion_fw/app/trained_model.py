@@ -232,7 +232,6 @@ class Trained:
             chosen=self.chosen,
             null_class=self.record["config"].get("label_dropout", 0) > 0,
             class_of=self.class_of,
-            cond_of=self.cond_of,
             asking=self.asking,
             conditioner=self.conditioner,
             load_data=lambda: self.data,

@@ -25,7 +25,7 @@ from diffusion_fw.process.schedule import Schedule
 from diffusion_fw.registry import ConfigError
 from diffusion_fw.samplers.grid import Grid
 from diffusion_fw.samplers.sampler import Sampler
-from diffusion_fw.sampling.draw import CondOf, draw, start
+from diffusion_fw.sampling.draw import draw, start
 from diffusion_fw.sampling.share import shared
 
 DECODING_STREAM = 16
@@ -34,6 +34,8 @@ SHOWN = 8
 
 Images = str | tuple[str, ...] | None
 """Image files, or one file, folder or zip; None for held-out examples."""
+
+UNTOLD = Conditioner()
 
 logger = logging.getLogger(__name__)
 
@@ -59,12 +61,6 @@ class Model:
     """The classes that the command line chooses; empty without."""
     class_of: Callable[[Sequence[int]], Tensor | None]
     """The class of each sample, int64, by its index; None for a model that takes no labels."""
-    cond_of: CondOf
-    """What each sample is told, by its index, on the host: its class, a Condition, or None."""
-    conditioner: Conditioner
-    """What the model is told."""
-    asking: Asking | None
-    """What the samples of a model with conditions are told; None for one without."""
     load_data: Callable[[], Data]
     load_features: Callable[[], FeatureExtractor]
     view: View
@@ -77,6 +73,10 @@ class Model:
     """Whether a model that takes labels also learned to do without."""
     record: Mapping[str, Any] | None = None
     """What files of samples say about what made them (diffusion_fw/provenance.py); None for nothing."""
+    conditioner: Conditioner = UNTOLD
+    """What the model is told besides classes."""
+    asking: Asking | None = None
+    """What the samples of a model with conditions are told; None for one without."""
 
     @functools.cached_property
     def data(self) -> Data:
@@ -93,6 +93,10 @@ class Model:
         count = self.num_samples if count is None else count
         for first in range(0, count, self.batch_size):
             yield range(first, min(first + self.batch_size, count))
+
+    def cond_of(self, indices: Sequence[int]) -> Any:
+        """What each sample is told, on the host: its class, a Condition, or None."""
+        return self.asking.cond_of(indices) if self.asking else self.class_of(indices)
 
     def cond(self, indices: Sequence[int]) -> Any:
         """What each sample is told, on the device."""
