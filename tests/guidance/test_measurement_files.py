@@ -14,13 +14,14 @@ import torch
 import diffusion_fw as dfw
 from diffusion_fw.guidance import measurement
 from diffusion_fw.guidance.measurement import read_measurement
-from diffusion_fw.guidance.operators import AveragePool, ChannelMatrix, Mask, Matrix
+from diffusion_fw.guidance.operators import AveragePool, Blur, ChannelMatrix, Mask, Matrix
 
 IMAGE = np.linspace(-1, 1, 16, dtype=np.float32).reshape(1, 4, 4)
 MATRIX = np.random.default_rng(0).normal(size=(3, 16))
 CASES = {
     "mask": ({"mask": np.eye(4, dtype=bool), "measurement": IMAGE}, Mask(torch.eye(4, dtype=torch.bool))),
     "average_pool": ({"average_pool": np.array(2), "measurement": IMAGE[:, :2, :2]}, AveragePool(2)),
+    "blur": ({"blur": np.array(0.8), "measurement": IMAGE}, Blur(0.8)),
     "matrix": ({"matrix": MATRIX, "measurement": IMAGE.ravel()[:3]}, Matrix(torch.from_numpy(MATRIX), (1, 4, 4))),
     "channel_matrix": (
         {"channel_matrix": MATRIX[:2, :1], "measurement": IMAGE.repeat(2, 0)},
@@ -82,6 +83,7 @@ def test_a_guidance_of_a_file_is_that_of_its_operator_and_measurement(file, tool
         ),
         ({"average_pool": 3, "measurement": IMAGE[:, :1, :1]}, r"do not fit examples of shape \(1, 4, 4\)"),
         ({"average_pool": 0, "measurement": IMAGE}, r"do not fit examples of shape \(1, 4, 4\)"),
+        ({"blur": 0.0, "measurement": IMAGE}, r"do not fit examples of shape \(1, 4, 4\)"),
         ({"average_pool": np.ones(2), "measurement": IMAGE}, r"do not fit examples of shape \(1, 4, 4\)"),
         ({"matrix": MATRIX[:, :9], "measurement": IMAGE.ravel()[:3]}, r"matrix \(3, 9\) and measurement \(3,\)"),
         ({"matrix": MATRIX[0], "measurement": IMAGE.ravel()[:3]}, r"matrix \(16,\) and measurement \(3,\)"),
