@@ -168,7 +168,9 @@ def attempt(tiny, tmp_path_factory):
     def build_and_run(choices, setting):
         chosen = {group: [name] if group in STACKED else name for group, name in choices}
         # The parameters of a component do not fit another that takes its place.
-        fitting = {key: value for key, value in setting.items() if key.partition(".")[0] not in {*chosen} & {"network"}}
+        fitting = {
+            key: value for key, value in setting.items() if key.partition(".")[0] not in {*chosen} & {"network", "data"}
+        }
         changes = {**fitting, **chosen}
         for name in {name for group, name in choices if group == "network"} & LARGE.keys():
             changes |= {f"network.{key}": value for key, value in LARGE[name].items()}
