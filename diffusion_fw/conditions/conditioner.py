@@ -14,10 +14,10 @@ from diffusion_fw.condition import CLASS, Condition, Told
 from diffusion_fw.conditions.source import Asked, Source, Table
 from diffusion_fw.data.dataset import Data, Examples, all_labels, to_model
 from diffusion_fw.denoiser import Noise
-from diffusion_fw.noise import SampleNoise, seeds
+from diffusion_fw.noise import SampleNoise, generator, seeds
 from diffusion_fw.registry import ConfigError
 
-HELD_OUT_STREAM = 18
+HELD_OUT_STREAM, ORDER_STREAM = 18, 19
 
 Cond = Tensor | Condition | None
 """What a network is told: labels (B,), a Condition, or nothing."""
@@ -127,7 +127,8 @@ class Conditioner:
 class Asking:
     """What samples are told: what a user asks for, and otherwise what held-out examples are told.
 
-    Sample i takes row i of what was asked, in turn, and else has the i-th held-out example in turn as its model.
+    Sample i takes row i of what was asked, in turn. Else a held-out example is its model, each in turn, in an order
+    that depends on the seed.
     """
 
     conditioner: Conditioner
@@ -200,16 +201,27 @@ class Asking:
         if not (self.missing or self.conditioner.num_classes):
             return None
         labels = self._labels
-        return None if labels is None else labels[_turns(indices, len(labels))]
+        return None if labels is None else labels[self.places(indices)]
 
     @functools.cached_property
     def _labels(self) -> Tensor | None:
         return all_labels(self.data.test) if self.data.num_classes else None
 
+    @functools.cached_property
+    def order(self) -> Tensor:
+        """The order in which held-out examples are taken, by the seed alone: files are often sorted by class."""
+        return torch.randperm(len(self.held_out), generator=generator(self.seed, ORDER_STREAM))
+
+    def places(self, indices: Sequence[int]) -> Tensor:
+        """The held-out example of each sample."""
+        return self.order[_turns(indices, len(self.order))]
+
     def called(self, indices: Sequence[int]) -> list[str]:
         """What a picture calls what each sample is told; empty where there are no words for it."""
-        tables = {**(self._tables if self.missing else {}), **self.given}
-        found = [table.called(_turns(indices, len(table)).tolist()) for table in tables.values()]
+        found = [table.called(_turns(indices, len(table)).tolist()) for table in self.given.values()]
+        if self.missing:
+            others = (table for name, table in self._tables.items() if name not in self.given)
+            found += [table.called(self.places(indices).tolist()) for table in others]
         rows = [names for names in found if names]
         return [", ".join(words) for words in zip(*rows, strict=True)] if rows else []
 
@@ -227,10 +239,10 @@ class Asking:
         """The held-out examples that the samples have as models; None where the user asks for everything."""
         if not self.missing:
             return None
-        return to_model(self.held_out.__getitems__(_turns(indices, len(self.held_out)).tolist())[0])
+        return to_model(self.held_out.__getitems__(self.places(indices).tolist())[0])
 
     def _like_held_out(self, indices: Sequence[int]) -> Condition:
-        places = _turns(indices, len(self.held_out)).tolist()
+        places = self.places(indices).tolist()
         values, told = self.held_out.__getitems__(places)
         found = self.conditioner.whole(to_model(values), told, self.conditioner.seeded(self.seed, places))
         assert isinstance(found, Condition)

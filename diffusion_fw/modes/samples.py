@@ -10,6 +10,7 @@ from PIL import Image
 from diffusion_fw.data.dataset import from_model
 from diffusion_fw.files import unfinished
 from diffusion_fw.modes.mode import Mode, Model, Outcome
+from diffusion_fw.pictures.conditioned import conditioned, errors
 from diffusion_fw.provenance import png_info
 from diffusion_fw.registry import ConfigError, register
 from diffusion_fw.sampling.share import rank
@@ -33,8 +34,14 @@ class Samples(Mode):
                 values.append(from_model(x, model.pixels).cpu())
                 bar.update(len(indices))
         samples, classes = torch.cat(values), model.class_of(range(model.num_samples))
-        names = [model.class_names[k] for k in classes[:MOST_SHOWN].tolist()] if classes is not None else []
-        picture = model.view.samples(model.folder / "grid.png", samples[:MOST_SHOWN], names)
+        path, shown, rows = model.folder / "grid.png", range(min(MOST_SHOWN, model.num_samples)), {}
+        if model.asking:
+            names = model.asking.called(shown)
+            picture = conditioned(model.view, path, model.asking, shown, samples[:MOST_SHOWN], names)
+            rows = errors(model.asking, range(model.num_samples), samples)
+        else:
+            names = [model.class_names[k] for k in classes[:MOST_SHOWN].tolist()] if classes is not None else []
+            picture = model.view.samples(path, samples[:MOST_SHOWN], names)
         if model.pixels and rank() == 0:
             images = unfinished(folder)
             images.mkdir()
@@ -44,4 +51,4 @@ class Samples(Mode):
                 Image.fromarray(pixels).save(images / f"{index:06d}.png", pnginfo=info)
             images.replace(folder)
         arrays = {"samples": samples} | ({} if classes is None else {"labels": classes})
-        return Outcome(arrays, [picture])
+        return Outcome(arrays, [picture], rows)

@@ -17,6 +17,7 @@ from diffusion_fw.data.dataset import Data, from_model
 from diffusion_fw.denoiser import Denoiser
 from diffusion_fw.metrics.heldout import Heldout, losses_of
 from diffusion_fw.metrics.metric import TrackedMetric
+from diffusion_fw.pictures.conditioned import conditioned
 from diffusion_fw.pictures.view import view_for
 from diffusion_fw.process.level import NoiseLevel
 from diffusion_fw.samplers.sampler import Sampler
@@ -96,7 +97,12 @@ class Evaluation(IntervalCallback):
             tell(trainer.loggers, "log_best", self.history.best, step)
             title = f"{self.folder.parent.name}: {name} = {distance:.4g} at step {step:,}"
             self.classes = self._classes(trainer, module)
-            path = self.view.samples(self.folder / f"step_{step:07d}.png", first, self.classes, title)
+            path = self.folder / f"step_{step:07d}.png"
+            if self.conditioner.sources:
+                indices = self._indices(trainer)[: len(first)]
+                path = conditioned(self.view, path, self.asking, indices, first, self.classes, title)
+            else:
+                path = self.view.samples(path, first, self.classes, title)
             tell(trainer.loggers, "log_picture", "samples", path, step)
             tell(trainer.loggers, "log_samples", path, {name: distance}, step)
 
