@@ -65,8 +65,13 @@ def series_comparison(path: Path, real: Tensor, generated: Tensor, bounds: Bound
 
 
 def mean_power(values: Tensor) -> Tensor:
-    """mean_n sum_c |sum_l x_l e^(-2 pi i j l / L)|^2 / L at j = 0 .. L / 2, of the finite ones of series (N, C, L)."""
+    """mean_n sum_c |sum_l x_l e^(-2 pi i j l / L)|^2 / L at j = 0 .. L / 2, of the finite ones of series (N, C, L).
+
+    NaN where none is finite.
+    """
     finite = values[values.flatten(1).isfinite().all(1)].double().cpu()
+    if not len(finite):
+        return torch.full((values.shape[-1] // 2 + 1,), math.nan, dtype=torch.float64)
     return torch.fft.rfft(finite).abs().square().sum(1).mean(0) / values.shape[-1]
 
 
