@@ -34,7 +34,7 @@ def tones():
 
 @pytest.fixture(scope="module")
 def clips():
-    return dfw.build("data", "moving_digits", num_examples=500, frames=6, size=12)
+    return dfw.build("data", "moving_digits", num_examples=600)
 
 
 def test_spectra_tell_tones_from_what_is_wrong_with_them(tones):
@@ -72,8 +72,8 @@ def test_more_noise_is_farther_and_little_noise_is_silence(tones):
 
 @pytest.mark.parametrize("name", ["moving_digits", "clips"])
 def test_features_of_clips_notice_a_wrong_order_of_frames_and_still_ones(clips, name):
-    order = torch.tensor([3, 0, 5, 1, 4, 2])
-    x = clips.train.values[:300]
+    order = torch.tensor([3, 0, 6, 1, 7, 4, 2, 5])
+    x = clips.train.values[:400]
     found = distances(
         dfw.build("features", name, shape=clips.shape),
         clips.test.values,
@@ -85,7 +85,7 @@ def test_features_of_clips_notice_a_wrong_order_of_frames_and_still_ones(clips, 
 
 def test_features_of_frames_alone_would_not_notice_their_order(clips):
     """The part of the features that is a mean over frames is the same for any order."""
-    x, order = clips.train.values[:20], torch.randperm(6, generator=torch.Generator().manual_seed(0))
+    x, order = clips.train.values[:20], torch.randperm(8, generator=torch.Generator().manual_seed(0))
     features = dfw.build("features", "moving_digits", shape=clips.shape)
     straight, shuffled = features(x), features(x[:, :, order])
     torch.testing.assert_close(shuffled[:, :80], straight[:, :80])
@@ -95,7 +95,7 @@ def test_features_of_frames_alone_would_not_notice_their_order(clips):
 def test_moving_digits_tell_what_is_wrong_with_the_digits(clips):
     x, labels = clips.train.__getitems__(range(len(clips.train)))
     generator = torch.Generator().manual_seed(0)
-    some = x[:300]
+    some = x[:400]
     noisy = to_pixels(some.float() / 127.5 - 1 + 0.1 * torch.randn(some.shape, generator=generator))
     found = distances(
         dfw.build("features", "moving_digits", shape=clips.shape),
@@ -103,10 +103,10 @@ def test_moving_digits_tell_what_is_wrong_with_the_digits(clips):
         {
             "real": some,
             "upside down": some.flip(-2),
-            "without a digit": x[labels != 0][:300],
+            "without a digit": x[labels != 0][:400],
             "copies": some[:6].repeat(50, 1, 1, 1, 1),
             "noise of 0.1": noisy,
-            "another digit in the middle": torch.cat([some[:, :, :3], some.roll(1, 0)[:, :, 3:]], dim=2),
+            "another digit in the middle": torch.cat([some[:, :, :4], some.roll(1, 0)[:, :, 4:]], dim=2),
         },
     )
     floor = found.pop("real")
