@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from PIL import Image
@@ -45,7 +46,9 @@ class Samples(Mode):
             for index, sample in enumerate(samples.movedim(1, -1)):
                 info = None if model.record is None else png_info({**model.record, "index": index})
                 first, *others = (Image.fromarray(frame.squeeze(-1).numpy()) for frame in frames_of(sample))
-                moving = {"save_all": True, "append_images": others, "duration": FRAME_MS, "loop": 0} if others else {}
+                moving: dict[str, Any] = (
+                    {"save_all": True, "append_images": others, "duration": FRAME_MS, "loop": 0} if others else {}
+                )
                 first.save(images / f"{index:06d}.png", pnginfo=info, **moving)
             images.replace(folder)
         arrays = {"samples": samples} | ({} if classes is None else {"labels": classes})

@@ -72,7 +72,8 @@ def mean_power(values: Tensor) -> Tensor:
     finite = values[values.flatten(1).isfinite().all(1)].double().cpu()
     if not len(finite):
         return torch.full((values.shape[-1] // 2 + 1,), math.nan, dtype=torch.float64)
-    return torch.fft.rfft(finite).abs().square().sum(1).mean(0) / values.shape[-1]
+    power: Tensor = torch.fft.rfft(finite).abs().square().sum(1).mean(0) / values.shape[-1]
+    return power
 
 
 def series_trajectory(

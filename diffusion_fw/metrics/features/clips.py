@@ -29,8 +29,8 @@ class Clips(FeatureExtractor):
     def __init__(self, shape: Runtime[tuple[int, ...]]):
         super().__init__()
         require_clips("clips", shape)
-        channels, _, *sides = shape
-        self.size = [min(side, COARSE) for side in sides]
+        channels, _, height, width = shape
+        self.size = (min(height, COARSE), min(width, COARSE))
         self.num_features = 2 * channels * self.size[0] * self.size[1]
         self.freeze()
 
@@ -66,7 +66,7 @@ class MovingDigits(FeatureExtractor):
 
     def forward(self, examples: Tensor) -> Tensor:
         shown = self.digits.features(to_model(examples).transpose(1, 2).flatten(0, 1))
-        places = averaged(examples, [COARSER, COARSER])
+        places = averaged(examples, (COARSER, COARSER))
         return torch.cat([shown.unflatten(0, (len(examples), -1)).mean(1), places.mean(1), changes(places)], dim=1)
 
 
@@ -79,10 +79,11 @@ def require_clips(features: str, shape: tuple[int, ...]) -> None:
         )
 
 
-def averaged(clips: Tensor, size: list[int]) -> Tensor:
+def averaged(clips: Tensor, size: tuple[int, int]) -> Tensor:
     """Clips (B, C, T, H, W) by the means of areas of their frames, ``size`` of them: float32 (B, T, features)."""
     frames = adaptive_avg_pool2d(to_model(clips).transpose(1, 2).flatten(0, 1), size)
-    return frames.flatten(1).unflatten(0, (len(clips), -1))
+    result: Tensor = frames.flatten(1).unflatten(0, (len(clips), -1))
+    return result
 
 
 def changes(frames: Tensor) -> Tensor:
