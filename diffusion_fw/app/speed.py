@@ -51,7 +51,8 @@ def measure(config: Mapping[str, Any], parts: Parts, local_batch: int) -> Speed:
     mixed = str(config["trainer"].get("precision", 32)).endswith("-mixed")
 
     def step(batch: int) -> None:
-        values, labels = parts.data.train.__getitems__([index % len(parts.data.train) for index in range(batch)])
+        examples = parts.latents.train
+        values, labels = examples.__getitems__([index % len(examples) for index in range(batch)])
         x0 = to_model(values.to(device))
         eps = batch_noise(x0, (0,))
         level = denoiser.schedule(parts.time_sampler(batch, denoiser.schedule, generator(0)))

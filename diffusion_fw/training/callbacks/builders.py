@@ -138,6 +138,7 @@ def model_summary(max_depth: NonNegativeInt = 2) -> Any:
 def evaluation(
     history: Runtime[Any],
     data: Runtime[Any],
+    space: Runtime[Any],
     sampler: Runtime[Any],
     wrap: Runtime[Any],
     metric: Runtime[Any],
@@ -157,6 +158,7 @@ def evaluation(
     return Evaluation(
         history=history,
         data=data,
+        space=space,
         sampler=sampler,
         wrap=wrap,
         metric=metric,
