@@ -26,6 +26,8 @@ from diffusion_fw.registry import ConfigError, register
 Noise = Callable[[Tensor], Tensor]
 """noise(like) draws standard normal noise like a tensor."""
 
+FILE = "codec.safetensors"
+"""What a codec's file is called beside a checkpoint."""
 DECODED_AT_ONCE = 1 << 20
 """The most values of examples that the decoder makes at once, unless one example has more."""
 

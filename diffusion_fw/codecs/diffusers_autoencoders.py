@@ -29,8 +29,10 @@ class DiffusersCodec(Codec):
     """The name of the class in diffusers."""
     name: ClassVar[str]
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str | None) -> None:
         super().__init__()
+        if path is None:
+            raise ConfigError(f"codec.path: which folder of diffusers? give codec.path=... with codec={self.name}")
         if importlib.util.find_spec("diffusers") is None:
             raise ConfigError(
                 f"codec={self.name} needs the package diffusers: pip install -e '.[diffusers]'; or choose "
@@ -50,7 +52,9 @@ class DiffusersCodec(Codec):
         folder = path / "vae" if (path / "vae" / CONFIG).is_file() else path
         config = _file.json_of(_file.content_of(folder / CONFIG), folder / CONFIG)
         if (kind := config.get("_class_name")) != self.kind:
-            raise ConfigError(f"codec.path={self.path}: it holds {str(kind)[:100]}, but codec={self.name} is {self.kind}")
+            raise ConfigError(
+                f"codec.path={self.path}: it holds {str(kind)[:100]}, but codec={self.name} is {self.kind}"
+            )
         weights = _file.weights_of(_file.content_of(folder / WEIGHTS), folder / WEIGHTS)
         for old, new in FORMER.items():
             weights = {key.replace(old, new) if ".attentions." in key else key: item for key, item in weights.items()}
@@ -116,7 +120,7 @@ class DiffusersKL(DiffusersCodec):
     kind: ClassVar[str] = "AutoencoderKL"
     name: ClassVar[str] = "diffusers_kl"
 
-    def __init__(self, path: str, posterior: Literal["mean", "draw"] = "mean") -> None:
+    def __init__(self, path: str | None = None, posterior: Literal["mean", "draw"] = "mean") -> None:
         super().__init__(path)
         self.draws = posterior == "draw"
 
@@ -136,7 +140,7 @@ class DiffusersTiny(DiffusersCodec):
     kind: ClassVar[str] = "AutoencoderTiny"
     name: ClassVar[str] = "diffusers_tiny"
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str | None = None) -> None:
         super().__init__(path)
 
     @property

@@ -182,7 +182,9 @@ def check_codec(config: Config, codec: Codec) -> None:
             "data.horizontal_flip=true, which are encoded too"
         )
     if getattr(registry.entry("objective", config["objective"]["name"]).factory, "trains_autoencoder", False):
-        raise ConfigError(f"objective=autoencoder trains a codec, on examples, not on latents of codec={name}; choose codec=none")
+        raise ConfigError(
+            f"objective=autoencoder trains a codec, on examples, not on latents of codec={name}; choose codec=none"
+        )
 
 
 def check_objective(config: Config, objective: Objective, variance: Variance) -> None:

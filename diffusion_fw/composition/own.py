@@ -21,6 +21,7 @@ USUAL: dict[str, dict[str, Any]] = {
     "guidance": {"clip": {"name": "clip"}},
     "variance": FIXED_VARIANCE,
     "features": {"name": "auto"},
+    "codec": {"name": "none"},
 }
 """What stands for the model's own where its checkpoint names none, as one that was imported may."""
 
@@ -30,7 +31,7 @@ FILES = ("checkpoint", "file")
 logger = logging.getLogger(__name__)
 
 
-DRAWING = ("sampler", "grid", "guidance", "variance")
+DRAWING = ("sampler", "grid", "guidance", "variance", "codec")
 """The groups that drawing samples takes; the data and the features may be of a plugin that is not here."""
 
 
@@ -97,6 +98,9 @@ def _changed(group: str, path: str, own: Mapping[str, Any], changes: Mapping[str
         for key in FILES if group == "guidance" else ():
             if given.get(key) is not None and key not in changes:
                 raise ConfigError(f"{path}.{key}={given[key]} is not taken from a checkpoint; give {path}.{key}=...")
+        if group == "codec" and "path" in given:
+            # The file beside the checkpoint, or that of the command line: a checkpoint may be a stranger's.
+            given["path"] = None
         if group == "data":
             given = _without_fetching(entry, given, changes, path)
         given = registry.validate(group, entry.name, given, path)

@@ -93,6 +93,13 @@ class Space:
         """Examples (B, *shape) in [-1, 1], not rounded, of what the model makes."""
         return self.codec.to(x.device).decode(x, self.shape)
 
+    def drawn(self, normal: Tensor) -> Tensor:
+        """Standard normal x, which no example has, to look at: two deviations within the bounds, or as latents."""
+        if not self.codec.identity:
+            return self.decode(normal)
+        low, high = self.bounds
+        return (low + high) / 2 + normal * (high - low) / 4
+
     def examples(self, x: Tensor) -> Tensor:
         """The same as the data hold them: uint8 pixels, or floats."""
         return from_model(self.decode(x), self.pixels)
@@ -110,32 +117,56 @@ class Space:
             "bounds": list(self.bounds),
         }
 
+    def check_same(self, record: Mapping[str, Any] | None, what: str) -> None:
+        """ConfigError where a record of latents, as of a run that continues, is not of latents like these."""
+        if not record or self.codec.identity:
+            return
+        stored = _stored(record, what)
+        found = Statistics(self.codec.shift.cpu(), self.codec.scale.cpu())
+        found.check(stored, f"{what}: the latents of data=...")
+
     @staticmethod
     def recorded(codec: Codec, record: Mapping[str, Any], what: str) -> Space:
         """That of a checkpoint; ConfigError for another codec than that of the training, and for a damaged record."""
+        stored = _stored(record, what)
         try:
             shape = convert(tuple[PositiveInt, ...], record["shape"])
-            shift = torch.tensor(convert(tuple[float, ...], record["shift"]))
-            scale = torch.tensor(convert(tuple[Positive, ...], record["scale"]))
             pixels, bounds = convert(bool, record["pixels"]), convert(tuple[float, float], record["bounds"])
             fingerprint = convert(str, record["fingerprint"])
         except (KeyError, TypeError, ValueError):
             raise ConfigError(f"{what}: what it says about its codec is damaged") from None
         channels = codec.latent_shape(shape)[0]
-        if fingerprint != codec.fingerprint() or not len(shift) == len(scale) == channels:
+        if fingerprint != codec.fingerprint() or len(stored.mean) != channels:
             raise ConfigError(
                 f"{what} was trained on the latents of another codec than codec.path=..., whose fingerprint is "
                 f"{codec.fingerprint()}, not {fingerprint[:100]}; give codec.path=... of that of the training"
             )
-        return Space(codec.standardised(shift, scale), shape, pixels, bounds)
+        return Space(codec.standardised(stored.mean, stored.deviation), shape, pixels, bounds)
+
+
+def _stored(record: Mapping[str, Any], what: str) -> Statistics:
+    """Mean and deviation of a checkpoint's record."""
+    try:
+        shift = torch.tensor(convert(tuple[float, ...], record["shift"]))
+        scale = torch.tensor(convert(tuple[Positive, ...], record["scale"]))
+        if not 0 < len(shift) == len(scale):
+            raise ValueError("not one for each channel")
+    except (KeyError, TypeError, ValueError):
+        raise ConfigError(f"{what}: what it says about its codec is damaged") from None
+    return Statistics(shift, scale)
 
 
 def seen(data: Data, codec: Codec, device: torch.device) -> Data:
     """The data as a model sees them through a codec whose shift and scale are known: the data themselves, or latents.
 
-    ``device`` is where examples are encoded.
+    ``device`` is where examples are encoded. Raises ConfigError where mean or deviation of the latents are not those of
+    the training.
     """
-    return data if codec.identity else Latents(data, codec, device)
+    if codec.identity:
+        return data
+    latents = Latents(data, codec, device)
+    latents.statistics.check(Statistics(codec.shift.cpu(), codec.scale.cpu()), "the latents of data=...")
+    return latents
 
 
 def measured(data: Data, codec: Codec, device: torch.device) -> Data:

@@ -35,5 +35,5 @@ class AutoencoderLoss(Objective):
         mean, deviation = denoiser.network.posterior(x0)
         back = denoiser.network.reconstruct(mean + deviation * torch.randn_like(mean))
         errors = (back - x0).abs() if self.norm == "l1" else (back - x0).square()
-        total = errors.float().flatten(1).sum(1) + self.kl_weight * divergence(mean.float(), deviation.float())
+        total: Tensor = errors.float().flatten(1).sum(1) + self.kl_weight * divergence(mean.float(), deviation.float())
         return total / x0[0].numel()
