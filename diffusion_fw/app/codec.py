@@ -39,6 +39,8 @@ def with_codec(config: dict[str, Any], folder: Path | None) -> dict[str, Any]:
     section = config.get("codec") or NO_CODEC
     if section["name"] == NO_CODEC["name"]:
         return config
+    if "path" not in registry.entry("codec", section["name"]).parameters:
+        return config
     if config["resume"] and folder is not None:
         beside = folder / "checkpoints" / FILE
         if not beside.is_file():
@@ -56,7 +58,7 @@ def with_codec(config: dict[str, Any], folder: Path | None) -> dict[str, Any]:
 
 
 def training_of(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The config of the training of the codec of a model: its experiment, on the data and with the seed of the model."""
+    """The config of the training of a model's codec: its experiment, on the data and with the seed of the model."""
     from diffusion_fw.app.library import compose
     from diffusion_fw.config.compose import checked
 
@@ -64,8 +66,8 @@ def training_of(config: Mapping[str, Any]) -> dict[str, Any]:
     objective = registry.entry("objective", composed["objective"]["name"])
     if not getattr(objective.factory, "trains_autoencoder", False):
         raise ConfigError(
-            f"codec.experiment={config['codec']['experiment']} trains no codec; choose codec.experiment=autoencoder, or "
-            "one with objective=autoencoder"
+            f"codec.experiment={config['codec']['experiment']} trains no codec; choose codec.experiment=autoencoder, "
+            "or one with objective=autoencoder"
         )
     trainer = {**composed["trainer"]}
     if "accelerator" in config["trainer"] and "accelerator" in trainer:
@@ -131,12 +133,15 @@ def quality_of(experiment: Experiment, device: torch.device, folder: Path, recor
     picture = draw_pairs(view, folder / "real_and_decoded.png", torch.stack([x0[some], back[some]]).cpu())
     distance = None
     if metric.measures:
-        real = data.originals
+        # Where the metric has a floor of some real examples, those.
+        chosen = getattr(metric, "chosen", None)
+        real, found = (
+            chosen(metric.other, metric.num_samples) if chosen else (data.originals, range(len(data.originals)))
+        )
+        # As many as samples are drawn: where there are fewer, they are taken again.
+        indices = [found[index % len(found)] for index in range(metric.num_samples)]
         metric.reset()
         metric.to(device)
-        indices = evenly_spaced(len(real), metric.num_samples)
-        # As many as samples are drawn: where there are fewer examples, some are taken again.
-        indices += indices[: metric.num_samples - len(indices)]
         for first in range(0, len(indices), MOST):
             values = real.__getitems__(indices[first : first + MOST])[0]
             metric.update(space.examples(space.encode(to_model(values).to(device))))

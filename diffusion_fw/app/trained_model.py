@@ -13,11 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from diffusion_fw import __version__
+from diffusion_fw import __version__, registry
 from diffusion_fw.app.device import choose
 from diffusion_fw.app.memory import describe_sampling_memory
 from diffusion_fw.checkpoints.load import load_chosen, load_chosen_classifier
-from diffusion_fw.checkpoints.read import checkpoint_hash, checkpoint_of
+from diffusion_fw.checkpoints.read import checkpoint_hash, checkpoint_of, read
 from diffusion_fw.checkpoints.weights import Choice
 from diffusion_fw.codecs.codec import FILE as CODEC_FILE
 from diffusion_fw.composition.checks import check_fit, check_label_dropout
@@ -53,6 +53,7 @@ from diffusion_fw.samplers.sampler import Sampler
 from diffusion_fw.sampling.chunk import Chunk, chunk_size, measure_chunk
 from diffusion_fw.sampling.draw import draw, labels_of
 from diffusion_fw.sampling.share import smallest
+from diffusion_fw.training.archive import RECORD_KEY
 
 MOST_LISTED = 20
 """Names of classes that a message lists."""
@@ -304,7 +305,7 @@ def space_of(config: dict[str, Any], record: dict[str, Any], facts: Facts) -> Sp
         return Space(build_codec(config), facts.shape, facts.pixels, facts.data_range)
     if given["name"] == NO_CODEC["name"]:
         raise ConfigError(f"codec=none: checkpoint={checkpoint} is a model of latents; leave it out")
-    if given.get("path") is None:
+    if "path" in registry.entry("codec", given["name"]).parameters and given.get("path") is None:
         beside = Path(checkpoint).parent / CODEC_FILE
         if not beside.is_file():
             raise ConfigError(
@@ -321,6 +322,18 @@ def space_of(config: dict[str, Any], record: dict[str, Any], facts: Facts) -> Sp
             f"{space.codec.latent_shape(space.shape)}"
         )
     return space
+
+
+def load_space(checkpoint: str | os.PathLike[str], codec: str | None = None) -> Space:
+    """What the model of a checkpoint works on: ``space.examples(x)`` are the examples of what it makes.
+
+    ``codec`` is the file of its codec, where that is not beside the checkpoint. Raises ConfigError where there is none,
+    and for another codec than that of the training.
+    """
+    record = read(checkpoint)[RECORD_KEY]
+    changes = {} if codec is None else {"path": codec}
+    given = with_training({"codec": {"name": OWN, **changes}}, record["config"], ("codec",))
+    return space_of({"checkpoint": os.fspath(checkpoint), **given}, record, Facts.from_record(record["facts"]))
 
 
 def class_number(given: int | str, facts: Facts, classes: int) -> int:

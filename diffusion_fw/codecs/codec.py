@@ -21,7 +21,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from diffusion_fw.registry import ConfigError, register
+from diffusion_fw.registry import register
 
 Noise = Callable[[Tensor], Tensor]
 """noise(like) draws standard normal noise like a tensor."""
@@ -35,7 +35,8 @@ DECODED_AT_ONCE = 1 << 20
 class Codec(nn.Module, ABC):
     """Examples x (B, *shape) in the scale of the model <-> latents z (B, *latent_shape(shape)).
 
-    Define ``latent_shape``, ``posterior``, ``reconstruct``, ``fingerprint`` and ``save``. Gradients are not taken.
+    Define ``latent_shape``, ``posterior``, ``reconstruct`` and ``fingerprint``, and of a codec with weights a parameter
+    ``path`` and ``save``. Gradients are not taken.
     """
 
     identity: ClassVar[bool] = False
@@ -67,9 +68,8 @@ class Codec(nn.Module, ABC):
     def fingerprint(self) -> str:
         """A hash of all on which ``posterior`` and ``reconstruct`` depend."""
 
-    @abstractmethod
     def save(self, path: Path) -> None:
-        """Write one file with the weights, from which the same component is built again by ``path``."""
+        """Write one file with the weights, from which the component is built by ``path``; nothing without weights."""
 
     def standardised(self, shift: Tensor, scale: Tensor) -> Codec:
         """This codec, changed in place: its latents become (z - shift) / scale, for each channel (C,)."""
@@ -129,9 +129,6 @@ class NoCodec(Codec):
 
     def fingerprint(self) -> str:
         return "none"
-
-    def save(self, path: Path) -> None:
-        raise ConfigError("codec=none has no weights, and no file")
 
 
 def hash_of(what: str, weights: dict[str, Tensor]) -> str:
