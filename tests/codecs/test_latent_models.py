@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
 from codec_choices import AUTOENCODER, LATENT
 
 import diffusion_fw as dfw
+from diffusion_fw import registry
 from diffusion_fw.app.codec import with_codec
 from diffusion_fw.app.evaluate import measurements
 from diffusion_fw.app.sample import sample
@@ -127,10 +130,10 @@ def moved(latent_run, tmp_path):
 
 
 def test_another_codec_is_refused(drawn, other_codec, moved):
-    with pytest.raises(ConfigError, match="another codec than codec.path"):
+    with pytest.raises(ConfigError, match=r"another codec than codec\.path"):
         drawn(f"codec.path={other_codec}")
     shutil.copy(other_codec, moved / "checkpoints" / "codec.safetensors")
-    with pytest.raises(ConfigError, match="another codec than codec.path"):
+    with pytest.raises(ConfigError, match=r"another codec than codec\.path"):
         drawn(run=moved)
 
 
@@ -219,7 +222,7 @@ def test_a_run_of_latents_goes_on_to_the_bit(tiny, tmp_path, latent_run, codec_f
 
 def test_a_run_that_starts_from_other_latents_is_refused(tiny, tmp_path, latent_run, other_codec):
     changes = {**LATENT, "codec.path": str(other_codec), "init_from": str(latent_run)}
-    with pytest.raises(ConfigError, match="init_from=.* more than 10% off"):
+    with pytest.raises(ConfigError, match=r"init_from=.* more than 10% off"):
         train(tiny(changes), tmp_path / "from")
 
 
@@ -228,7 +231,7 @@ def test_the_codec_is_trained_first_and_kept(tiny, tmp_path, own_cache, monkeypa
 
     monkeypatch.setattr(module, "training_of", lambda config: tiny({**AUTOENCODER, "trainer.max_steps": 2}))
     config = tiny({**LATENT, "callbacks": ["checkpoints"]})
-    with pytest.raises(ConfigError, match="python train.py experiment=autoencoder"):
+    with pytest.raises(ConfigError, match=r"python train\.py experiment=autoencoder"):
         compose_parts(with_codec(config, None))
     train(config, tmp_path / "first")
     assert (tmp_path / "first" / "codec" / "checkpoints" / "codec.safetensors").exists()
@@ -251,17 +254,11 @@ def test_the_experiment_trains_its_own_codec_on_its_data(monkeypatch):
 
 
 def test_a_plugin_of_the_guide_without_weights_needs_no_file(tiny, tmp_path, drawn, own_cache, monkeypatch):
-    import sys
-
-    sys.path.insert(0, str(dfw.__path__[0]) + "/../tests/docs")
-    from documents import ROOT, code_blocks, sections
-
-    from diffusion_fw import registry
-
     monkeypatch.setitem(registry.components._entries, "codec", dict(registry.entries("codec")))
-    (source,) = [
-        block for block in code_blocks(sections((ROOT / "docs" / "plugins.md").read_text())["codec"], "python")
-    ]
+    guide = (Path(__file__).parents[2] / "docs" / "plugins.md").read_text()
+    (source,) = re.findall(
+        r"^```python\n(.*?)^```", guide.partition("\n## codec\n")[2].partition("\n## ")[0], re.M | re.S
+    )
     exec(compile(source, "guide", "exec"), {"__name__": "guide_codec"})
     train(tiny({"codec": "pooled", "callbacks": ["checkpoints"], "trainer.max_steps": 1}), tmp_path / "pooled")
     assert drawn(run=tmp_path / "pooled").arrays["samples"].shape == (4, 1, 8, 8)
