@@ -134,9 +134,10 @@ def quality_of(experiment: Experiment, device: torch.device, folder: Path, recor
     distance = None
     if metric.measures:
         # Where the metric has a floor of some real examples, those.
-        chosen = getattr(metric, "chosen", None)
+        chosen: Any = getattr(metric, "chosen", None)
+        other: Any = getattr(metric, "other", None)
         real, found = (
-            chosen(metric.other, metric.num_samples) if chosen else (data.originals, range(len(data.originals)))
+            chosen(other, metric.num_samples) if chosen else (data.originals, range(len(data.originals)))
         )
         # As many as samples are drawn: where there are fewer, they are taken again.
         indices = [found[index % len(found)] for index in range(metric.num_samples)]
