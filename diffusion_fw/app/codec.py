@@ -136,9 +136,7 @@ def quality_of(experiment: Experiment, device: torch.device, folder: Path, recor
         # Where the metric has a floor of some real examples, those.
         chosen: Any = getattr(metric, "chosen", None)
         other: Any = getattr(metric, "other", None)
-        real, found = (
-            chosen(other, metric.num_samples) if chosen else (data.originals, range(len(data.originals)))
-        )
+        real, found = chosen(other, metric.num_samples) if chosen else (data.originals, range(len(data.originals)))
         # As many as samples are drawn: where there are fewer, they are taken again.
         indices = [found[index % len(found)] for index in range(metric.num_samples)]
         metric.reset()

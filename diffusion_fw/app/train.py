@@ -33,7 +33,13 @@ def train(config: dict[str, Any], folder: Path) -> Result:
     from diffusion_fw.checkpoints.weights import check_optimizer, check_weights
     from diffusion_fw.codecs.codec import FILE
     from diffusion_fw.composition.experiment import build_experiment, plain
-    from diffusion_fw.composition.parts import assemble, build_data, build_tracked_metric, check_data
+    from diffusion_fw.composition.parts import (
+        assemble,
+        build_data,
+        build_tracked_metric,
+        check_data,
+        encoding_device,
+    )
     from diffusion_fw.pictures import formats
     from diffusion_fw.pictures.view import Stamped
     from diffusion_fw.sweeps.trial import trial_callbacks
@@ -86,7 +92,7 @@ def train(config: dict[str, Any], folder: Path) -> Result:
         if trainer.is_global_zero:
             if not checkpoint:
                 experiment.space.codec.save(folder / "checkpoints" / FILE)
-            quality = quality_of(experiment, trainer.strategy.root_device, folder, provenance(config))
+            quality = quality_of(experiment, encoding_device(config), folder, provenance(config))
             print("\n".join(f"{name}: {text}" for name, text in quality.rows().items()))
     if checkpoint:
         check_weights(content["state_dict"], experiment.module.state_dict(), f"resume={config['resume']}")

@@ -209,6 +209,13 @@ def build_codec(config: Config) -> Codec:
     return codec
 
 
+def encoding_device(config: Config) -> torch.device:
+    """Where a run encodes before it trains: a process that forks must not use a GPU before."""
+    trainer = config["trainer"]
+    gpu = is_gpu(trainer.get("accelerator", "auto")) and "fork" not in trainer.get("strategy", "auto")
+    return torch.device("cuda" if gpu else "cpu")
+
+
 def check_data(data: Data, config: Config, record: Mapping[str, Any]) -> None:
     """Whether the data of ``config`` are those of a checkpoint's record: ConfigError, or a warning if not moved."""
     expected = record.get("fingerprints")
@@ -345,8 +352,7 @@ def compose_parts(config: Config) -> Parts:
     """
     data, codec = build_data(config), build_codec(config)
     check_codec(config, codec)
-    device = torch.device("cuda" if is_gpu(config["trainer"].get("accelerator", "auto")) else "cpu")
-    latents = measured(data, codec, device)
+    latents = measured(data, codec, encoding_device(config))
     facts = Facts.of(latents, config)
     check_size(config, facts, within_machine(config["network"]))
     with within_machine(config["network"]):
