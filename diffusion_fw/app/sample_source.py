@@ -333,6 +333,8 @@ def check_source(config: Mapping[str, Any]) -> None:
 def open_source(config: Mapping[str, Any]) -> Source:
     """The samples that a config asks for. Raises ConfigError for what ``check_source`` refuses, and for bad files."""
     check_source(config)
+    # A result line from before there were codecs names none.
+    config = {"codec": {"name": OWN}, **config}
     samples, reference = config["samples"], config["reference"]
     known = None if reference is None else GivenData(given_images(reference, "reference"))
     if samples is None:

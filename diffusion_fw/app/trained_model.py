@@ -257,6 +257,8 @@ def open_trained(config: Mapping[str, Any]) -> Trained:
     if Path(config["checkpoint"]).is_dir():
         # The file is what results and samples name.
         config = {**config, "checkpoint": os.fspath(checkpoint_of(config["checkpoint"], "checkpoint"))}
+    # A config from before there were codecs has none.
+    config = {"codec": {"name": OWN}, **config}
     network, record, choice = load_chosen(config["checkpoint"], raw_weights=config["raw_weights"], **config["ema"])
     trained_with = record["config"]
     own = with_training(config, trained_with, DRAWING)
