@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from diffusion_fw.app.library import Config, compose, evaluate, sample, train
     from diffusion_fw.checkpoints.load import load, load_classifier
     from diffusion_fw.checkpoints.pretrained import from_pretrained, push_to_hub, save, save_pretrained
+    from diffusion_fw.condition import Condition, Told
+    from diffusion_fw.conditions.source import Source, Table
     from diffusion_fw.data.dataset import Batch, Data, Examples, InMemory, to_model, to_pixels
     from diffusion_fw.data.formats.map_style import DatasetData, MapDataset
     from diffusion_fw.denoiser import Denoiser, NetworkClassifier, NetworkDenoiser, Noise, prior
@@ -49,6 +51,7 @@ if TYPE_CHECKING:
     from diffusion_fw.runs.record import Result
     from diffusion_fw.samplers.grid import Grid
     from diffusion_fw.samplers.sampler import Sampler, Step
+    from diffusion_fw.text_encoders.encoder import TextEncoder
     from diffusion_fw.training.augmentation import Augmentation
     from diffusion_fw.training.callbacks.step_callback import StepCallback
     from diffusion_fw.training.ema import Average, Averages
@@ -60,6 +63,8 @@ _PUBLIC = {
     "diffusion_fw.app.library": ("Config", "compose", "evaluate", "sample", "train"),
     "diffusion_fw.checkpoints.load": ("load", "load_classifier"),
     "diffusion_fw.checkpoints.pretrained": ("from_pretrained", "push_to_hub", "save", "save_pretrained"),
+    "diffusion_fw.condition": ("Condition", "Told"),
+    "diffusion_fw.conditions.source": ("Source", "Table"),
     "diffusion_fw.data.dataset": (
         "Batch",
         "Data",
@@ -127,6 +132,7 @@ _PUBLIC = {
         "Sampler",
         "Step",
     ),
+    "diffusion_fw.text_encoders.encoder": ("TextEncoder",),
     "diffusion_fw.training.augmentation": ("Augmentation",),
     "diffusion_fw.training.callbacks.step_callback": ("StepCallback",),
     "diffusion_fw.training.ema": (
@@ -144,6 +150,7 @@ __all__ = [
     "Batch",
     "BetaSchedule",
     "Classifier",
+    "Condition",
     "Config",
     "ConfigError",
     "Data",
@@ -186,10 +193,14 @@ __all__ = [
     "SampleSet",
     "Sampler",
     "Schedule",
+    "Source",
     "Step",
     "StepCallback",
     "Subject",
+    "Table",
+    "TextEncoder",
     "TimeSampler",
+    "Told",
     "TrackedMetric",
     "Transition",
     "Variance",
