@@ -19,7 +19,7 @@ from diffusion_fw.app.probe import PROBED, Probe, fingerprints, probe
 from diffusion_fw.app.trained_model import Trained, open_trained, uncompiled
 from diffusion_fw.checkpoints.read import checkpoint_hash
 from diffusion_fw.composition.parts import build_data
-from diffusion_fw.data.dataset import Data, Examples, from_model
+from diffusion_fw.data.dataset import Data, Examples, from_model, usual_features
 from diffusion_fw.data.formats.given_images import given_images
 from diffusion_fw.denoiser import Denoiser
 from diffusion_fw.metrics.collection import Collection, Rounded
@@ -45,7 +45,7 @@ class GivenData(Data):
 
     @property
     def default_features(self) -> str:  # type: ignore[override]
-        return "pixels" if len(self.shape) == 3 else "identity"
+        return usual_features(self.shape)
 
     def load(self, split: str) -> Examples:
         return self.examples

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import logging
 import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from diffusion_fw import __version__
+from diffusion_fw import __version__, registry
 from diffusion_fw.app.device import choose
 from diffusion_fw.app.memory import describe_sampling_memory
 from diffusion_fw.checkpoints.load import load_chosen, load_chosen_classifier
@@ -54,6 +55,8 @@ from diffusion_fw.samplers.sampler import Sampler
 from diffusion_fw.sampling.chunk import Chunk, chunk_size, measure_chunk
 from diffusion_fw.sampling.draw import classes_of, draw
 from diffusion_fw.sampling.share import smallest
+
+logger = logging.getLogger(__name__)
 
 MOST_LISTED = 20
 """Names of classes that a message lists."""
@@ -227,8 +230,8 @@ class Trained:
             bounds=self.facts.data_range,
             class_names=names or tuple(map(str, range(self.num_classes))),
             chosen=self.chosen,
+            null_class=self.record["config"].get("label_dropout", 0) > 0,
             class_of=self.class_of,
-            cond_of=self.cond_of,
             asking=self.asking,
             conditioner=self.conditioner,
             load_data=lambda: self.data,
@@ -306,6 +309,8 @@ def open_trained(config: Mapping[str, Any]) -> Trained:
     if given == []:
         raise ConfigError("class=[]: must have at least one class; leave it out for classes as in the training data")
     class_counts = facts.class_counts if len(facts.class_counts) == classes else (0,) * classes
+    if classes and not listed and getattr(denoiser, "known", None) is not None:
+        class_counts = counts_given_measurement(own, trained_with, class_counts)
     trained = Trained(
         config=own,
         record=record,
@@ -323,6 +328,26 @@ def open_trained(config: Mapping[str, Any]) -> Trained:
     )
     _ = trained.asking  # what does not fit the model is refused before anything is drawn
     return trained
+
+
+def counts_given_measurement(
+    own: Mapping[str, Any], trained_with: Mapping[str, Any], class_counts: tuple[int, ...]
+) -> tuple[int, ...]:
+    """How often each class is drawn where a guidance imposes a measurement and no class is chosen: () for no labels.
+
+    A class that is drawn without regard to the measurement contradicts it. So the model gets no label, if it knows that
+    from its training and no guidance needs one.
+    """
+    factories = (registry.entry("guidance", section["name"]).factory for section in own["guidance"].values())
+    if trained_with.get("label_dropout", 0) > 0 and not any(
+        getattr(factory, "asks_without_label", False) for factory in factories
+    ):
+        return ()
+    logger.warning(
+        "the class of each sample is drawn without regard to the measurement; class=... chooses the right one, and a "
+        "model trained with label_dropout needs none"
+    )
+    return class_counts
 
 
 def class_number(given: int | str, facts: Facts, classes: int) -> int:

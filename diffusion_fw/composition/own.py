@@ -13,7 +13,7 @@ from diffusion_fw.composition.facts import Config
 from diffusion_fw.composition.parts import FIXED_VARIANCE
 from diffusion_fw.data.dataset import places
 from diffusion_fw.files import with_home
-from diffusion_fw.registry import OWN, ConfigError
+from diffusion_fw.registry import OWN, ConfigError, Entry, may_name_a_file
 
 USUAL: dict[str, dict[str, Any]] = {
     "sampler": {"name": "ddim"},
@@ -25,11 +25,6 @@ USUAL: dict[str, dict[str, Any]] = {
     "features": {"name": "auto"},
 }
 """What stands for the model's own where its checkpoint names none, as one that was imported may."""
-
-READERS = ("guidance", "condition", "text_encoder")
-"""The groups whose components may read files."""
-FILES = ("checkpoint", "file", "folder")
-"""Their parameters that name a file or a folder, which a stranger's checkpoint could choose."""
 
 logger = logging.getLogger(__name__)
 
@@ -98,12 +93,11 @@ def _changed(group: str, path: str, own: Mapping[str, Any], changes: Mapping[str
             raise ConfigError(f"{path} of the checkpoint's config is no component")
         entry = registry.entry(group, str(own.get("name")))
         given = {key: value for key, value in own.items() if key != "name"}
-        for key in FILES if group in READERS else ():
-            if given.get(key) is not None and key not in changes:
-                raise ConfigError(f"{path}.{key}={given[key]} is not taken from a checkpoint; give {path}.{key}=...")
         if group == "data":
             given = _without_fetching(entry, given, changes, path)
         given = registry.validate(group, entry.name, given, path)
+        if group in DRAWING:
+            _check_files(entry, given, changes, path)
     except ConfigError as error:
         raise ConfigError(f"{group}={OWN}: {error}; or choose another {group}=...") from None
     if group == "data":
@@ -117,6 +111,17 @@ def _changed(group: str, path: str, own: Mapping[str, Any], changes: Mapping[str
     except ConfigError as error:
         raise ConfigError(f"{error} ({group}={OWN} is the model's own, {group}={entry.name})") from None
     return {"name": entry.name, **known, **given}
+
+
+def _check_files(entry: Entry, given: Mapping[str, Any], changes: Mapping[str, Any], path: str) -> None:
+    """ConfigError for a value that may name a file: a checkpoint may be a stranger's, and chooses no file here.
+
+    Any free text may, but what a signature marks as a Name.
+    """
+    for key, parameter in entry.parameters.items():
+        chosen = given.get(key) not in (None, parameter.default) and key not in changes
+        if chosen and may_name_a_file(parameter.annotation):
+            raise ConfigError(f"{path}.{key}={given[key]} is not taken from a checkpoint; give {path}.{key}=...")
 
 
 def _without_fetching(entry: Any, given: dict[str, Any], changes: Mapping[str, Any], path: str) -> dict[str, Any]:

@@ -32,6 +32,7 @@ from diffusion_fw.composition.size_limit import within_machine, without_memory
 from diffusion_fw.condition import CLASS
 from diffusion_fw.conditions.conditioner import Conditioner
 from diffusion_fw.data.dataset import Data
+from diffusion_fw.data.formats.given_images import read_image
 from diffusion_fw.denoiser import Denoiser, NetworkClassifier, NetworkDenoiser
 from diffusion_fw.metrics.features.extractor import FeatureExtractor
 from diffusion_fw.metrics.metric import Metric, TrackedMetric
@@ -203,6 +204,8 @@ def build_wrappers(
         **asdict(facts),
         "num_classes": facts.num_classes if conditional else 0,
         "told": told,
+        "seed": config["seed"],
+        "read_image": read_image,
         "load": load,
         "load_classifier": load_classifier,
     }

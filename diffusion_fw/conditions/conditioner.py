@@ -235,6 +235,23 @@ class Asking:
         found = {name: source.shown(parts[name]) for name, source in self.conditioner.sources.items()}
         return {name: image for name, image in found.items() if image is not None}
 
+    def of_given(self, x0: Tensor) -> Condition:
+        """What the model is told of images x_0 (N, ...) that are no samples: what is made of them, and what is asked.
+
+        Raises ConfigError where a condition is neither.
+        """
+        places = range(len(x0))
+        parts = {name: table.rows(_turns(places, len(table))) for name, table in self.given.items()}
+        noise, sources = self.conditioner.seeded(self.seed, places), self.conditioner.sources
+        for name, source in sources.items():
+            if source.kind == "images":
+                parts[name] = source.of(x0, noise)
+            elif name not in parts:
+                raise ConfigError(f"what is condition={name} of the given images? give {source.asked_by[0]}=...")
+        if self.conditioner.num_classes and self.chosen is not None:
+            parts[CLASS] = Told.all(self.chosen[_turns(places, len(self.chosen))])
+        return Condition(parts)
+
     def originals(self, indices: Sequence[int]) -> Tensor | None:
         """The held-out examples that the samples have as models; None where the user asks for everything."""
         if not self.missing:

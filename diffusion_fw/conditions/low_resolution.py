@@ -10,9 +10,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from diffusion_fw.condition import Told
-from diffusion_fw.conditions.of_images import OfImages, model_image
+from diffusion_fw.conditions.of_images import OfImages, model_image, read_image
 from diffusion_fw.conditions.source import Asked
-from diffusion_fw.data.formats.one_image import read_image
 from diffusion_fw.denoiser import Noise
 from diffusion_fw.registry import ConfigError, Fraction, Range, register
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from diffusion_fw.condition import Told
 from diffusion_fw.conditions.source import Asked, Kind, Source, Table
 from diffusion_fw.data.dataset import Data, to_model
-from diffusion_fw.data.formats.one_image import read_image
+from diffusion_fw.data.formats import given_images
 from diffusion_fw.denoiser import Noise
 from diffusion_fw.registry import ConfigError, section_of
 
@@ -57,6 +57,14 @@ class OfImages(Source):
 def several(given: Any) -> Sequence[str]:
     """One file or several."""
     return [str(item) for item in given] if isinstance(given, (list, tuple)) else [str(given)]
+
+
+def read_image(path: str, key: str, channels: int) -> Tensor:
+    """The pixels uint8 (channels, H, W) of a file; ConfigError that names the key."""
+    try:
+        return given_images.read_image(path, channels)
+    except ConfigError as error:
+        raise ConfigError(f"{key}={error}") from None
 
 
 def model_image(path: str, key: str, shape: tuple[int, ...], sides: tuple[int, ...] | None = None) -> Tensor:

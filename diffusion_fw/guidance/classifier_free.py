@@ -13,7 +13,7 @@ from diffusion_fw.condition import Condition, joined, told_nothing
 from diffusion_fw.guidance.guidance import Guidance, extrapolate
 from diffusion_fw.process.level import NoiseLevel, per_example
 from diffusion_fw.process.parameterization import Prediction, with_x0
-from diffusion_fw.registry import ConfigError, Extended, Fraction, NonNegative, Runtime, register
+from diffusion_fw.registry import ConfigError, Extended, Fraction, Name, NonNegative, Runtime, register
 
 
 @register("guidance", "classifier_free")
@@ -44,7 +44,7 @@ class ClassifierFree(Guidance):
     interval: tuple[Extended, Extended] | None = None
     interval_unit: Literal["t", "sigma", "log_snr"] = "t"
     rescale: Fraction = 0.0
-    drop: tuple[str, ...] | None = None
+    drop: tuple[Name, ...] | None = None
 
     asks_without_label: ClassVar[bool] = True
 

@@ -7,18 +7,28 @@ import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
 
 from diffusion_fw.denoiser import Denoiser, Noise, seeded
+from diffusion_fw.guidance.operators import LinearOperator
 from diffusion_fw.process.level import NoiseLevel, expand, has_signal
 from diffusion_fw.process.parameterization import Prediction
 from diffusion_fw.process.schedule import Schedule
 from diffusion_fw.registry import Runtime
 
 Kept = TypeVar("Kept", bound="Guidance")
+
+
+class Known(NamedTuple):
+    """What is known of an example: y = A x_0, perhaps with noise, and x_0 itself where y was made of it."""
+
+    operator: LinearOperator
+    y: Tensor
+    """Of one example, or (B, ...)."""
+    original: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -45,6 +55,11 @@ class Guidance(ABC):
     def classes(self) -> int:
         """The number of classes of the labels that a guidance takes and the wrapped model does not; 0 for none."""
         return getattr(self.denoiser, "classes", 0)
+
+    @property
+    def known(self) -> Known | None:
+        """The measurement of which samples are drawn; None without."""
+        return getattr(self.denoiser, "known", None)
 
     def seeded(self, noise: Noise) -> Denoiser:
         """This guidance with the randomness of all that it wraps drawn from ``noise``; itself if there is none."""

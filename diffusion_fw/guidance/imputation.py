@@ -11,7 +11,7 @@ from torch import Tensor
 
 from diffusion_fw.denoiser import Denoiser, Noise, seeded
 from diffusion_fw.guidance.guidance import changed
-from diffusion_fw.guidance.operators import Measured
+from diffusion_fw.guidance.measurement import Measured
 from diffusion_fw.process.level import NoiseLevel, expand
 from diffusion_fw.process.parameterization import Prediction, with_x0
 from diffusion_fw.registry import Runtime, register
@@ -30,9 +30,12 @@ class Imputation(Measured):
     ``replacement`` keeps the noise of the sampler's own path in place of z. As the denoiser is random, sampler=ode,
     encodings and the likelihood of the flow refuse it.
 
-    ``file``: an npz file with y as ``measurement`` (float values as the model sees them, or uint8 pixels) and A as one
-    of ``mask`` (true where known), ``average_pool`` (the size of a block), ``matrix`` (for flattened examples) and
-    ``channel_matrix`` (for the channels of each pixel).
+    A is one of ``mask`` (an image, white where pixels are known), ``average_pool`` (the side of the blocks that are
+    averaged), ``blur`` (the standard deviation of a Gaussian kernel in pixels) and ``grayscale``. y is the image
+    ``measured``, or A of the image ``image``, with which samples are then compared. In place of these, ``file`` is an
+    npz file with y as ``measurement`` (float values as the model sees them, or uint8 pixels) and A as one of ``mask``
+    (true where known), ``average_pool``, ``blur``, ``matrix`` (for flattened examples) and ``channel_matrix`` (for
+    the channels of each pixel).
     """
 
     noise: Runtime[Noise] = torch.randn_like
@@ -41,7 +44,7 @@ class Imputation(Measured):
         return changed(self, denoiser=seeded(self.denoiser, noise), noise=noise)
 
     def __call__(self, x: Tensor, level: NoiseLevel, cond: Any = None) -> Prediction:
-        operator, y = self.known
+        operator, y, _ = self.known
         known = operator.pseudo_inverse(y.to(x))
 
         def inside(value: Tensor) -> Tensor:

@@ -2,31 +2,33 @@
 
     mask            y = some of the values of x                 inpainting
     average_pool    y = means over square blocks of an image    super-resolution
-    channel_matrix  y = A x for the channels of each pixel      colourisation: (1/3, 1/3, 1/3) measures gray
+    blur            y = an image under a Gaussian kernel        deblurring
+    grayscale       y = the luma of a colour image              colourisation
+    channel_matrix  y = A x for the channels of each pixel      colourisation by other weights
     matrix          y = A x for the flattened x                 any A, for small examples
 
-Guidance by a measurement needs A, A^T and the solution of the normal equations, (prior A A^T + noise I)^+ y.
+Guidance by a measurement needs A, A^T and the solution of the normal equations, (prior A A^T + noise I)^+ y. What a
+method gains is seen beside ``baseline``, which takes no model.
 """
 
 from __future__ import annotations
 
 import functools
+import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import NamedTuple
+from dataclasses import dataclass, field
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn.functional import avg_pool2d
-
-from diffusion_fw.guidance.guidance import Guidance
-from diffusion_fw.npz import read_npz
-from diffusion_fw.registry import ConfigError, Runtime
+from torch.nn.functional import avg_pool2d, interpolate
 
 
 class LinearOperator(ABC):
     """A linear map from examples x (B, ...) to measurements y (B, ...); y of one example, without B, is broadcast."""
+
+    plain: ClassVar[str] = "pseudo-inverse"
+    """The name of ``baseline``."""
 
     @abstractmethod
     def __call__(self, x: Tensor) -> Tensor:
@@ -44,6 +46,14 @@ class LinearOperator(ABC):
         """A^+ y = A^T (A A^T)^+ y."""
         return self.transpose(self.solve(y, 1.0, 0.0))
 
+    def as_example(self, y: Tensor) -> Tensor:
+        """Measurements (B, ...) in the shape of examples, to look at."""
+        return self.pseudo_inverse(y)
+
+    def baseline(self, y: Tensor) -> Tensor:
+        """Examples (B, ...) that measurements (B, ...) suggest without a model of the data."""
+        return self.as_example(y)
+
 
 def reciprocal(value: Tensor) -> Tensor:
     """1 / value, and 0 where value is 0: the pseudo-inverse of a diagonal."""
@@ -56,6 +66,8 @@ class Mask(LinearOperator):
 
     known: Tensor
 
+    plain: ClassVar[str] = "mean of the known"
+
     def __call__(self, x: Tensor) -> Tensor:
         return torch.where(self.known.to(device=x.device, dtype=torch.bool), x, 0.0)
 
@@ -65,12 +77,21 @@ class Mask(LinearOperator):
     def solve(self, y: Tensor, prior: Tensor | float, noise: float) -> Tensor:
         return self(y) / (prior + noise)
 
+    def baseline(self, y: Tensor) -> Tensor:
+        """The mean of the known values of an example, of each channel for images, where they are unknown."""
+        known = self.known.to(device=y.device, dtype=torch.bool).expand_as(y)
+        axes = tuple(range(2, y.ndim)) or (1,)
+        mean = self(y).sum(axes, keepdim=True) / known.sum(axes, keepdim=True).clamp(min=1)
+        return torch.where(known, y, mean)
+
 
 @dataclass(frozen=True)
 class AveragePool(LinearOperator):
     """y = the means over size x size blocks of images x (B, C, H, W); A A^T = I / size^2."""
 
     size: int
+
+    plain: ClassVar[str] = "bicubic"
 
     def __call__(self, x: Tensor) -> Tensor:
         return avg_pool2d(x, self.size)
@@ -80,6 +101,79 @@ class AveragePool(LinearOperator):
 
     def solve(self, y: Tensor, prior: Tensor | float, noise: float) -> Tensor:
         return y / (prior / self.size**2 + noise)
+
+    def baseline(self, y: Tensor) -> Tensor:
+        """Bicubic interpolation."""
+        return interpolate(y, scale_factor=self.size, mode="bicubic")
+
+
+LARGEST_BLUR = 1000
+"""In pixels: the standard deviation of a kernel."""
+
+
+@functools.lru_cache(maxsize=16)
+@torch.inference_mode(False)
+def cosine_basis(size: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """The orthonormal basis of DCT-II (size, size): row k is sqrt((2 - [k = 0]) / n) cos(pi k (j + 1/2) / n)."""
+    k = torch.arange(size, dtype=torch.float64)
+    rows = torch.cos(math.pi / size * k[:, None] * (k + 0.5)) * math.sqrt(2 / size)
+    rows[0] = math.sqrt(1 / size)
+    return rows.to(device=device, dtype=dtype)
+
+
+@functools.lru_cache(maxsize=16)
+@torch.inference_mode(False)
+def passed_by_blur(std: float, size: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """The factor of each row of ``cosine_basis`` under a Gaussian kernel of this standard deviation, (size,)."""
+    reach = math.ceil(9 * std)
+    offsets = torch.arange(-reach, reach + 1, dtype=torch.float64)
+    kernel = torch.exp(-(offsets**2) / (2 * std**2))
+    frequencies = math.pi / size * torch.arange(size, dtype=torch.float64)
+    return (torch.cos(frequencies[:, None] * offsets) @ (kernel / kernel.sum())).to(device=device, dtype=dtype)
+
+
+@dataclass(frozen=True)
+class Blur(LinearOperator):
+    """y = images x (B, C, H, W) under a Gaussian kernel of standard deviation ``std`` pixels, reflected at the edges.
+
+    The kernel is that of whole pixels, exp(-j^2 / (2 std^2)) over its sum. With an image that continues as its mirror
+    image beyond half a pixel from its outermost pixels, A = A^T is diagonal in the two-dimensional DCT-II, so that
+    everything is exact. Frequencies of which less than ``least`` passes are set to 0: what a measurement of 8 bits says
+    of them is rounding, which A^+ would amplify more than 1 / least times (as in DDRM, Kawar et al. 2022).
+    """
+
+    std: float
+    least: float = 0.03
+
+    plain: ClassVar[str] = "the blurred image"
+
+    def __post_init__(self) -> None:
+        if not 0 < self.std <= LARGEST_BLUR:
+            raise ValueError(f"a blur of std={self.std}: must be in (0, {LARGEST_BLUR}]")
+
+    def _scaled(self, x: Tensor, factors: Tensor) -> Tensor:
+        """x with each of its cosines multiplied."""
+        rows, columns = (cosine_basis(size, x.dtype, x.device) for size in x.shape[-2:])
+        return rows.mT @ ((rows @ x @ columns.mT) * factors) @ columns
+
+    def _passed(self, x: Tensor) -> Tensor:
+        """The factor of each cosine (H, W)."""
+        rows, columns = (passed_by_blur(self.std, size, x.dtype, x.device) for size in x.shape[-2:])
+        passed = rows[:, None] * columns
+        return torch.where(passed < self.least, 0.0, passed)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return self._scaled(x, self._passed(x))
+
+    def transpose(self, y: Tensor) -> Tensor:
+        return self(y)
+
+    def solve(self, y: Tensor, prior: Tensor | float, noise: float) -> Tensor:
+        variance = prior * self._passed(y).square() + noise
+        return self._scaled(y, reciprocal(variance))
+
+    def as_example(self, y: Tensor) -> Tensor:
+        return y
 
 
 class Decomposition(NamedTuple):
@@ -129,8 +223,8 @@ class Matrix(LinearOperator):
 class ChannelMatrix(LinearOperator):
     """y = A x for the channels of each pixel: matrix (K, C), images x (B, C, H, W), y (B, K, H, W).
 
-    The gray image is the mean over the channels, A = (1/3, 1/3, 1/3). What it determines is the projection on the first
-    channel of Song et al. 2021, appendix I.3, whose orthonormal matrix has gray as its first column.
+    Where A = (1/3, 1/3, 1/3) measures the mean, what it determines is the projection on the first channel of Song et
+    al. 2021, appendix I.3, whose orthonormal matrix has gray as its first column.
     """
 
     matrix: Tensor
@@ -150,75 +244,18 @@ class ChannelMatrix(LinearOperator):
         return self.decomposition.solve(y.movedim(-3, -1), prior, noise).movedim(-1, -3)
 
 
-OPERATORS: dict[str, Callable[[Tensor, tuple[int, ...]], LinearOperator]] = {
-    "mask": lambda array, shape: Mask(array),
-    "average_pool": lambda array, shape: AveragePool(int(array)),
-    "matrix": Matrix,
-    "channel_matrix": lambda array, shape: ChannelMatrix(array),
-}
-"""The operators of a file, from an array and the shape of an example."""
-
-LARGEST = 1 << 30
-"""Bytes of a file's arrays, unless the file itself is larger: a few kilobytes can unpack to any number."""
-
-
-def read_measurement(path: str, shape: tuple[int, ...]) -> tuple[LinearOperator, Tensor]:
-    """The operator and the measurement y of one example of this shape, from an npz file.
-
-    The file holds y as ``measurement``, float values as the model sees them or uint8 pixels, and the operator as
-    ``mask``, ``average_pool``, ``matrix`` or ``channel_matrix``. ConfigError for another file, and for another shape.
-    """
-    arrays = read_npz(path, LARGEST)
-    names = sorted(arrays.keys() & OPERATORS.keys())
-    if len(names) != 1 or arrays.keys() != {"measurement", *names}:
-        raise ConfigError(
-            f"{path} holds {', '.join(sorted(arrays)) or 'nothing'}; it must hold measurement and one of "
-            f"{', '.join(OPERATORS)}"
-        )
-    (name,), y = names, arrays["measurement"]
-    y = y / 127.5 - 1 if y.dtype == torch.uint8 else y.float()
-    try:
-        operator = OPERATORS[name](arrays[name], shape)
-        measured, example = operator(torch.zeros(1, *shape))[0], operator.transpose(y[None])[0]
-        fits = measured.shape == y.shape and example.shape == shape
-    except (RuntimeError, ValueError):
-        fits = False
-    if not fits:
-        raise ConfigError(
-            f"{path}: {name} {tuple(arrays[name].shape)} and measurement {tuple(y.shape)} do not fit examples of "
-            f"shape {shape}"
-        )
-    return operator, y
+LUMA = (0.299, 0.587, 0.114)
+"""The weights of red, green and blue in ITU-R BT.601, by which Pillow, JPEG and most programs make an image gray."""
 
 
 @dataclass(frozen=True)
-class Measured(Guidance):
-    """A guidance by a measurement y = A x_0: operator and measurement in Python, or an npz ``file`` with both.
+class Grayscale(ChannelMatrix):
+    """y = the luma of images x (B, 3, H, W), as one channel."""
 
-    measurement: of one example's shape, or (B, ...). ConfigError where it is missing or does not fit.
-    """
+    matrix: Tensor = field(default_factory=lambda: torch.tensor([LUMA], dtype=torch.float64))
 
-    operator: Runtime[LinearOperator | None] = None
-    measurement: Runtime[Tensor | None] = None
-    shape: Runtime[tuple[int, ...] | None] = None
-    file: str | None = None
+    plain: ClassVar[str] = "the gray image"
 
-    def __post_init__(self) -> None:
-        # A bad file is refused when the guidance is built, not at the first evaluation.
-        _ = self.known
-
-    @functools.cached_property
-    def known(self) -> tuple[LinearOperator, Tensor]:
-        """A and y."""
-        if self.operator is not None and self.measurement is not None:
-            return self.operator, self.measurement
-        key = f"guidance.{type(self).__name__.lower()}.file"
-        if self.file is None or self.shape is None:
-            raise ConfigError(
-                f"it needs a measurement; give {key}=FILE.npz, which holds measurement and one of "
-                f"{', '.join(OPERATORS)}, or in Python operator=... and measurement=..."
-            )
-        try:
-            return read_measurement(self.file, self.shape)
-        except ConfigError as error:
-            raise ConfigError(f"{key}: {error}") from None
+    def as_example(self, y: Tensor) -> Tensor:
+        """Gray in all channels, of which y is the luma."""
+        return y.expand(*y.shape[:-3], self.matrix.shape[1], *y.shape[-2:])

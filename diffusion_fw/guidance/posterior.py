@@ -5,13 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from diffusion_fw.guidance.guidance import linearize, with_gradient
-from diffusion_fw.guidance.operators import Measured
+from diffusion_fw.guidance.measurement import Measured
+from diffusion_fw.noise import generator
 from diffusion_fw.process.level import NoiseLevel, expand
 from diffusion_fw.process.parameterization import Prediction
 from diffusion_fw.registry import ConfigError, NonNegative, register
+
+NOISE_STREAM = 17
 
 
 @register("guidance", "posterior")
@@ -25,9 +29,12 @@ class Posterior(Measured):
     data_std = 0 treats x_0(x_t) as certain, which is DPS (Chung et al. 2023, equation 16); its gradient grows as
     1 / noise_std^2 and needs small steps or a smaller scale. scale = 0 is unguided.
 
-    ``file``: an npz file with y as ``measurement`` (float values as the model sees them, or uint8 pixels) and A as one
-    of ``mask`` (true where known), ``average_pool`` (the size of a block), ``matrix`` (for flattened examples) and
-    ``channel_matrix`` (for the channels of each pixel).
+    A is one of ``mask`` (an image, white where pixels are known), ``average_pool`` (the side of the blocks that are
+    averaged), ``blur`` (the standard deviation of a Gaussian kernel in pixels) and ``grayscale``. y is the image
+    ``measured``, or A of the image ``image``, with which samples are then compared. In place of these, ``file`` is an
+    npz file with y as ``measurement`` (float values as the model sees them, or uint8 pixels) and A as one of ``mask``
+    (true where known), ``average_pool``, ``blur``, ``matrix`` (for flattened examples) and ``channel_matrix`` (for
+    the channels of each pixel). To A of ``image`` noise of noise_std is added, by the seed of the run.
     Put it after a guidance that doubles the batch. Raises ConfigError where both standard deviations are 0.
     """
 
@@ -43,8 +50,12 @@ class Posterior(Measured):
             )
         super().__post_init__()
 
+    def observed(self, y: Tensor) -> Tensor:
+        """y with noise of noise_std, by the seed of the run."""
+        return y + self.noise_std * torch.randn(y.shape, generator=generator(self.seed, NOISE_STREAM))
+
     def __call__(self, x: Tensor, level: NoiseLevel, cond: Any = None) -> Prediction:
-        operator, y = self.known
+        operator, y, _ = self.known
         prediction, pullback = linearize(self.denoiser, x, level, cond)
         noise, data = level.sigma.square(), level.alpha.square() * self.data_std**2
         variance = noise * self.data_std**2 / (noise + data)

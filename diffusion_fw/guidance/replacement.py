@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from diffusion_fw.guidance.operators import Measured
+from diffusion_fw.guidance.measurement import Measured
 from diffusion_fw.process.level import NoiseLevel
 from diffusion_fw.process.parameterization import Prediction, with_x0
 from diffusion_fw.registry import register
@@ -24,13 +24,16 @@ class Replacement(Measured):
     draw at every step: guidance=imputation.) The rest of x_0 depends on
     y only through later steps, so the posterior is approximate (``posterior`` is closer).
 
-    ``file``: an npz file with y as ``measurement`` (float values as the model sees them, or uint8 pixels) and A as one
-    of ``mask`` (true where known), ``average_pool`` (the size of a block), ``matrix`` (for flattened examples) and
-    ``channel_matrix`` (for the channels of each pixel).
+    A is one of ``mask`` (an image, white where pixels are known), ``average_pool`` (the side of the blocks that are
+    averaged), ``blur`` (the standard deviation of a Gaussian kernel in pixels) and ``grayscale``. y is the image
+    ``measured``, or A of the image ``image``, with which samples are then compared. In place of these, ``file`` is an
+    npz file with y as ``measurement`` (float values as the model sees them, or uint8 pixels) and A as one of ``mask``
+    (true where known), ``average_pool``, ``blur``, ``matrix`` (for flattened examples) and ``channel_matrix`` (for
+    the channels of each pixel).
     """
 
     def __call__(self, x: Tensor, level: NoiseLevel, cond: Any = None) -> Prediction:
-        operator, y = self.known
+        operator, y, _ = self.known
         prediction = self.denoiser(x, level, cond)
         x0 = prediction.x0
         null_space = x0 - operator.pseudo_inverse(operator(x0))

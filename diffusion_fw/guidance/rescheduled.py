@@ -15,7 +15,7 @@ from diffusion_fw.guidance.guidance import Guidance
 from diffusion_fw.process.level import NoiseLevel, expand
 from diffusion_fw.process.parameterization import Prediction
 from diffusion_fw.process.schedule import Schedule
-from diffusion_fw.registry import ConfigError, Runtime, register
+from diffusion_fw.registry import ConfigError, Name, Runtime, register
 
 
 @dataclass(frozen=True)
@@ -53,8 +53,8 @@ class Rescheduled(Guidance):
 def rescheduled(
     denoiser: Runtime[Denoiser],
     target: Runtime[Schedule | str | None] = None,
-    schedule: str | None = None,
-    parameters: dict[str, bool | int | float | str] = {},  # noqa: B006 - the default is read, never changed
+    schedule: Name | None = None,
+    parameters: dict[str, bool | int | float | Name] = {},  # noqa: B006 - the default is read, never changed
 ) -> Rescheduled:
     """Run the model on another path: ``target``, or the schedule of this name with the parameters in ``parameters``.
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from diffusion_fw.condition import class_labels
-from diffusion_fw.modes.mode import SHOWN, Mode, Model, Outcome
+from diffusion_fw.modes.mode import SHOWN, Images, Mode, Model, Outcome
 from diffusion_fw.registry import register
 
 
@@ -17,13 +17,16 @@ class Encode(Mode):
     """The latent x_T of each of num_samples held-out examples, and the example that the sampler returns to from it.
 
     By the reversed sampler: sampler=ddim (Song et al. 2020, section 4.3) or sampler=ode, the probability flow (Song et
-    al. 2021, section 4.3). For a good model x_T / sigma_T is standard normal. The npz holds the examples x_0, the
+    al. 2021, section 4.3). images=[a.png,b.png] encodes these images, or those of a folder or zip, in place of held-out
+    examples. For a good model x_T / sigma_T is standard normal. The npz holds the examples x_0, the
     latents x_T and the reconstructions, all in the scale of the model, and the labels. guidance=none encodes by the
-    model's own flow; clip changes it.
+    model's own flow; clip changes it. mode=decode takes the npz.
     """
 
+    images: Images = None
+
     def __call__(self, model: Model) -> Outcome:
-        x0, told = model.held_out()
+        x0, told = model.examples(self.images)
         latents = model.encode(x0, told)
         back = model.decode(latents, told)
         normal = latents / model.sigma

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Literal
 
 import torch
 from torch import Tensor
 
 from diffusion_fw.conditions.conditioner import Cond
-from diffusion_fw.modes.mode import SHOWN, Mode, Model, Outcome, from_time
+from diffusion_fw.modes.mode import SHOWN, Images, Mode, Model, Outcome, from_time
 from diffusion_fw.noise import generator
 from diffusion_fw.process.level import noised
-from diffusion_fw.registry import ConfigError, Fraction, Range, register
+from diffusion_fw.registry import ConfigError, Fraction, Range, Seed, register
 
 Count = Annotated[int, Range(2, 1000)]
 NOISE_STREAM = 15
@@ -43,16 +43,34 @@ def pairs(count: int) -> int:
     return count // 2
 
 
-Ends = Literal["noise", "data"]
+Ends = Literal["noise", "data"] | tuple[Seed, ...] | tuple[str, ...]
 
 
 def ends_of(ends: Ends, model: Model, *, paired: bool = False) -> tuple[Tensor, Cond]:
-    """num_samples latents x_T, drawn or of encoded held-out examples, and what the model is told of them."""
-    if ends == "data":
-        x0, told = model.held_out(paired=paired)
-        return model.encode(x0, told), told
-    latents = torch.cat([model.start(indices)[0].cpu() for indices in model.indices()])
-    return latents, model.cond_of(range(len(latents)))
+    """Latents x_T, and what the model is told of them.
+
+    They are num_samples draws, or those that a run with each of the given seeds draws first; or they encode
+    num_samples held-out examples, or the images that are given. ``paired``: two and two have one class.
+    """
+    if ends == "noise":
+        latents = torch.cat([model.start(indices)[0].cpu() for indices in model.indices()])
+    elif ends == "data":
+        return encoded(model, *model.held_out(paired=paired))
+    elif seeds := [end for end in ends if isinstance(end, int)]:
+        if paired and len(seeds) % 2:
+            raise ConfigError(f"mode.ends={seeds}: {len(seeds)} seeds make no pairs; give an even number")
+        latents = torch.cat([replace(model, seed=seed).start([0])[0].cpu() for seed in seeds])
+    elif images := [end for end in ends if isinstance(end, str)]:
+        return encoded(model, *model.given(images, "mode.ends", paired=paired))
+    else:
+        raise ConfigError("mode.ends=[]: must be noise, data, a list of seeds or a list of image files")
+    # Both of a pair are told the same.
+    return latents, model.cond_of([index // 2 if paired else index for index in range(len(latents))])
+
+
+def encoded(model: Model, x0: Tensor, told: Cond) -> tuple[Tensor, Cond]:
+    """The latents of examples, beside what the model is told of them."""
+    return model.encode(x0, told), told
 
 
 def labelled(weights: Tensor) -> list[str]:
@@ -66,8 +84,10 @@ class Interpolate(Mode):
     """The samples of ``count`` latents x_T on the great circle between two, for num_samples / 2 pairs.
 
     Song et al. 2020, section 5.3 and figure 6. ends=noise draws the two latents; ends=data encodes two held-out
-    examples, by a sampler that can. A stochastic sampler uses one noise for a pair. A model that takes labels gets
-    pairs of one class. The npz holds the weights (K,), and latents and samples (N, K, *shape).
+    examples, by a sampler that can. ends=[a.png,b.png] encodes images, and ends=[3,7] is between the first samples of
+    two seeds; such lists have two for each pair, and num_samples counts nothing. A stochastic sampler uses one noise
+    for a pair. A model that takes labels gets pairs of one class. The npz holds the weights (K,), and latents and
+    samples (N, K, *shape).
     """
 
     count: Count = 9
@@ -79,8 +99,7 @@ class Interpolate(Mode):
         half = pairs(len(latents))
         first, second = latents[0 : 2 * half : 2], latents[1 : 2 * half : 2]
         between = slerp(first, second, weights)
-        of_ends = None if told is None else told[0 : 2 * half : 2]
-        own = of_ends if self.ends == "data" else model.cond_of(range(half))
+        own = None if told is None else told[0 : 2 * half : 2]
         samples = torch.stack([model.decode(item, own) for item in between.unbind(1)], dim=1)
         picture = model.view.table(
             model.folder / "interpolate.png",
@@ -98,17 +117,20 @@ class InterpolateNoised(Mode):
 
     Ho et al. 2020, section 4.3 and figures 8 and 9: x_t and the noise of the decoding are the same for all w. Little
     noise keeps the details of both, much noise invents them. Each of the times becomes the nearest one of the sampler's
-    grid. sampler=ddpm is the paper's. The npz holds times (T,), weights (K,), ends and samples (N, T, K, *shape).
+    grid. sampler=ddpm is the paper's. images=[a.png,b.png] takes these images in place of held-out examples, two for
+    each pair; it may also name a folder or a zip. The npz holds times (T,), weights (K,), ends and samples
+    (N, T, K, *shape).
     """
 
     times: tuple[Fraction, ...] = (0.25, 0.5, 0.75, 1.0)
     count: Count = 7
+    images: Images = None
 
     def __call__(self, model: Model) -> Outcome:
         if not self.times:
             raise ConfigError("mode.times=[]: must have at least one time")
         weights = torch.linspace(0, 1, self.count, dtype=torch.float64)
-        x0, told = model.held_out(paired=True)
+        x0, told = model.examples(self.images, paired=True)
         half = pairs(len(x0))
         first, second = x0[0 : 2 * half : 2], x0[1 : 2 * half : 2]
         own = None if told is None else told[0 : 2 * half : 2]

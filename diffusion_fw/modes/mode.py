@@ -16,6 +16,7 @@ from torch import Tensor
 from diffusion_fw.condition import on
 from diffusion_fw.conditions.conditioner import Asking, Cond, Conditioner
 from diffusion_fw.data.dataset import Data, all_labels, to_model
+from diffusion_fw.data.formats.given_images import read_images
 from diffusion_fw.denoiser import Denoiser
 from diffusion_fw.metrics.features.extractor import FeatureExtractor
 from diffusion_fw.noise import SampleNoise, generator, seeds
@@ -24,12 +25,17 @@ from diffusion_fw.process.schedule import Schedule
 from diffusion_fw.registry import ConfigError
 from diffusion_fw.samplers.grid import Grid
 from diffusion_fw.samplers.sampler import Sampler
-from diffusion_fw.sampling.draw import CondOf, draw, start
+from diffusion_fw.sampling.draw import draw, start
 from diffusion_fw.sampling.share import shared
 
 DECODING_STREAM = 16
 SHOWN = 8
 """The most rows of a picture."""
+
+Images = str | tuple[str, ...] | None
+"""Image files, or one file, folder or zip; None for held-out examples."""
+
+UNTOLD = Conditioner()
 
 logger = logging.getLogger(__name__)
 
@@ -55,12 +61,6 @@ class Model:
     """The classes that the command line chooses; empty without."""
     class_of: Callable[[Sequence[int]], Tensor | None]
     """The class of each sample, int64, by its index; None for a model that takes no labels."""
-    cond_of: CondOf
-    """What each sample is told, by its index, on the host: its class, a Condition, or None."""
-    conditioner: Conditioner
-    """What the model is told."""
-    asking: Asking | None
-    """What the samples of a model with conditions are told; None for one without."""
     load_data: Callable[[], Data]
     load_features: Callable[[], FeatureExtractor]
     view: View
@@ -69,8 +69,14 @@ class Model:
     seed: int
     device: torch.device
     folder: Path
+    null_class: bool = False
+    """Whether a model that takes labels also learned to do without."""
     record: Mapping[str, Any] | None = None
     """What files of samples say about what made them (diffusion_fw/provenance.py); None for nothing."""
+    conditioner: Conditioner = UNTOLD
+    """What the model is told besides classes."""
+    asking: Asking | None = None
+    """What the samples of a model with conditions are told; None for one without."""
 
     @functools.cached_property
     def data(self) -> Data:
@@ -87,6 +93,10 @@ class Model:
         count = self.num_samples if count is None else count
         for first in range(0, count, self.batch_size):
             yield range(first, min(first + self.batch_size, count))
+
+    def cond_of(self, indices: Sequence[int]) -> Any:
+        """What each sample is told, on the host: its class, a Condition, or None."""
+        return self.asking.cond_of(indices) if self.asking else self.class_of(indices)
 
     def cond(self, indices: Sequence[int]) -> Any:
         """What each sample is told, on the device."""
@@ -142,6 +152,41 @@ class Model:
             # Labels may be those of a guidance.
             return x0, told if self.class_names else None
         return x0, self.conditioner.whole(x0, told, self.conditioner.seeded(self.seed, places))
+
+    def given(self, images: str | Sequence[str], key: str, *, paired: bool = False) -> tuple[Tensor, Cond]:
+        """The ``images`` that a key of the mode names, as x_0, and what the model is told of them.
+
+        The classes that the command line chooses are theirs in turn. Without, the model is evaluated without labels, if
+        it learned to. Raises ConfigError for images that the model cannot take, and where they or their classes make no
+        pairs, ``paired``.
+        """
+        if not self.pixels or len(self.shape) != 3:
+            raise ConfigError(f"{key}: the model's examples, of shape {self.shape}, are no images of 8-bit pixels")
+        x0 = to_model(read_images(images, self.shape, key))
+        if paired and len(x0) % 2:
+            raise ConfigError(f"{key}: {len(x0)} images make no pairs; give an even number")
+        if self.asking:
+            return x0, self.asking.of_given(x0)
+        if not self.class_names:
+            return x0, None
+        if not self.chosen and not self.null_class:
+            raise ConfigError(
+                f"{key}: the model takes labels, and learned nothing without (label_dropout=0); class=3 or class=[3,5] "
+                "says the classes of the images"
+            )
+        if not self.chosen:
+            return x0, None
+        classes = torch.tensor(self.chosen)[torch.arange(len(x0)) % len(self.chosen)]
+        if paired and not torch.equal(classes[0::2], classes[1::2]):
+            raise ConfigError(
+                f"class={list(self.chosen)}: both images of a pair need one class, as there is none between; give one, "
+                "or leave class out, and the model gets no label"
+            )
+        return x0, classes
+
+    def examples(self, images: str | Sequence[str] | None, *, paired: bool = False) -> tuple[Tensor, Cond]:
+        """The images that mode.images names (``given``), or without ``held_out`` examples."""
+        return self.held_out(paired=paired) if images is None else self.given(images, "mode.images", paired=paired)
 
     def encode(self, x0: Tensor, told: Cond, sampler: Sampler | None = None) -> Tensor:
         """x_T of x_0 by the reversed sampler; ConfigError for a sampler that cannot encode."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from diffusion_fw.modes.mode import SHOWN, Mode, Model, Outcome
+from diffusion_fw.modes.mode import SHOWN, Images, Mode, Model, Outcome
 from diffusion_fw.registry import ConfigError, Size, register
 
 
@@ -17,17 +17,19 @@ class Reconstruct(Mode):
 
     Song et al. 2020, section 5.4 and table 2, on num_samples held-out examples, for each S of ``steps``. The npz holds
     the steps (K,), the errors (K, N), the examples (N, *shape) and the reconstructions (K, N, *shape). guidance=none
-    gives the model's own flow, whose error falls with the order of the sampler; clip changes it.
+    gives the model's own flow, whose error falls with the order of the sampler; clip changes it. images=[a.png,b.png]
+    takes these images, or those of a folder or zip, in place of held-out examples.
     """
 
     steps: tuple[Size, ...] = (10, 20, 50, 100, 200)
+    images: Images = None
 
     def __post_init__(self) -> None:
         if not self.steps:
             raise ConfigError("mode.steps=[]: must have at least one number of steps")
 
     def __call__(self, model: Model) -> Outcome:
-        x0, told = model.held_out()
+        x0, told = model.examples(self.images)
         low, high = model.bounds
         found = []
         for steps in self.steps:

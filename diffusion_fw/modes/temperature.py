@@ -17,7 +17,8 @@ class Temperature(Mode):
     """The samples of x_T times each of ``temperatures``: below 1 they are smoother, and less diverse.
 
     The temperature scaling of Song et al. 2021, section 4.3. ends=noise draws x_T; ends=data encodes held-out
-    examples, by a sampler that can. The npz holds the temperatures (K,) and the samples (N, K, *shape).
+    examples and ends=[a.png,b.png] images, by a sampler that can; ends=[3,7] are the first x_T of two seeds. The npz
+    holds the temperatures (K,) and the samples (N, K, *shape).
     """
 
     temperatures: tuple[NonNegative, ...] = (0.6, 0.7, 0.8, 0.9, 1.0, 1.1)

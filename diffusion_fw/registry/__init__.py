@@ -25,6 +25,7 @@ from diffusion_fw.registry.signature import (
     Extended,
     Fraction,
     Measured,
+    Name,
     NonNegative,
     NonNegativeInt,
     OpenFraction,
@@ -37,6 +38,7 @@ from diffusion_fw.registry.signature import (
     convert,
     describe,
     is_runtime,
+    may_name_a_file,
 )
 
 __all__ = [
@@ -52,6 +54,7 @@ __all__ = [
     "Fraction",
     "Group",
     "Measured",
+    "Name",
     "NonNegative",
     "NonNegativeInt",
     "OpenFraction",
@@ -70,6 +73,7 @@ __all__ = [
     "entries",
     "entry",
     "is_runtime",
+    "may_name_a_file",
     "names",
     "nearest",
     "printable",

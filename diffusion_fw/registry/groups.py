@@ -74,6 +74,8 @@ GROUPS: dict[str, Group] = {
             "denoiser": "the denoiser to wrap",
             "num_classes": "the number of classes that the model takes as labels; 0 for a model without labels",
             "told": "what the model is told, by name, and whether training left it out for some examples",
+            "seed": "the seed of the run",
+            "read_image": "read_image(path, channels) -> the uint8 pixels (C, H, W) of an image file",
             "load": "load(checkpoint, **weights) -> another denoiser, or None in training",
             "load_classifier": "load_classifier(checkpoint, **weights) -> a classifier, or None in training",
         },

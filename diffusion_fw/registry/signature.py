@@ -54,6 +54,16 @@ Runtime = Annotated[T, RUNTIME]
 """A parameter that the composition root passes (channels, a schedule, ...): not a key of the config."""
 
 
+class _Named:
+    def __repr__(self) -> str:
+        return "Named"
+
+
+NAMED = _Named()
+Name = Annotated[str, NAMED]
+"""Text that names a component or the like, never a file."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Measured:
     """Marks a value of a parameter for which the composition root measures a fact of the data.
@@ -93,6 +103,16 @@ def _metadata(annotation: Any) -> tuple[Any, tuple[Any, ...]]:
 def is_runtime(annotation: Any) -> bool:
     """Whether the composition root passes this parameter, rather than the config."""
     return RUNTIME in _metadata(annotation)[1]
+
+
+def may_name_a_file(annotation: Any) -> bool:
+    """Whether a value may hold free text: any but the choices of a Literal and what is marked as a ``Name``."""
+    base, extra = _metadata(annotation)
+    if NAMED in extra or typing.get_origin(base) is Literal:
+        return False
+    # The keys of a mapping are names of parameters.
+    parts = typing.get_args(base)[1:] if typing.get_origin(base) is dict else typing.get_args(base)
+    return base is str or any(may_name_a_file(part) for part in parts)
 
 
 def _is_union(annotation: Any) -> bool:

@@ -27,7 +27,7 @@ from torch import Tensor
 
 from diffusion_fw import registry
 from diffusion_fw.process.schedule import Schedule
-from diffusion_fw.registry import ConfigError, Fraction, OpenFraction, Positive, PositiveInt, Range, register
+from diffusion_fw.registry import ConfigError, Fraction, Name, OpenFraction, Positive, PositiveInt, Range, register
 
 PRESERVED = 1e-6
 """The error of alpha^2 + sigma^2 = 1 on a path that preserves the variance."""
@@ -176,7 +176,7 @@ class Respaced(Grid):
     count, where no stride fits, and where the number of times is not sampler.steps.
     """
 
-    spec: PositiveInt | str | tuple[PositiveInt, ...] | None = None
+    spec: PositiveInt | Name | tuple[PositiveInt, ...] | None = None
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"(ddim)?[1-9]\d*|[1-9]\d*(,[1-9]\d*)*", self.notation(1)):
@@ -289,9 +289,9 @@ class LevelsOf(Grid):
     are those of the other schedule. Between rows of a table log-SNR is interpolated.
     """
 
-    schedule: str = "vp"
+    schedule: Name = "vp"
     last: OpenFraction = 1e-3
-    parameters: dict[str, bool | int | float | str] = field(default_factory=dict)
+    parameters: dict[str, bool | int | float | Name] = field(default_factory=dict)
 
     on_rows: ClassVar[bool] = False
 

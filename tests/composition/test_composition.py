@@ -32,6 +32,7 @@ NEEDS_MORE = {
     ("data", "hf_dataset"),
     ("data", "image_folder"),
     ("data", "mnist"),
+    ("data", "series"),
     ("data", "torchvision"),
     ("data", "webdataset"),
     ("guidance", "autoguidance"),

@@ -12,14 +12,16 @@ import pytest
 import torch
 
 import diffusion_fw as dfw
-from diffusion_fw.guidance import operators
-from diffusion_fw.guidance.operators import AveragePool, ChannelMatrix, Mask, Matrix, read_measurement
+from diffusion_fw.guidance import measurement
+from diffusion_fw.guidance.measurement import read_measurement
+from diffusion_fw.guidance.operators import AveragePool, Blur, ChannelMatrix, Mask, Matrix
 
 IMAGE = np.linspace(-1, 1, 16, dtype=np.float32).reshape(1, 4, 4)
 MATRIX = np.random.default_rng(0).normal(size=(3, 16))
 CASES = {
     "mask": ({"mask": np.eye(4, dtype=bool), "measurement": IMAGE}, Mask(torch.eye(4, dtype=torch.bool))),
     "average_pool": ({"average_pool": np.array(2), "measurement": IMAGE[:, :2, :2]}, AveragePool(2)),
+    "blur": ({"blur": np.array(0.8), "measurement": IMAGE}, Blur(0.8)),
     "matrix": ({"matrix": MATRIX, "measurement": IMAGE.ravel()[:3]}, Matrix(torch.from_numpy(MATRIX), (1, 4, 4))),
     "channel_matrix": (
         {"channel_matrix": MATRIX[:2, :1], "measurement": IMAGE.repeat(2, 0)},
@@ -70,7 +72,7 @@ def test_a_guidance_of_a_file_is_that_of_its_operator_and_measurement(file, tool
     [
         (
             {"measurement": IMAGE},
-            r"holds measurement; it must hold measurement and one of mask, average_pool, matrix, channel_matrix",
+            r"holds measurement; it must hold measurement and one of mask, average_pool, blur, matrix, channel_matrix",
         ),
         ({"mask": np.ones(4)}, "holds mask; it must hold measurement and one of"),
         ({"mask": np.ones(4), "matrix": MATRIX, "measurement": IMAGE}, "holds mask, matrix, measurement; it must"),
@@ -81,6 +83,7 @@ def test_a_guidance_of_a_file_is_that_of_its_operator_and_measurement(file, tool
         ),
         ({"average_pool": 3, "measurement": IMAGE[:, :1, :1]}, r"do not fit examples of shape \(1, 4, 4\)"),
         ({"average_pool": 0, "measurement": IMAGE}, r"do not fit examples of shape \(1, 4, 4\)"),
+        ({"blur": 0.0, "measurement": IMAGE}, r"do not fit examples of shape \(1, 4, 4\)"),
         ({"average_pool": np.ones(2), "measurement": IMAGE}, r"do not fit examples of shape \(1, 4, 4\)"),
         ({"matrix": MATRIX[:, :9], "measurement": IMAGE.ravel()[:3]}, r"matrix \(3, 9\) and measurement \(3,\)"),
         ({"matrix": MATRIX[0], "measurement": IMAGE.ravel()[:3]}, r"matrix \(16,\) and measurement \(3,\)"),
@@ -121,7 +124,7 @@ def test_a_file_that_unpacks_to_more_than_the_limit_is_refused_before_it_is_unpa
     path = tmp_path / "measurement.npz"
     zeros = np.zeros((1, 1000, 1000))
     np.savez_compressed(path, mask=np.ones((1, 1000, 1000), dtype=bool), measurement=zeros)
-    monkeypatch.setattr(operators, "LARGEST", 9_000_000)
+    monkeypatch.setattr(measurement, "LARGEST", 9_000_000)
     with monkeypatch.context() as context:
         context.setattr(np, "load", lambda *args, **kwargs: pytest.fail("unpacked"))
         with pytest.raises(dfw.ConfigError, match=r"unpacks to 9,000,\d\d\d bytes; at most 9,000,000 are read"):

@@ -21,6 +21,7 @@ SMALL = ["network.channels=4", "network.channel_mult=[1]", "sampler.steps=3"]
 ARRAYS = {
     "samples": {"samples", "labels"},
     "trajectory": {"times", "x", "x0"},
+    "decode": {"samples", "labels"},
     "encode": {"examples", "latents", "reconstructions", "labels"},
     "reconstruct": {"steps", "errors", "examples", "reconstructions"},
     "interpolate": {"weights", "latents", "samples"},
@@ -46,7 +47,9 @@ def config(checkpoint, *words):
 
 @pytest.mark.parametrize("mode", registry.names("mode"))
 def test_every_mode_leaves_a_picture_and_its_arrays(conditional, tmp_path, capsys, mode):
-    words = [f"mode={mode}", "npz=true", *(["mode.steps=[2,3]"] if mode == "reconstruct" else [])]
+    np.savez(tmp_path / "given.npz", latents=np.ones((2, 1, 8, 8)), labels=np.array([3, 5]))
+    more = {"reconstruct": ["mode.steps=[2,3]"], "decode": [f"mode.file={tmp_path / 'given.npz'}"]}
+    words = [f"mode={mode}", "npz=true", *more.get(mode, [])]
     sample(config(conditional, *words), tmp_path)
     assert "by sampler=ddim, weights raw" in capsys.readouterr().out
     with np.load(tmp_path / f"{mode}.npz") as file:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import io
+import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -58,9 +59,10 @@ class GivenImages:
 def given_images(path: str, key: str) -> Examples:
     """The images at ``path``: a folder or zip of image files in the order of their names, or an npz file.
 
-    An npz holds uint8 images (N, H, W, C) or (N, C, H, W) as ``arr_0``, ``samples`` or its only array, or points (N, D)
-    as floats. Raises ConfigError, with the config key, for a path without images, for images of several sizes, and for
-    images that are no 8-bit pixels, as their range could only be guessed.
+    An npz holds uint8 images (N, H, W, C) or (N, C, H, W) or videos (N, C, T, H, W), or floats of series (N, C, L) or
+    points (N, D), as ``arr_0``, ``samples`` or its only array. Raises ConfigError, with the config key, for a path
+    without images, for images of several sizes, and for images that are no 8-bit pixels, as their range could only be
+    guessed.
     """
     place, where = with_home(path), f"{key}={path}"
     if not place.exists():
@@ -97,15 +99,60 @@ def _shape(files: ImageFiles, name: str, where: str) -> tuple[int, int, int]:
 
 def decoded(files: ImageFiles, name: str, shape: tuple[int, int, int], where: str) -> Tensor:
     """uint8 (C, H, W) of one file; ConfigError that names it where it cannot be read."""
-    channels, height, width = shape
+    return _decoded(files, name, shape[0], f"{where}: {name[:100]}")
+
+
+def read_image(path: str, channels: int) -> Tensor:
+    """uint8 (channels, H, W) of one image file in its own size, for 1 or 3 channels; ConfigError for no image.
+
+    Colours, orientation and transparency are read as those of training images: see ``decode.Decoder``.
+    """
+    if channels not in (1, 3):
+        raise ConfigError(f"{path}: images of files have 1 or 3 channels, but the model's have {channels}")
+    place = with_home(path)
+    if not place.exists():
+        raise ConfigError(f"{path}: there is no such file")
+    return _decoded(Folder(place.parent), place.name, channels, path)
+
+
+def read_images(paths: str | Sequence[str], shape: tuple[int, ...], key: str) -> Tensor:
+    """uint8 pixels (N, *shape) of image files, or of those in folders and zips in the order of their names.
+
+    Raises ConfigError, with the config key, for a path without images and for images of another size.
+    """
+    found: list[Tensor] = []
+    for path in [paths] if isinstance(paths, str) else paths:
+        place = with_home(path)
+        try:
+            if place.is_dir() or zipfile.is_zipfile(place):
+                files: ImageFiles = Folder(place) if place.is_dir() else Zip(place, version(place))
+                names = list(files.names()[0])
+                values = [_decoded(files, name, shape[0], f"{path}: {name[:100]}") for name in names]
+            else:
+                values = [read_image(path, shape[0])]
+        except (ConfigError, OSError) as error:
+            raise ConfigError(f"{key}: {error}") from None
+        for image in values:
+            if tuple(image.shape) != shape:
+                raise ConfigError(
+                    f"{key}={path}: an image has {image.shape[2]} x {image.shape[1]} pixels; the model's have "
+                    f"{shape[2]} x {shape[1]}"
+                )
+        found += values
+    if not found:
+        raise ConfigError(f"{key}={paths}: holds no image")
+    return torch.stack(found)
+
+
+def _decoded(files: ImageFiles, name: str, channels: int, where: str) -> Tensor:
     try:
         with Image.open(io.BytesIO(files.read(name)), formats=list(FORMATS)) as image:
-            if height * width > LARGEST_IMAGE:
-                raise ValueError(f"{width} x {height} pixels, more than {LARGEST_IMAGE:,}")
+            if image.height * image.width > LARGEST_IMAGE:
+                raise ValueError(f"{image.width} x {image.height} pixels, more than {LARGEST_IMAGE:,}")
             values = np.array(on_white(image, "L" if channels == 1 else "RGB"))
     except Exception as error:  # a corrupt file can raise anything
-        raise ConfigError(f"{where}: {name[:100]} is not a readable image: {str(error)[:200]}") from None
-    return torch.from_numpy(values).view(height, width, channels).permute(2, 0, 1)
+        raise ConfigError(f"{where} is not a readable image: {str(error)[:200]}") from None
+    return torch.from_numpy(values).view(*values.shape[:2], channels).permute(2, 0, 1)
 
 
 def _array(path: str, where: str) -> Tensor:
@@ -120,12 +167,14 @@ def _array(path: str, where: str) -> Tensor:
             f"{where}: it holds {', '.join(arrays) or 'nothing'}; samples are the array {' or '.join(ARRAYS)}"
         )
     values = arrays[name]
-    if values.ndim == 2 and values.is_floating_point():
+    if values.ndim in (2, 3) and values.is_floating_point():
         return values.float()
+    if values.ndim == 5 and values.dtype == torch.uint8:
+        return values
     if values.ndim != 4 or not {values.shape[1], values.shape[3]} & {1, 3}:
         raise ConfigError(
             f"{where}: {name} is of shape {tuple(values.shape)}; it must be images (N, H, W, C) or (N, C, H, W) of one "
-            "or three channels, or points (N, D)"
+            "or three channels, videos (N, C, T, H, W) of bytes, series (N, C, L) or points (N, D) of floats"
         )
     if values.dtype != torch.uint8:
         low, high = float(values.min()), float(values.max())
