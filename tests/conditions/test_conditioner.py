@@ -190,6 +190,18 @@ def test_a_mirror_image_has_the_caption_of_its_original(tiny):
     assert moved.nbytes > 16
 
 
+def test_data_that_describe_other_examples_than_theirs_are_refused(tiny):
+    class OneMore(Captioned):
+        def captions(self, split):
+            return [*super().captions(split), "five"]
+
+    conditioner = build_conditions(tiny({**EMOJI, "condition": ["text"]}))
+    with pytest.raises(
+        ConfigError, match=r"^condition=text: data=\.\.\. has 4 examples in the split train, but describes 5"
+    ):
+        conditioner.examples(OneMore(), "train")
+
+
 # What samples are told.
 
 
