@@ -797,7 +797,7 @@ class MeanAlone(Mean):
 class MeanOfAnotherKind(Mean):
     """Is of no kind that a network takes."""
 
-    kind: ClassVar = "words"
+    kind: ClassVar = "words"  # type: ignore[assignment]
 
 
 @pytest.mark.parametrize(
