@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from diffusion_fw.checkpoints.load import load, load_classifier
     from diffusion_fw.checkpoints.pretrained import from_pretrained, push_to_hub, save, save_pretrained
     from diffusion_fw.codecs.codec import Codec
+    from diffusion_fw.condition import Condition, Told
+    from diffusion_fw.conditions.source import Source, Table
     from diffusion_fw.data.dataset import Batch, Data, Examples, InMemory, to_model, to_pixels
     from diffusion_fw.data.formats.map_style import DatasetData, MapDataset
     from diffusion_fw.data.latents import Space
@@ -52,6 +54,7 @@ if TYPE_CHECKING:
     from diffusion_fw.runs.record import Result
     from diffusion_fw.samplers.grid import Grid
     from diffusion_fw.samplers.sampler import Sampler, Step
+    from diffusion_fw.text_encoders.encoder import TextEncoder
     from diffusion_fw.training.augmentation import Augmentation
     from diffusion_fw.training.callbacks.step_callback import StepCallback
     from diffusion_fw.training.ema import Average, Averages
@@ -66,6 +69,8 @@ _PUBLIC = {
     "diffusion_fw.checkpoints.pretrained": ("from_pretrained", "push_to_hub", "save", "save_pretrained"),
     "diffusion_fw.codecs.codec": ("Codec",),
     "diffusion_fw.data.latents": ("Space",),
+    "diffusion_fw.condition": ("Condition", "Told"),
+    "diffusion_fw.conditions.source": ("Source", "Table"),
     "diffusion_fw.data.dataset": (
         "Batch",
         "Data",
@@ -133,6 +138,7 @@ _PUBLIC = {
         "Sampler",
         "Step",
     ),
+    "diffusion_fw.text_encoders.encoder": ("TextEncoder",),
     "diffusion_fw.training.augmentation": ("Augmentation",),
     "diffusion_fw.training.callbacks.step_callback": ("StepCallback",),
     "diffusion_fw.training.ema": (
@@ -151,6 +157,7 @@ __all__ = [
     "BetaSchedule",
     "Classifier",
     "Codec",
+    "Condition",
     "Config",
     "ConfigError",
     "Data",
@@ -193,11 +200,15 @@ __all__ = [
     "SampleSet",
     "Sampler",
     "Schedule",
+    "Source",
     "Space",
     "Step",
     "StepCallback",
     "Subject",
+    "Table",
+    "TextEncoder",
     "TimeSampler",
+    "Told",
     "TrackedMetric",
     "Transition",
     "Variance",

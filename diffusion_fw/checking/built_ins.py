@@ -50,6 +50,7 @@ SETTINGS: dict[tuple[str, str], list[Parameters]] = {
     ("grid", "linspace"): [{}, {"interpolate": True}],
     ("grid", "uniform"): [{}, {"start": 0.8}],
     ("grid", "respaced"): [{}, {"spec": "10,15,20"}, {"spec": "ddim50"}],
+    ("condition", "low_resolution"): [{}, {"noise": 0.5}],
     ("guidance", "classifier_free"): [{}, {"interval": [0.2, 0.8]}, {"rescale": 0.7}],
     ("guidance", "classifier"): [{}, {"conditional": True}],
     ("guidance", "posterior"): [{}, {"noise_std": 0.1}],

@@ -7,6 +7,7 @@ from typing import Any
 
 from diffusion_fw import registry
 from diffusion_fw.checking import (
+    condition_laws,
     grid_laws,
     guidance_laws,
     metric_laws,
@@ -32,6 +33,7 @@ CHECKS: dict[str, tuple[Check, ...]] = {
     "grid": grid_laws.CHECKS,
     "sampler": sampler_laws.CHECKS,
     "guidance": guidance_laws.CHECKS,
+    "condition": condition_laws.CHECKS,
     "metric": metric_laws.CHECKS,
 }
 

@@ -87,9 +87,17 @@ class Conditioner:
         return Annotated(examples, self.tables(data, split))  # type: ignore[return-value]
 
     def tables(self, data: Data, split: str) -> dict[str, Table]:
-        """The annotations of a split."""
+        """The annotations of a split; ConfigError for more or fewer of them than examples."""
         found = {name: source.table(data, split) for name, source in self.sources.items()}
-        return {name: table for name, table in found.items() if table is not None}
+        tables = {name: table for name, table in found.items() if table is not None}
+        for name, table in tables.items():
+            count = len(data.originals if split == "train" else data.test)
+            if len(table) != count:
+                raise ConfigError(
+                    f"condition={name}: data=... has {count:,} examples in the split {split}, but describes "
+                    f"{len(table):,}; its captions and attributes must be those of its examples, in their order"
+                )
+        return tables
 
     def cond(self, x0: Tensor, told: Any, keep: Tensor, each: Mapping[str, Tensor], noise: Noise) -> Cond:
         """What a batch x_0 (B, ...) is told, where ``told`` are its labels, or the Condition of its annotations.

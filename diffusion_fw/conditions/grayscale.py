@@ -17,7 +17,7 @@ from diffusion_fw.registry import ConfigError, register
 class Grayscale(OfImages):
     """The gray image, the mean over the channels, concatenated to x_t: colourisation.
 
-    Saharia et al. 2022, "Palette". Raises ConfigError for images of one channel, and examples that are no images.
+    Saharia et al. 2022b, "Palette". Raises ConfigError for images of one channel, and examples that are no images.
     """
 
     def channels(self, shape: tuple[int, ...]) -> int:

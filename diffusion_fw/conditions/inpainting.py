@@ -20,7 +20,7 @@ from diffusion_fw.registry import ConfigError, Range, register
 class Inpainting(OfImages):
     """The image without what a mask hides, and the mask: channels (m x_0, m) with m = 1 where known.
 
-    Saharia et al. 2022, "Palette". In training a rectangle is hidden, whose sides are uniform between ``smallest`` and
+    Saharia et al. 2022b, "Palette". In training a rectangle is hidden, whose sides are uniform between ``smallest`` and
     ``largest`` times those of the image, anywhere within it; 1 hides everything. Not told, all is hidden. In sampling
     ``image=FILE mask=FILE``: white is known, black is drawn.
 

@@ -27,7 +27,7 @@ class LowResolution(OfImages):
 
     Cascades: the images of the model before are not perfect. With noise > 0, training adds noise to the small image,
     sqrt(1 - s^2) y + s eps with s uniform in [0, noise] for each example, and a further channel tells s (Gaussian
-    conditioning augmentation, Ho et al. 2022, "Cascaded diffusion models", section 4.2). In sampling s is
+    conditioning augmentation, Ho et al. 2022b, "Cascaded diffusion models", section 4.2). In sampling s is
     ``sampled_noise``.
 
     Raises ConfigError for examples that are no images, and a factor that does not divide their sides.

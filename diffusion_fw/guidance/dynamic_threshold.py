@@ -20,9 +20,9 @@ from diffusion_fw.registry import Fraction, Runtime, register
 class DynamicThreshold(Guidance):
     """x_0' = clamp(x_0, -s, s) / s, s = max(1, the given percentile of |x_0| within an example), and eps with it.
 
-    Saharia et al. 2022 (Imagen), section 2.3, for data in [-1, 1]. Other bounds are mapped to [-1, 1] and back; without
-    bounds (None, or infinite ones) x_0 is unchanged. ``percentile`` is a fraction of the example's values; at 1 x_0 is
-    scaled only.
+    Saharia et al. 2022a (Imagen), section 2.3, for data in [-1, 1]. Other bounds are mapped to [-1, 1] and back;
+    without bounds (None, or infinite ones) x_0 is unchanged. ``percentile`` is a fraction of the example's
+    values; at 1 x_0 is scaled only.
     """
 
     data_range: Runtime[tuple[float, float] | Literal["of the denoiser"] | None] = "of the denoiser"

@@ -31,7 +31,7 @@ class ADMUNet(nn.Module):
     head; the function is the same, but weights are arranged for one of the two.
 
     Attention is over all positions. factorized_attention, for videos: over H and W in each frame, then over T at each
-    place (Ho et al. 2022, section 3). The order of frames is known from the convolutions, which are over T too.
+    place (Ho et al. 2022a, section 3). The order of frames is known from the convolutions, which are over T too.
 
     network(x, label, cond): x (B, C, L), (B, C, H, W) or (B, C, T, H, W), where levels keep T, label (B,), cond (B,)
     classes or None -> (B, outputs C, ...), which is 0 before training. class_conditional "auto" is true for data with

@@ -77,7 +77,7 @@ class Attention(nn.Module):
 class SpaceTimeAttention(Attention):
     """Attention over H and W in each frame, then over T at each place, instead of over all positions.
 
-    Ho et al. 2022, section 3. The one over T is the layer ``time``; the other has the names of Attention.
+    Ho et al. 2022a, section 3. The one over T is the layer ``time``; the other has the names of Attention.
     h (B, C, T, H, W) keeps its shape.
     """
 
@@ -140,7 +140,7 @@ class UNet(nn.Module):
 
     Convolutions are over all sides, T included. Levels keep T; with halve_time they halve it too, which suits volumes.
     Attention is over all positions; with factorized_attention over H and W in each frame, then over T at each place
-    (Ho et al. 2022, section 3). These two keys are for (C, T, H, W) alone.
+    (Ho et al. 2022a, section 3). These two keys are for (C, T, H, W) alone.
 
     cond may be a Condition. Its vectors are added to the time embedding, and so are the means of its sequences, whose
     tokens the levels with attention attend to (Rombach et al. 2022, section 3.3). Its images are channels beside x.

@@ -25,7 +25,7 @@ READ = (".json", ".safetensors", ".txt", ".model")
 class Transformers(TextEncoder):
     """The last hidden states of a text encoder in a ``folder``, as save_pretrained writes it: CLIP, T5, BERT, ...
 
-    Rombach et al. 2022 (CLIP, after Radford et al. 2021); Saharia et al. 2022, "Imagen" (T5). The folder holds
+    Rombach et al. 2022 (CLIP, after Radford et al. 2021); Saharia et al. 2022a, "Imagen" (T5). The folder holds
     config.json, the weights as safetensors and the tokenizer. Nothing is downloaded, and no code of the folder is run.
     A caption has at most ``length`` tokens, cut off after that. The encoder runs once for each caption, ``batch_size``
     at a time.

@@ -15,6 +15,8 @@ from torch import nn
 import diffusion_fw as dfw
 from diffusion_fw.checking import sampler_laws
 from diffusion_fw.checking.conformance import CHECKS
+from diffusion_fw.condition import Told
+from diffusion_fw.conditions.source import Source
 from diffusion_fw.guidance.guidance import Guidance
 from diffusion_fw.networks.mlp import MLP
 from diffusion_fw.objectives.time_sampler import InverseTimeSampler, TimeSampler
@@ -728,3 +730,93 @@ def test_a_network_that_takes_no_shape_fails_with_the_reasons(registered):
     report = dfw.checking.examine("network", registered("network", OfImages), side=7)
     assert [row.what for row in report.failures] == ["shapes that it accepts"]
     assert sum("of another side" in row.found for row in report.rows) == 3
+
+
+# Conditions.
+
+
+@dataclass(frozen=True)
+class Mean(Source):
+    """The mean of an example."""
+
+    kind: ClassVar = "vectors"
+    asked_by: ClassVar = ("vector",)
+
+    def size(self, data):
+        return 1
+
+    def of(self, x0, noise):
+        return Told.all(x0.flatten(1).mean(1, keepdim=True))
+
+    def asked(self, asked, shape, noise):
+        raise NotImplementedError
+
+
+class MeanOfTheBatch(Mean):
+    """Takes the mean of all examples for each."""
+
+    def of(self, x0, noise):
+        return Told.all(x0.mean().expand(len(x0), 1))
+
+
+class MeanOfChance(Mean):
+    """Draws from torch's own generator."""
+
+    def of(self, x0, noise):
+        return Told.all(torch.randn(len(x0), 1))
+
+
+class MeanOfTwo(Mean):
+    """Says that it is two numbers, and is one."""
+
+    def size(self, data):
+        return 2
+
+
+class MeanInPlace(Mean):
+    """Changes the examples."""
+
+    def of(self, x0, noise):
+        return super().of(x0.add_(1), noise)
+
+
+class MeanOfNothing(Mean):
+    """Divides by 0."""
+
+    def of(self, x0, noise):
+        return Told.all(x0.flatten(1).mean(1, keepdim=True) / 0)
+
+
+class MeanAlone(Mean):
+    """Applies to nothing."""
+
+    def size(self, data):
+        raise dfw.ConfigError("no data")
+
+
+class MeanOfAnotherKind(Mean):
+    """Is of no kind that a network takes."""
+
+    kind: ClassVar = "words"  # type: ignore[assignment]
+
+
+@pytest.mark.parametrize(
+    ("component", "reason"),
+    [
+        (MeanOfTheBatch, r"examples of a batch, x \(2,\): found another value in another batch"),
+        (MeanOfChance, r"examples of a batch, x \(2,\): found other values the second time"),
+        (MeanOfTwo, r"values, x \(2,\): found values \(6, 1\), wanted finite values \(6, 2\)"),
+        (MeanInPlace, r"values, x \(3, 16, 16\): found changed examples"),
+        (MeanOfNothing, r"values, x \(2,\): found values that are no finite floats"),
+        (MeanAlone, r"shapes that it applies to: found 0, wanted at least 1"),
+        (MeanOfAnotherKind, r"kind: found 'words', wanted one of vectors, sequences, images"),
+    ],
+)
+def test_a_broken_condition_is_found(scratch_registry, component, reason):
+    dfw.register("condition", "broken")(component)
+    assert re.search(reason, reasons("condition", "broken"))
+
+
+def test_a_condition_that_keeps_its_laws_passes(scratch_registry):
+    dfw.register("condition", "mean")(Mean)
+    dfw.checking.check("condition", "mean")

@@ -190,6 +190,18 @@ def test_a_mirror_image_has_the_caption_of_its_original(tiny):
     assert moved.nbytes > 16
 
 
+def test_data_that_describe_other_examples_than_theirs_are_refused(tiny):
+    class OneMore(Captioned):
+        def captions(self, split):
+            return [*super().captions(split), "five"]
+
+    conditioner = build_conditions(tiny({**EMOJI, "condition": ["text"]}))
+    with pytest.raises(
+        ConfigError, match=r"^condition=text: data=\.\.\. has 4 examples in the split train, but describes 5"
+    ):
+        conditioner.examples(OneMore(), "train")
+
+
 # What samples are told.
 
 
@@ -211,11 +223,15 @@ def test_samples_have_held_out_examples_as_models_in_turn(asked):
     count = len(data.test)
     cond = asking.cond_of([0, 3, count, count + 3])
     assert torch.equal(cond.parts["text"].value[:2], cond.parts["text"].value[2:])
-    assert torch.equal(cond.labels(10), data.test.labels[[0, 3, 0, 3]])
-    gray = to_model(data.test.values[[0, 3]]).mean(1, keepdim=True)
+    # All of them, in an order of the seed.
+    assert sorted(asking.places(range(count)).tolist()) == list(range(count))
+    assert not torch.equal(asking.places(range(count)), asked(["text"], seed=1)[0].places(range(count)))
+    first, second = asking.places([0, 3]).tolist()
+    assert torch.equal(cond.labels(10), data.test.labels[[first, second] * 2])
+    gray = to_model(data.test.values[[first, second]]).mean(1, keepdim=True)
     torch.testing.assert_close(cond.parts["grayscale"].value[:2], gray)
-    assert asking.called([0, count]) == [data.captions("test")[0]] * 2
-    torch.testing.assert_close(asking.originals([3])[0], to_model(data.test.values[3]))
+    assert asking.called([0, count]) == [data.captions("test")[first]] * 2
+    torch.testing.assert_close(asking.originals([3])[0], to_model(data.test.values[second]))
     assert asking.shown([0, 3])["grayscale"].shape == (2, 1, 8, 8)
 
 
@@ -232,7 +248,8 @@ def test_prompts_take_turns_and_the_rest_is_that_of_held_out_examples(asked):
     cond = asking.cond_of(range(4))
     wanted = dfw.build("text_encoder", "hashing")(["a red heart", "a dog"]).value
     assert torch.equal(cond.parts["text"].value, torch.cat([wanted, wanted]))
-    torch.testing.assert_close(cond.parts["grayscale"].value, to_model(data.test.values[:4]).mean(1, keepdim=True))
+    models = to_model(data.test.values[asking.places(range(4))])
+    torch.testing.assert_close(cond.parts["grayscale"].value, models.mean(1, keepdim=True))
     assert asking.missing == ["image"]
     assert asking.called([1]) == ["a dog"]
 
@@ -306,7 +323,7 @@ def test_a_mask_says_what_is_known(asked, tmp_path):
         (["text"], {"image": "x.png"}, r"^image=x\.png: this is nothing that the model is told, which takes prompt$"),
         (["grayscale"], {"vector": [1.0]}, r"^vector=\[1\.0\]: this is nothing .* which takes image$"),
         (["inpainting"], {"mask": "mask.png"}, r"^mask=mask\.png: this belongs to image=\.\.\., which is missing"),
-        (["grayscale"], {"image": "absent.png"}, r"^image=absent\.png is no readable image: "),
+        (["grayscale"], {"image": "absent.png"}, r"^image=absent\.png: there is no such file"),
         (["text"], {"prompt": []}, r"^prompt=\[\]: must have at least one"),
         (["grayscale"], {"image": []}, r"^image=\[\]: must have at least one"),
     ],

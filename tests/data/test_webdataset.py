@@ -163,6 +163,7 @@ def test_images_whose_names_have_more_dots_are_read_with_their_labels(tmp_path, 
         ("photo.cls", b"0"),
         ("lost.cls", b"0"),
         ("photo.txt", b"a caption"),
+        ("lost.txt", b"a caption"),
         ("photo.raw.heic", b"x"),
     ]
     held_out = str(pack(tmp_path / "held.tar", [("1.png", png(0)), ("1.cls", b"0")]))
@@ -176,7 +177,7 @@ def test_images_whose_names_have_more_dots_are_read_with_their_labels(tmp_path, 
             "data.shards: read 4 images, left out ",
             "1 images beside that of their example (such as 'a.tar: photo.mask')",
             "1 labels without an image (such as 'a.tar: lost')",
-            "1 .txt (such as 'a.tar: photo.txt')",
+            "1 .txt (such as 'a.tar: lost.txt')",
             "1 .heic (such as 'a.tar: photo.raw.heic')",
         ):
             assert text in line

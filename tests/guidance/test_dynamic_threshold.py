@@ -9,7 +9,7 @@ import diffusion_fw as dfw
 
 
 def test_it_is_imagens_formula_on_each_example(tools):
-    """Saharia et al. 2022, figure A.10: s = percentile of |x_0|, not below 1; clip to [-s, s]; divide by s."""
+    """Saharia et al. 2022a, figure A.10: s = percentile of |x_0|, not below 1; clip to [-s, s]; divide by s."""
     denoiser = tools.Mixture()
     guidance = dfw.build("guidance", "dynamic_threshold", denoiser=denoiser, percentile=0.7)
     x, level = (

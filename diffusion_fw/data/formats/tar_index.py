@@ -162,7 +162,7 @@ def index(path: Path) -> dict[str, Tensor]:
     for stem in sorted(labels.keys() - used):
         left_out.add("labels without an image", stem)
     for stem in sorted(texts.keys() - used):
-        left_out.add(".txt", stem)
+        left_out.add(".txt", f"{stem}.txt")
     captions = [texts.get(stem, texts.get(key, (NO_TEXT, NO_TEXT))) for stem, (key, _, _) in images.items()]
     written = torch.tensor(captions, dtype=torch.int64).view(-1, 2)
     places = torch.tensor([place for _, *place in images.values()], dtype=torch.int64).view(-1, 2)

@@ -176,9 +176,9 @@ def space_then_time(h: Tensor, space: Callable[[Tensor], Tensor], time: Callable
 class SpaceTimeAttention(Attention):
     """Attention over H and W in each frame, then over T at each place: factorized, instead of over all positions.
 
-    Ho et al. 2022, section 3. Each has its own norm, of the positions that it attends over. The one over T is the layer
-    ``time``, and the other has the names of Attention, so that weights of images fit; W_o of ``time`` starts at 0.
-    The cost is T (H W)^2 + H W T^2 instead of (T H W)^2. h (B, C, T, H, W) keeps its shape.
+    Ho et al. 2022a, section 3. Each has its own norm, of the positions that it attends over. The one over T is the
+    layer ``time``, and the other has the names of Attention, so that weights of images fit; W_o of ``time`` starts at
+    0. The cost is T (H W)^2 + H W T^2 instead of (T H W)^2. h (B, C, T, H, W) keeps its shape.
     """
 
     def __init__(self, channels: int, num_heads: int, *, eps: float, heads_first: bool = False) -> None:
