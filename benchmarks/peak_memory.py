@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +80,11 @@ def sampling(*arguments: str) -> tuple[int, int]:
     conditional = is_conditional(network)
     counts = facts.class_counts if conditional else ()
     denoiser = build_wrappers(config, facts, conditional)(network)
-    stated = measure_chunk(sampler, denoiser, facts.shape, len(counts), torch.device("cpu")).of(CHUNK)
+
+    def told(indices: Sequence[int]) -> Any:
+        return facts.blank(len(indices), takes_class=conditional)
+
+    stated = measure_chunk(sampler, denoiser, facts.shape, told, torch.device("cpu")).of(CHUNK)
     chunks = draw(sampler, denoiser, facts.shape, range(CHUNK), seed=0, class_counts=counts, batch_size=CHUNK)
     return stated, peak(lambda: next(chunks))
 

@@ -112,7 +112,7 @@ def untrained(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     """untrained(arguments) -> a checkpoint of train.py's arguments before the first step, each written once."""
     from diffusion_fw.composition.experiment import checkpoint_record
     from diffusion_fw.composition.facts import Facts
-    from diffusion_fw.composition.parts import build_data, build_model
+    from diffusion_fw.composition.parts import build_conditions, build_data, build_model
     from diffusion_fw.config.application import check_command_line
     from diffusion_fw.training.archive import RECORD_KEY
 
@@ -123,7 +123,7 @@ def untrained(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
         if arguments not in written:
             (config,) = check_command_line("train", list(arguments))
             data = build_data(config)
-            facts = Facts.of(data, config)
+            facts = Facts.of(data, config, build_conditions(config))
             torch.manual_seed(0)
             weights = {f"denoiser.{key}": value for key, value in build_model(config, facts).state_dict().items()}
             record = {**checkpoint_record(config, facts), "averages": {}, "fingerprints": data.fingerprints}

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from diffusion_fw.app.codec import with_codec
 from diffusion_fw.app.memory import describe_memory, describe_sampling_memory
 from diffusion_fw.app.speed import describe as describe_speed
 from diffusion_fw.checkpoints.read import checkpoint_of, read
@@ -32,11 +33,11 @@ def explain(config: dict[str, Any], asked: Asked) -> None:
 
     Raises ConfigError where training would, before it prints anything.
     """
-    parts = compose_parts(config)
+    parts = compose_parts(with_codec(config, None))
     weights = None
     if config["init_from"] and not config["resume"]:
         module = SimpleNamespace(denoiser=parts.denoiser, tracks=list)
-        weights = warm_start(module, config["init_from"], raw_weights=config["init_raw_weights"])
+        weights = warm_start(module, config["init_from"], raw_weights=config["init_raw_weights"], space=parts.space)
     console = Console()
     print_tables(console, rows(config, asked), costs(config, parts))
     if weights:
@@ -125,8 +126,12 @@ def costs(config: Mapping[str, Any], parts: Parts) -> dict[str, str]:
     sampled = {}
     if evaluation := config["callbacks"].get("evaluation"):
         guided = parts.wrap(parts.denoiser)
-        classes = parts.facts.num_classes if parts.conditional else 0
-        chunk = measure_chunk(parts.sampler, guided, parts.facts.shape, classes, torch.device("cpu"))
+        takes_class = parts.conditioner.num_classes > 0
+
+        def told(indices: Sequence[int]) -> Any:
+            return parts.facts.blank(len(indices), takes_class=takes_class)
+
+        chunk = measure_chunk(parts.sampler, guided, parts.facts.shape, told, torch.device("cpu"))
         size = chunk_size(evaluation["batch_size"], lambda: chunk, torch.device("cpu"))
         size = min(size, -(-parts.metric.num_samples // count))
         sampled["memory of drawing samples"] = describe_sampling_memory(parts.denoiser.network, chunk, size)

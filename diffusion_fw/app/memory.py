@@ -16,7 +16,7 @@ from torch.utils._pytree import tree_map_only
 from diffusion_fw.composition.checks import is_gpu, processes
 from diffusion_fw.composition.facts import Facts
 from diffusion_fw.composition.parts import assemble, build_network
-from diffusion_fw.networks.network import is_classifier
+from diffusion_fw.networks.network import is_class_conditional, is_classifier
 from diffusion_fw.sampling.chunk import Chunk, Following
 from diffusion_fw.training.trainer import start_autograd
 
@@ -70,7 +70,7 @@ def estimate(config: Mapping[str, Any], facts: Facts, local_batch: int) -> Memor
         network = build_network(config, facts)
         parameters = list(network.parameters())
         optimizer = assemble("optimizer", config["optimizer"], params=parameters)
-        classes = torch.zeros(local_batch, dtype=torch.long) if getattr(network, "class_conditional", False) else None
+        told = facts.blank(local_batch, takes_class=is_class_conditional(network))
         with Following() as watch:
             for item in parameters:
                 watch.hold(item)
@@ -80,7 +80,7 @@ def estimate(config: Mapping[str, Any], facts: Facts, local_batch: int) -> Memor
             gpu = is_gpu(config["trainer"].get("accelerator", "auto"))
             rules = NormsInFloat32() if mixed and gpu else contextlib.nullcontext()
             with torch.autocast("cpu", torch.bfloat16, enabled=mixed), rules:
-                output = network(clean + noise, times, classes)
+                output = network(clean + noise, times, told)
             kept = output.float() if is_classifier(network) else output.float().narrow(1, 0, clean.shape[1]) - noise
             errors = kept.square()
             loss = errors.mean()

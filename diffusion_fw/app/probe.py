@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -10,14 +10,16 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
+from diffusion_fw.condition import Condition, on
 from diffusion_fw.data.dataset import to_model
 from diffusion_fw.denoiser import Denoiser, NetworkDenoiser, Noise, seeded
+from diffusion_fw.networks.network import is_class_conditional
 from diffusion_fw.noise import generator
 from diffusion_fw.process.level import NoiseLevel
 from diffusion_fw.process.parameterization import Prediction
 from diffusion_fw.process.schedule import Schedule
 from diffusion_fw.samplers.sampler import Sampler
-from diffusion_fw.sampling.draw import start
+from diffusion_fw.sampling.draw import CondOf, start
 
 PROBED = 16
 """The first samples, which are drawn for this."""
@@ -100,7 +102,7 @@ def probe(
     denoiser: Denoiser,
     network: NetworkDenoiser,
     shape: tuple[int, ...],
-    class_of: Callable[[Sequence[int]], Tensor | None],
+    cond_of: CondOf,
     as_data: Callable[[Tensor], Tensor],
     *,
     seed: int,
@@ -109,8 +111,7 @@ def probe(
     """Draw the first samples and watch. ``as_data`` turns samples into examples as the data hold them."""
     indices = range(PROBED)
     x, noise = start(denoiser, shape, indices, seed, device)
-    labels = class_of(indices)
-    cond = None if labels is None else labels.to(device)
+    cond = on(cond_of(indices), device)
     notes: list[tuple[float, float, int]] = []
     samples = sampler(_Watched(denoiser, network, notes), x, cond=cond, noise=noise)
     evaluations = sum(rows for _, _, rows in notes) / PROBED
@@ -123,9 +124,10 @@ def probe(
     )
 
 
-def _flops(network: NetworkDenoiser, x: Tensor, cond: Tensor | None, evaluations: float) -> int | None:
+def _flops(network: NetworkDenoiser, x: Tensor, cond: Any, evaluations: float) -> int | None:
     level = network.schedule(torch.tensor(0.5, dtype=torch.float64))
-    known = cond if getattr(network.network, "class_conditional", False) else None
+    # Labels may be those of a guidance.
+    known = cond if isinstance(cond, Condition) or is_class_conditional(network.network) else None
     try:
         with FlopCounterMode(display=False) as counter:
             network(x, level, known)

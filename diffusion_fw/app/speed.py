@@ -12,6 +12,7 @@ import torch
 
 from diffusion_fw.app.device import choose
 from diffusion_fw.composition.parts import Parts, assemble, lay_out
+from diffusion_fw.condition import on
 from diffusion_fw.data.dataset import to_model
 from diffusion_fw.noise import batch_noise, generator
 from diffusion_fw.registry import ConfigError
@@ -50,12 +51,14 @@ def measure(config: Mapping[str, Any], parts: Parts, local_batch: int) -> Speed:
     optimizer = assemble("optimizer", config["optimizer"], params=trained)
     mixed = str(config["trainer"].get("precision", 32)).endswith("-mixed")
 
+    examples = parts.told.examples(parts.latents, "train")
+
     def step(batch: int) -> None:
-        values, labels = parts.data.train.__getitems__([index % len(parts.data.train) for index in range(batch)])
+        values, given = examples.__getitems__([index % len(examples) for index in range(batch)])
         x0 = to_model(values.to(device))
         eps = batch_noise(x0, (0,))
         level = denoiser.schedule(parts.time_sampler(batch, denoiser.schedule, generator(0)))
-        cond = labels.to(device) if parts.conditional and labels is not None else None
+        cond = parts.told.whole(x0, on(given, device), torch.randn_like)
         with torch.autocast(device.type, torch.bfloat16, enabled=mixed):
             loss = objective(denoiser, x0, level, eps, cond).mean()
         loss.backward()

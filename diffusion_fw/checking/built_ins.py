@@ -62,6 +62,7 @@ SETTINGS: dict[tuple[str, str], list[Parameters]] = {
     ],
     ("network", "ncsn"): [{"channels": 8, "num_levels": 1000}],
     ("network", "ncsnv2"): [{"channels": 8}, {"channels": 8, "channel_mult": [1, 2, 2, 4]}],
+    ("metric", "class_agreement"): [{"steps": 5, "seeds": 1}],
     ("metric", "classification_accuracy"): [{"steps": 5, "seeds": 1}],
     ("metric", "kid"): [{"subsets": 5}, {"subsets": 5, "subset_size": 16, "interval_groups": 0}],
     # A thousand steps would only take longer.
@@ -94,6 +95,7 @@ SETTINGS: dict[tuple[str, str], list[Parameters]] = {
             **{"mapping_out": 16, "patch": 2, "skip_stages": 1, "has_variance": True},
         },
     ],
+    ("network", "kl_autoencoder"): [{"channels": 8, "channel_mult": [1, 2]}],
     ("network", "uvit"): [
         {"width": 32, "depth": 3, "num_heads": 2},
         {"width": 32, "depth": 1, "num_heads": 2, "null_class": False, "final_conv": False},

@@ -13,7 +13,7 @@ from diffusion_fw.checking.findings import Row, at_least, at_most, verdict
 from diffusion_fw.checking.subject import Check, Subject
 from diffusion_fw.networks.network import augment_dim, is_class_conditional, is_classifier, known_labels, uses_label
 
-SHAPES = ((2,), (1, 8, 8), (3, 16, 16), (3, 32, 32))
+SHAPES = ((2,), (2, 16), (1, 8, 8), (3, 16, 16), (3, 32, 32), (1, 2, 8, 8))
 CLASSES = 3
 EQUAL_IN_BF16 = (512.0, 513.0)
 """Two time labels that bf16 rounds to one."""

@@ -44,7 +44,9 @@ class SampleSettings:
 
     checkpoint may be the folder of a run, for its newest one. ema.rate or ema.std is the length of an average that the
     checkpoint holds; after training with ema=post_hoc, ema.std may have any value. class=3 or class=[0,1,2] gives the
-    samples these classes in turn, by number or by name; without, classes are as frequent as in the training data.
+    samples these classes in turn, by number or by name; without, classes are as frequent as in the training data. What
+    a model with condition=[...] is told otherwise: prompt="a text" or [one,another], image=FILE and mask=FILE, and
+    vector=[0.5,-1]; without, it is told what held-out examples are told.
     provenance=false leaves out of the files what made them, which python -m diffusion_fw.provenance reads. precision is
     that of the network alone, and compile runs torch.compile on it. explain prints the config with the model's own
     parts, and draws nothing.
@@ -53,6 +55,10 @@ class SampleSettings:
     checkpoint: str
     num_samples: PositiveInt = 64
     class_: NonNegativeInt | str | list[NonNegativeInt | str] | None = None
+    prompt: str | list[str] | None = None
+    image: str | list[str] | None = None
+    mask: str | None = None
+    vector: list[float] | None = None
     seed: Seed = 0
     batch_size: PositiveInt | Literal["auto"] = 256
     raw_weights: bool = False

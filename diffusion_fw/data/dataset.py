@@ -74,7 +74,7 @@ class InMemory:
 
 @dataclass(frozen=True)
 class WithFlips:
-    """Images followed by their mirror images: index i >= n is image i - n, flipped left to right.
+    """Images or videos followed by their mirror images: index i >= n is image i - n, flipped left to right.
 
     Each epoch shows both versions, and no randomness is involved: the same indices give the same examples.
     """
@@ -104,7 +104,7 @@ class WithFlips:
         count = len(self.examples)
         chosen = index % count
         values, labels = self.examples.__getitems__(chosen if index is indices else chosen.tolist())  # type: ignore[arg-type]
-        flipped = (index >= count).view(-1, 1, 1, 1)
+        flipped = (index >= count).view(-1, *[1] * (values.ndim - 1))
         return torch.where(flipped, values.flip(-1), values), labels
 
     def fingerprint(self) -> str:
@@ -128,7 +128,7 @@ class Data(ABC):
     @property
     @abstractmethod
     def shape(self) -> tuple[int, ...]:
-        """The shape of one example: (C, H, W) for images, (D,) for points."""
+        """The shape of an example: (D,) for points, (C, L) series, (C, H, W) images, (C, T, H, W) videos."""
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -170,6 +170,17 @@ class Data(ABC):
     @property
     def oracle(self) -> GaussianMixture | None:
         """The distribution of the examples, if it is known in closed form."""
+        return None
+
+    def captions(self, split: str) -> Sequence[str] | None:
+        """A text that describes each example of the split "train" or "test", "" for one without; None for data without.
+
+        In the order of ``originals`` or ``test``; a mirror image has the text of its original.
+        """
+        return None
+
+    def attributes(self, split: str) -> Tensor | None:
+        """Numbers float32 (N, D) that describe each example, in the order of ``captions``; None for data without."""
         return None
 
     @functools.cached_property
@@ -235,6 +246,11 @@ class Data(ABC):
                 f"{type(self).__name__}; set its value_range to the bounds of the data, or to None if they have none"
             )
         return bounds
+
+
+def usual_features(shape: Sequence[int]) -> str:
+    """The features that fit any examples of a shape, for data of which no more is known."""
+    return {2: "spectra", 3: "pixels", 4: "clips"}.get(len(shape), "identity")
 
 
 def all_labels(examples: Examples) -> Tensor | None:

@@ -26,7 +26,8 @@ FULL_SIZE = 32
 class Emoji(Data):
     """1,911 colour emoji without skin tones on white, 32x32 pixels; their ten categories are the classes (Noto).
 
-    A smaller ``size`` is made by averaging areas. Every fifth emoji in the order of the categories is held out: 1,529
+    The caption of each is its short name with the words of Unicode's name, such as "red circle large". A smaller
+    ``size`` is made by averaging areas. Every fifth emoji in the order of the categories is held out: 1,529
     for training, 382 for testing. Noto has 1,897 drawings for 1,911 emoji, so six test images (flags, families) also
     occur in training.
     """
@@ -41,13 +42,17 @@ class Emoji(Data):
 
     @functools.cached_property
     def index(self) -> dict[str, Any]:
-        """The names of the categories ("classes") and the category of each emoji ("labels")."""
+        """The names of the categories ("classes"), and the category ("labels") and caption of each emoji."""
         content: dict[str, Any] = json.loads((ASSETS / "emoji.json").read_text(encoding="utf-8"))
         return content
 
     @property
     def class_names(self) -> tuple[str, ...]:
         return tuple(self.index["classes"])
+
+    def captions(self, split: str) -> list[str]:
+        chosen = held_out(torch.tensor(self.index["labels"])) == (split == "test")
+        return [text for text, belongs in zip(self.index["captions"], chosen.tolist(), strict=True) if belongs]
 
     def load(self, split: str) -> InMemory:
         labels = torch.tensor(self.index["labels"])

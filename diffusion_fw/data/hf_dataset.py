@@ -11,6 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from diffusion_fw.data.formats.decode import LARGEST_SIDE
+from diffusion_fw.data.formats.descriptions import Captions, with_warning
 from diffusion_fw.data.formats.map_style import DatasetData, Fitted, MapStyle
 from diffusion_fw.registry import ConfigError, Range, register
 
@@ -24,10 +25,10 @@ class HFDataset(DatasetData):
     """Images of the dataset ``path``, OWNER/NAME of the Hugging Face hub or a folder of the package datasets.
 
     ``subset`` and ``revision`` are the hub's; give a commit as ``revision`` so that the data stay the same. ``image``
-    and ``label`` are the columns; label=null for none. test_split=null holds ``test_fraction`` of the training split
-    out. The shorter side of each image is resized to ``size`` and the centre cropped. Loading by a path downloads the
-    data into the cache of the package. No script of a repository is run. Raises ConfigError without the package, for a
-    version that would run one, and for data that cannot be read.
+    and ``label`` are the columns; label=null for none. ``caption_column`` holds a text for each image. test_split=null
+    holds ``test_fraction`` of the training split out. The shorter side of each image is resized to ``size`` and the
+    centre cropped. Loading by a path downloads the data into the cache of the package. No script of a repository is
+    run. Raises ConfigError without the package, for a version that would run one, and for data that cannot be read.
     """
 
     path: str
@@ -37,6 +38,7 @@ class HFDataset(DatasetData):
     test_split: str | None = "test"
     image_column: str = "image"
     label_column: str | None = "label"
+    caption_column: str | None = None
     size: Annotated[int, Range(1, LARGEST_SIDE)] = 32
     channels: Literal[1, 3] = 3
     test_fraction: Annotated[float, Range(0, 1, low_open=True, high_open=True)] = 0.1
@@ -70,12 +72,12 @@ class HFDataset(DatasetData):
             raise ConfigError(
                 f"data.path={self.path}: split {name!r} cannot be read: {type(error).__name__}: {str(error)[:300]}"
             ) from None
-        columns = [self.image_column, *([] if self.label_column is None else [self.label_column])]
+        columns = [self.image_column, *filter(None, (self.label_column, self.caption_column))]
         for column in columns:
             if column not in found.column_names:
                 raise ConfigError(
                     f"data.path={self.path} has no column {column!r}, but {', '.join(found.column_names)}; set "
-                    "data.image_column and data.label_column"
+                    "data.image_column, data.label_column and data.caption_column"
                 )
         selected: MapStyle = found.select_columns(columns)
         return selected
@@ -94,6 +96,30 @@ class HFDataset(DatasetData):
 
     def labels(self, dataset: Any) -> Tensor | None:
         return None if self.label_column is None else torch.as_tensor(dataset[self.label_column][:]).long()
+
+    @functools.cached_property
+    def _captions(self) -> Captions | None:
+        if self.caption_column is None:
+            return None
+        found = {}
+        for split, examples in self.splits.items():
+            dataset: Any = examples.dataset
+            texts = dataset[self.caption_column][:]
+            found[split] = [self._caption(texts[index], index) for index in examples.indices]
+        return with_warning(found, lambda split, index: f"{split} {self.splits[split].indices[index]}", "data.path")
+
+    def _caption(self, text: Any, index: int) -> str:
+        if text is None:
+            return ""
+        if not isinstance(text, str):
+            raise ConfigError(
+                f"data.caption_column={self.caption_column}: that of example {index} is a {type(text).__name__}; it "
+                "must be a text"
+            )
+        return text.strip()
+
+    def captions(self, split: str) -> list[str] | None:
+        return None if self._captions is None else self._captions[split]
 
     @functools.cached_property
     def class_names(self) -> tuple[str, ...]:  # type: ignore[override]

@@ -11,8 +11,10 @@ from pathlib import PurePosixPath
 from typing import Annotated, ClassVar, Literal
 
 import torch
+from torch import Tensor
 
 from diffusion_fw.data.dataset import Data, Examples, WithFlips
+from diffusion_fw.data.formats import descriptions
 from diffusion_fw.data.formats.decode import LARGEST_SIDE, Decoder
 from diffusion_fw.data.formats.image_examples import LazyImages, NamedImages
 from diffusion_fw.data.formats.image_files import SUFFIXES, Folder, ImageFiles, LeftOut, Zip, inner_path
@@ -35,6 +37,8 @@ class Listing:
     sizes: dict[str, int]
     division: str
     """How the splits were found."""
+    described_by: tuple[str, ...] = ()
+    """The files that hold captions and numbers of the images."""
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -58,8 +62,13 @@ class ImageFolder(Data):
     image of each training image. With ``cache``, a split of at most 1 GiB is decoded into memory at once, and
     on_error=skip leaves out unreadable images and logs how many. A larger split is decoded image by image, and
     on_error=skip replaces an unreadable image by the next readable one. on_error=raise stops at the first unreadable
-    image and names it. Raises ConfigError for a path without images, if some images are in class folders and
-    others are not, and for a held-out split without a training split. A single image is in both splits.
+    image and names it.
+
+    Captions are in captions.csv, captions.jsonl, metadata.csv or metadata.jsonl with the columns file_name (from the
+    folder of that file on) and text, or in NAME.txt beside NAME.png. Other columns that are numbers are attributes.
+
+    Raises ConfigError for a path without images, if some images are in class folders and others are not, and for a
+    held-out split without a training split. A single image is in both splits.
     """
 
     path: str
@@ -102,6 +111,8 @@ class ImageFolder(Data):
     def listing(self) -> Listing:
         """Split and class of every image, read from its path."""
         sizes, others = self.files.names()
+        described_by = descriptions.beside(sizes, others)
+        others = [other for other in others if other[0] not in set(described_by)]
         left_out = LeftOut()
         for name, kind in others:
             left_out.add(kind, name)
@@ -123,7 +134,7 @@ class ImageFolder(Data):
             classes = dict.fromkeys(classes)
         for named in sorted({name for name in classes.values() if name and split_of(name)}):
             logger.warning("data.path=%s: %.100r is a class, not a split; the splits: %s", self.path, named, division)
-        return Listing(splits, classes, sizes, division)
+        return Listing(splits, classes, sizes, division, tuple(described_by))
 
     def splits_by_folder(
         self, paths: dict[str, PurePosixPath], others: list[PurePosixPath]
@@ -245,7 +256,12 @@ class ImageFolder(Data):
         splits = {name: "test" if name in held else "train" for name in paths}
         return splits, f"about {self.test_fraction:g} held out by a hash of the names"
 
-    def load(self, split: str) -> Examples:
+    @functools.cached_property
+    def images(self) -> dict[str, LazyImages]:
+        """The images of each split, before they are decoded."""
+        return {split: self._images(split) for split in ("train", "test")}
+
+    def _images(self, split: str) -> LazyImages:
         listing = self.listing
         single = len(listing.splits) == 1
         names = [name for name, value in listing.splits.items() if value == split or single]
@@ -254,10 +270,50 @@ class ImageFolder(Data):
         labels = [indices[class_name] for class_name in classes if class_name is not None]
         decoder = Decoder(self.size, self.channels)
         images = NamedImages(self.files, names, [listing.sizes[name] for name in names])
-        lazy = LazyImages(images, torch.tensor(labels) if labels else None, decoder, self.on_error)
-        fits = len(names) * math.prod(self.shape) <= CACHE_BYTES
-        examples: Examples = lazy.in_memory() if self.cache and fits else lazy
+        return LazyImages(images, torch.tensor(labels) if labels else None, decoder, self.on_error)
+
+    def _held(self, split: str) -> bool:
+        """Whether the images of a split are decoded into memory."""
+        return self.cache and len(self.images[split]) * math.prod(self.shape) <= CACHE_BYTES
+
+    def load(self, split: str) -> Examples:
+        lazy = self.images[split]
+        examples: Examples = lazy.in_memory() if self._held(split) else lazy
         return WithFlips(examples) if self.horizontal_flip and split == "train" else examples
+
+    @functools.cached_property
+    def described(self) -> descriptions.Descriptions:
+        """What files beside the images say of them."""
+        return descriptions.read(self.files, self.listing.sizes, self.listing.described_by, "data.path")
+
+    @functools.cached_property
+    def named(self) -> dict[str, list[str]]:
+        """The name of each example of both splits. Raises ConfigError where unreadable images are replaced."""
+        if self.on_error == "skip":
+            if not all(map(self._held, self.images)):
+                raise ConfigError(
+                    "data.on_error=skip replaces an unreadable image that is not held in memory by the next one, whose "
+                    "caption is another; repair the images and set data.on_error=raise"
+                )
+            _ = self.train, self.test  # after which the unreadable ones are known
+        return {
+            split: [lazy.images.name(index) for index in range(len(lazy)) if index not in lazy.unreadable]
+            for split, lazy in self.images.items()
+        }
+
+    @functools.cached_property
+    def _captions(self) -> descriptions.Captions | None:
+        known, names = self.described.captions, self.named if self.described.captions else {}
+        found = {split: [known.get(name, "") for name in images] for split, images in names.items()}
+        return descriptions.with_warning(found, lambda split, index: names[split][index], f"data.path={self.path}")
+
+    def captions(self, split: str) -> list[str] | None:
+        return None if self._captions is None else self._captions[split]
+
+    def attributes(self, split: str) -> Tensor | None:
+        if not self.described.columns:
+            return None
+        return descriptions.numbers_of(self.named[split], self.described, f"data.path={self.path}")
 
 
 def split_folder(path: PurePosixPath) -> str | None:

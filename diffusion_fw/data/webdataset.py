@@ -15,6 +15,7 @@ from torch import Tensor
 
 from diffusion_fw.data.dataset import Data, Examples, WithFlips
 from diffusion_fw.data.formats.decode import LARGEST_SIDE, Decoder
+from diffusion_fw.data.formats.descriptions import Captions, with_warning
 from diffusion_fw.data.formats.image_examples import LazyImages
 from diffusion_fw.data.formats.shards import Shards, expand
 from diffusion_fw.data.formats.tar_index import BAD_LABEL, MOST_CLASSES, NO_LABEL
@@ -31,6 +32,7 @@ class WebDataset(Data):
 
     A key ends at the first dot. KEY.NAME.png is an image of its own where there is no KEY.png, with the label in
     KEY.NAME.cls or else in KEY.cls; beside a KEY.png it is left out. One warning counts and names what is left out.
+    The caption of an image is in KEY.txt.
 
     ``shards`` is a path, a glob, a range such as train-{0000..0009}.tar, or a list of these; on a command line braces
     are quoted twice, 'data.shards="train-{0000..0009}.tar"'. Only uncompressed tars are read. Each shard is indexed
@@ -159,6 +161,21 @@ class WebDataset(Data):
         if self.test_shards is not None:
             return "data.test_shards"
         return f"about {self.test_fraction:g} held out by a hash of the names"
+
+    @functools.cached_property
+    def _captions(self) -> Captions | None:
+        if all(bool((shards.text_size < 0).all()) for shards in self.splits.values()):
+            return None
+        if self.on_error == "skip":
+            raise ConfigError(
+                "data.on_error=skip replaces an unreadable image by the next one, whose caption is another; repair the "
+                "images and set data.on_error=raise"
+            )
+        found = {split: [shards.caption(i) for i in range(len(shards))] for split, shards in self.splits.items()}
+        return with_warning(found, lambda split, index: self.splits[split].name(index), "data.shards")
+
+    def captions(self, split: str) -> list[str] | None:
+        return None if self._captions is None else self._captions[split]
 
     def load(self, split: str) -> Examples:
         shards = self.splits[split]

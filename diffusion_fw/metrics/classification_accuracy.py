@@ -53,7 +53,8 @@ class ClassificationAccuracy(SampleMetric):
                     "choose metric=fid, or train with network.class_conditional=true"
                 )
             size = max(classes, 1 + int(generated.labels.max()))
-            found = [self._accuracy(generated, real, size, seed, device) for seed in range(self.seeds)]
+            networks = (trained(generated, size, self.steps, seed, device) for seed in range(self.seeds))
+            found = [float(hits(network, real, device).mean()) for network in networks]
             deviation = float(torch.tensor(found, dtype=torch.float64).std()) if self.seeds > 1 else 0.0
             return {"classification_accuracy": sum(found) / self.seeds, "deviation_between_seeds": deviation}
 
@@ -78,29 +79,35 @@ class ClassificationAccuracy(SampleMetric):
     def beside(self, measure: Measure, generated: SampleSet, values: Numbers, subject: Subject) -> Beside:
         return Beside({"tested_on": self._tested, "seeds": self.seeds, "steps": self.steps})
 
-    def _accuracy(self, trained_on: SampleSet, real: SampleSet, classes: int, seed: int, device: torch.device) -> float:
-        assert trained_on.examples is not None
-        assert trained_on.labels is not None
-        assert real.examples is not None
-        assert real.labels is not None
-        with torch.random.fork_rng(devices=[]), torch.inference_mode(False), torch.enable_grad():
-            torch.default_generator.manual_seed(seed)
-            network = classifier(tuple(real.examples.shape[1:]), classes)
-        network.to(device)
-        optimizer = torch.optim.Adam(network.parameters(), RATE)
-        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, RATE, total_steps=self.steps)
-        with torch.inference_mode(False), torch.enable_grad():
-            for rows in batches(len(trained_on), self.steps, seed):
-                x = to_model(trained_on.examples[rows]).to(device)
-                loss = cross_entropy(network(x), trained_on.labels[rows].to(device))
-                optimizer.zero_grad()
-                loss.backward()
-                optimizer.step()
-                schedule.step()
-        network.eval()
-        with torch.no_grad():
-            guesses = [network(to_model(part).to(device)).argmax(1).cpu() for part in real.examples.split(AT_ONCE)]
-        return float((torch.cat(guesses) == real.labels).double().mean())
+
+def trained(on: SampleSet, classes: int, steps: int, seed: int, device: torch.device) -> nn.Module:
+    """The classifier after ``steps`` steps on examples and their labels."""
+    assert on.examples is not None
+    assert on.labels is not None
+    with torch.random.fork_rng(devices=[]), torch.inference_mode(False), torch.enable_grad():
+        torch.default_generator.manual_seed(seed)
+        network = classifier(tuple(on.examples.shape[1:]), classes)
+    network.to(device)
+    optimizer = torch.optim.Adam(network.parameters(), RATE)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, RATE, total_steps=steps)
+    with torch.inference_mode(False), torch.enable_grad():
+        for rows in batches(len(on), steps, seed):
+            x = to_model(on.examples[rows]).to(device)
+            loss = cross_entropy(network(x), on.labels[rows].to(device))
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+    return network.eval()
+
+
+@torch.no_grad()
+def hits(network: nn.Module, on: SampleSet, device: torch.device) -> Tensor:
+    """Whether the classifier tells the class of each example: float64 (N,)."""
+    assert on.examples is not None
+    assert on.labels is not None
+    guesses = [network(to_model(part).to(device)).argmax(1).cpu() for part in on.examples.split(AT_ONCE)]
+    return (torch.cat(guesses) == on.labels).double()
 
 
 def classifier(shape: tuple[int, ...], classes: int) -> nn.Module:

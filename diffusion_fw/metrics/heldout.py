@@ -5,13 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from diffusion_fw.condition import on
+from diffusion_fw.conditions.conditioner import Cond, Conditioner
 from diffusion_fw.data.dataset import Data, Examples, evenly_spaced, to_model
 from diffusion_fw.metrics.metric import Measurement, Metric, Subject
 from diffusion_fw.noise import SampleNoise, batch_noise, generator, seeds
@@ -28,28 +30,29 @@ STREAM = 7
 
 @dataclass(frozen=True, eq=False)
 class Heldout:
-    """Held-out examples x_0 with their labels, levels and noise."""
+    """Held-out examples x_0 with what the model is told of them, levels and noise."""
 
     x0: Tensor
-    labels: Tensor | None
+    cond: Cond
     level: NoiseLevel
     eps: Tensor
 
     @staticmethod
-    def of(data: Data, schedule: Schedule, seed: int) -> Heldout:
+    def of(data: Data, schedule: Schedule, seed: int, conditioner: Conditioner) -> Heldout:
         """Up to MOST of the held-out examples, always with the same times and noise."""
         count = min(MOST, len(data.test))
-        values, labels = data.test.__getitems__(range(count))
+        values, told = conditioner.annotated(data.test, data, "test").__getitems__(range(count))
         t = schedule.fraction((torch.randperm(count, generator=generator(seed, STREAM)) + 0.5) / count)
         x0 = to_model(values)
-        return Heldout(x0, labels, schedule(t.double()), batch_noise(x0, (seed, STREAM)))
+        cond = conditioner.whole(x0, told, conditioner.seeded(seed, range(count)))
+        return Heldout(x0, cond, schedule(t.double()), batch_noise(x0, (seed, STREAM)))
 
-    def parts(self, size: int, device: torch.device) -> Iterator[tuple[Tensor, NoiseLevel, Tensor, Tensor | None]]:
-        """x_0, levels, noise and labels in parts of ``size``, on the device but for the levels."""
+    def parts(self, size: int, device: torch.device) -> Iterator[tuple[Tensor, NoiseLevel, Tensor, Cond]]:
+        """x_0, levels, noise and conditions in parts of ``size``, on the device but for the levels."""
         for first in range(0, len(self.x0), size):
             part = slice(first, first + size)
-            labels = None if self.labels is None else self.labels[part].to(device)
-            yield self.x0[part].to(device), self.level[part], self.eps[part].to(device), labels
+            cond = None if self.cond is None else self.cond[part]
+            yield self.x0[part].to(device), self.level[part], self.eps[part].to(device), on(cond, device)
 
     def curve(self, values: Tensor) -> tuple[list[float], list[float]]:
         """The mean log-SNR, and the mean of the values (N,) of the examples, in BINS bins of log-SNR."""
@@ -72,7 +75,6 @@ def losses_of(
     objective: Objective,
     denoiser: Any,
     examples: Heldout,
-    cond: Callable[[Tensor | None], Any],
     *,
     size: int,
     device: torch.device,
@@ -82,8 +84,8 @@ def losses_of(
     found = []
     with torch.no_grad(), torch.random.fork_rng([device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
-        for x0, level, eps, labels in examples.parts(size, device):
-            found.append(objective(denoiser, x0, level, eps, cond(labels)))
+        for x0, level, eps, cond in examples.parts(size, device):
+            found.append(objective(denoiser, x0, level, eps, cond))
     return torch.cat(found).double().cpu()
 
 
@@ -103,7 +105,7 @@ class HeldoutLoss(Metric):
     size or the device. So two runs differ by their weights alone, and a difference is seen far below the standard
     error, which is that of the mean over examples. It costs 8 evaluations of the network an example, without a sampler.
 
-    The model takes labels if it was trained with them, and no guidance. What an objective learns itself, as
+    The model is told what it was in training, and has no guidance. What an objective learns itself, as
     objective=uncertainty does, is left out. The name holds a hash of objective, weighting, parameterization, schedule,
     variance and time sampler, since losses compare only where these are the same. Raises ConfigError for a checkpoint
     that does not say with what objective it was trained.
@@ -120,8 +122,7 @@ class HeldoutLoss(Metric):
         places = evenly_spaced(len(self.test), self.num_images)
         if not places:
             raise ConfigError("data=... has no held-out examples, on which metric=heldout_loss is measured")
-        values, labels = self.test.__getitems__(places)
-        x0, given = to_model(values), labels if subject.num_classes else None
+        x0, cond = subject.told(self.test, places)
         times = training.time_sampler.quantiles(TIMES, schedule)
         noise = SampleNoise(seeds(NOISE, count=1)[0], places)
         losses = torch.stack(
@@ -129,8 +130,7 @@ class HeldoutLoss(Metric):
                 losses_of(
                     training.objective.plain(),
                     training.network,
-                    Heldout(x0, given, schedule(time.expand(len(x0))), noise(x0)),
-                    lambda labels: labels,
+                    Heldout(x0, cond, schedule(time.expand(len(x0))), noise(x0)),
                     size=subject.batch_size,
                     device=subject.device,
                     seed=0,

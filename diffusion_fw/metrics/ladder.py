@@ -29,6 +29,8 @@ QUALITIES = (75, 25, 5)
 """Of JPEG."""
 REPEATS = (2, 10, 50)
 """How often each training example occurs."""
+PIECES = (2, 4)
+"""Of the time of series and videos, which are put together in the opposite order."""
 
 Change = Callable[[Tensor], Tensor]
 """Of examples in [-1, 1], or of points in units of their deviation."""
@@ -98,6 +100,9 @@ def rungs(metric: Comparison, subject: Subject) -> Iterator[Rung]:
         if data.shape[0] in (1, 3):
             for quality in QUALITIES:
                 yield Rung("JPEG quality", quality, corrupted(partial(compressed, quality=quality)), labels)
+    if len(data.shape) in (2, 4):
+        for pieces in PIECES:
+            yield Rung("reversed pieces of time", pieces, corrupted(partial(reordered, pieces=pieces)), labels)
     if data.num_classes > 1:
         every, order = metric.chosen(metric.other)
         all_values, all_labels = every.__getitems__(order)
@@ -127,6 +132,11 @@ def blurred(images: Tensor, deviation: float) -> Tensor:
     flat = conv2d(pad(flat, (reach, reach, 0, 0), mode="reflect"), weight.view(1, 1, 1, -1))
     flat = conv2d(pad(flat, (0, 0, reach, reach), mode="reflect"), weight.view(1, 1, -1, 1))
     return flat.view(images.shape)
+
+
+def reordered(examples: Tensor, pieces: int) -> Tensor:
+    """Series (N, C, L) or videos (N, C, T, H, W) whose pieces of time are in the opposite order."""
+    return torch.cat(examples.tensor_split(pieces, dim=2)[::-1], dim=2)
 
 
 def compressed(images: Tensor, quality: int) -> Tensor:

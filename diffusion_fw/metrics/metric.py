@@ -11,7 +11,8 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from diffusion_fw.data.dataset import Data
+from diffusion_fw.conditions.conditioner import Cond, Conditioner
+from diffusion_fw.data.dataset import Data, Examples, to_model
 from diffusion_fw.denoiser import Denoiser, NetworkDenoiser
 from diffusion_fw.metrics.features.extractor import FeatureExtractor
 from diffusion_fw.metrics.sample_set import Part, SampleSet, seen
@@ -52,10 +53,19 @@ class Subject:
     """Where pictures go."""
     class_of: Callable[[Sequence[int]], Tensor | None] = lambda indices: None
     """The classes that these samples were asked to have; None for a model that takes no labels."""
+    conditioner: Conditioner | None = None
+    """What the model is told; None stands for its class alone, if it takes labels."""
     training: Callable[[], Training] | None = None
     """What the model was trained with; None for one that no checkpoint describes."""
     collect: Callable[[int, frozenset[Part], FeatureExtractor | None], SampleSet] | None = None
     """The first ``count`` samples as a set, from the one pass over the samples that all metrics share."""
+
+    def told(self, examples: Examples, indices: Sequence[int]) -> tuple[Tensor, Cond]:
+        """These held-out examples x_0 (N, ...), and what the model is told of them, both on the host."""
+        conditioner = self.conditioner or Conditioner(num_classes=self.num_classes)
+        values, told = conditioner.annotated(examples, self.data, "test").__getitems__(indices)
+        x0 = to_model(values)
+        return x0, conditioner.whole(x0, told, conditioner.seeded(self.seed, indices))
 
     def sample_set(self, count: int, takes: frozenset[Part], features: FeatureExtractor | None) -> SampleSet:
         """The first ``count`` samples with the parts that a metric takes; drawn for it alone without ``collect``."""

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from diffusion_fw import likelihood
-from diffusion_fw.data.dataset import Examples, to_model
+from diffusion_fw.conditions.conditioner import Cond
+from diffusion_fw.data.dataset import Examples
 from diffusion_fw.denoiser import Denoiser, require_deterministic, seeded
 from diffusion_fw.guidance.guidance import without_bounds
 from diffusion_fw.likelihood.bound import BIN, VariationalBound
@@ -81,9 +82,10 @@ class NegativeLogLikelihood(Metric):
     flow_clip: bool = False
 
     def evaluate(self, subject: Subject) -> Measurement:
-        if not subject.data.pixels:
+        if self.test.__getitems__([0])[0].dtype != torch.uint8:
+            held = "the model is of latents of a codec" if subject.data.pixels else "data=... holds floats"
             raise ConfigError(
-                "metric=nll counts the bits of 8-bit pixels, but data=... holds floats; choose metric=fid, or compute "
+                f"metric=nll counts the bits of 8-bit pixels, but {held}; choose metric=fid, or compute "
                 "their density with diffusion_fw.likelihood.log_prob"
             )
         count = min(self.num_images or len(self.test), len(self.test))
@@ -92,10 +94,10 @@ class NegativeLogLikelihood(Metric):
         if flow:
             user = f"metric.flow_images={flow}: the likelihood of the flow, which metric.flow_images=0 leaves out,"
             require_deterministic(flowing, user)
-        values, labels = self.test.__getitems__(range(count))
+        x0, cond = subject.told(self.test, range(count))
         bound = VariationalBound(subject.denoiser.schedule(self.times(subject.denoiser.schedule)), subject.variance)
         warn_coarse(bound, subject.denoiser.schedule)
-        terms = self._terms(bound, subject, to_model(values), labels)
+        terms = self._terms(bound, subject, x0, cond)
         mean = {"prior": float(terms.prior.mean()), "steps": float(terms.steps[:-1].sum(0).mean())}
         mean["decoder"] = float(terms.steps[-1].mean())
         total = float(terms.total.mean())
@@ -125,7 +127,7 @@ class NegativeLogLikelihood(Metric):
             "steps": str(bound.steps),
         }
         if flow:
-            bits = self._flow(flowing, subject, values[:flow], None if labels is None else labels[:flow])
+            bits = self._flow(flowing, subject, self.test.__getitems__(range(flow))[0], cond)
             record |= {
                 "flow_bits_per_dim": float(bits.mean()),
                 "flow_standard_error": float(bits.std()) / math.sqrt(flow) if flow > 1 else math.nan,
@@ -157,7 +159,7 @@ class NegativeLogLikelihood(Metric):
         return self.grid(self.steps or rows, schedule)
 
     @torch.no_grad()
-    def _terms(self, bound: VariationalBound, subject: Subject, x0: Tensor, labels: Tensor | None) -> Terms:
+    def _terms(self, bound: VariationalBound, subject: Subject, x0: Tensor, told: Cond) -> Terms:
         from tqdm import tqdm
 
         count, steps = len(x0), bound.steps
@@ -169,7 +171,7 @@ class NegativeLogLikelihood(Metric):
                 noise = _noise(subject, NOISE_STREAM, indices)
                 denoiser = seeded(subject.denoiser, noise)
                 part = x0[first : indices.stop].to(subject.device)
-                cond = _cond(labels, indices, subject)
+                cond = _cond(told, indices, subject)
                 results, squares = [], []
                 for step, level in enumerate(levels):
                     x = noised(level, part, noise(part))
@@ -181,7 +183,7 @@ class NegativeLogLikelihood(Metric):
                 errors[:, first : indices.stop] = torch.stack(squares).double().cpu()
         return Terms(bound.levels.t[:-1], bound.prior(x0.double()), found, errors)
 
-    def _flow(self, denoiser: Denoiser, subject: Subject, pixels: Tensor, labels: Tensor | None) -> Tensor:
+    def _flow(self, denoiser: Denoiser, subject: Subject, pixels: Tensor, told: Cond) -> Tensor:
         """Bits per dimension (N,) of the probability flow, the mean over the repeats."""
         found = torch.zeros(len(pixels), dtype=torch.float64)
         for repeat in range(self.flow_repeats):
@@ -193,7 +195,7 @@ class NegativeLogLikelihood(Metric):
                 nats = likelihood.log_prob(
                     denoiser,
                     x[first : indices.stop].to(subject.device),
-                    cond=_cond(labels, indices, subject),
+                    cond=_cond(told, indices, subject),
                     divergence="rademacher",
                     noise=_noise(subject, PROBE_STREAM, indices, *key),
                     atol=self.flow_tolerance,
@@ -228,8 +230,6 @@ def _noise(subject: Subject, stream: int, indices: range, *key: int) -> SampleNo
     return SampleNoise(generator(subject.seed, stream, *key).initial_seed(), indices, subject.device)
 
 
-def _cond(labels: Tensor | None, indices: range, subject: Subject) -> Tensor | None:
-    """The labels of these images, or None for a model without labels."""
-    if labels is None or not subject.num_classes:
-        return None
-    return labels[indices.start : indices.stop].to(subject.device)
+def _cond(told: Cond, indices: range, subject: Subject) -> Cond:
+    """What the model is told of these images."""
+    return None if told is None else told[indices.start : indices.stop].to(subject.device)

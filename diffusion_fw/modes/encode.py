@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
+from diffusion_fw.condition import class_labels
 from diffusion_fw.modes.mode import SHOWN, Images, Mode, Model, Outcome
 from diffusion_fw.registry import register
 
@@ -25,13 +26,12 @@ class Encode(Mode):
     images: Images = None
 
     def __call__(self, model: Model) -> Outcome:
-        x0, classes = model.examples(self.images)
-        latents = model.encode(x0, classes)
-        back = model.decode(latents, classes)
+        x0, told = model.examples(self.images)
+        latents = model.encode(x0, told)
+        back = model.decode(latents, told)
         normal = latents / model.sigma
         low, high = model.bounds
-        # Two standard deviations are drawn black and white.
-        as_values = (low + high) / 2 + normal * (high - low) / 4
+        as_values = model.space.drawn(normal)
         picture = model.view.table(
             model.folder / "encode.png",
             torch.stack([x0, as_values, back], dim=1)[:SHOWN],
@@ -45,4 +45,5 @@ class Encode(Mode):
             "error of the reconstruction": f"{error:.3g} (mean square, for data in [0, 1])",
         }
         arrays = {"examples": x0, "latents": latents, "reconstructions": back}
+        classes = class_labels(told, len(model.class_names))
         return Outcome(arrays | ({} if classes is None else {"labels": classes}), [picture], rows)

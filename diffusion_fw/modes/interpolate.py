@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import torch
 from torch import Tensor
 
+from diffusion_fw.conditions.conditioner import Cond
 from diffusion_fw.modes.mode import SHOWN, Images, Mode, Model, Outcome, from_time
 from diffusion_fw.noise import generator
 from diffusion_fw.process.level import noised
@@ -45,8 +46,8 @@ def pairs(count: int) -> int:
 Ends = Literal["noise", "data"] | tuple[Seed, ...] | tuple[str, ...]
 
 
-def ends_of(ends: Ends, model: Model, *, paired: bool = False) -> tuple[Tensor, Tensor | None]:
-    """Latents x_T, and their classes if the model takes labels.
+def ends_of(ends: Ends, model: Model, *, paired: bool = False) -> tuple[Tensor, Cond]:
+    """Latents x_T, and what the model is told of them.
 
     They are num_samples draws, or those that a run with each of the given seeds draws first; or they encode
     num_samples held-out examples, or the images that are given. ``paired``: two and two have one class.
@@ -63,13 +64,13 @@ def ends_of(ends: Ends, model: Model, *, paired: bool = False) -> tuple[Tensor, 
         return encoded(model, *model.given(images, "mode.ends", paired=paired))
     else:
         raise ConfigError("mode.ends=[]: must be noise, data, a list of seeds or a list of image files")
-    classes = model.class_of(range(len(latents) // (2 if paired else 1)))
-    return latents, classes.repeat_interleave(2) if paired and classes is not None else classes
+    # Both of a pair are told the same.
+    return latents, model.cond_of([index // 2 if paired else index for index in range(len(latents))])
 
 
-def encoded(model: Model, x0: Tensor, classes: Tensor | None) -> tuple[Tensor, Tensor | None]:
-    """The latents of examples, beside their classes."""
-    return model.encode(x0, classes), classes
+def encoded(model: Model, x0: Tensor, told: Cond) -> tuple[Tensor, Cond]:
+    """The latents of examples, beside what the model is told of them."""
+    return model.encode(x0, told), told
 
 
 def labelled(weights: Tensor) -> list[str]:
@@ -94,11 +95,11 @@ class Interpolate(Mode):
 
     def __call__(self, model: Model) -> Outcome:
         weights = torch.linspace(0, 1, self.count, dtype=torch.float64)
-        latents, classes = ends_of(self.ends, model, paired=True)
+        latents, told = ends_of(self.ends, model, paired=True)
         half = pairs(len(latents))
         first, second = latents[0 : 2 * half : 2], latents[1 : 2 * half : 2]
         between = slerp(first, second, weights)
-        own = None if classes is None else classes[0 : 2 * half : 2]
+        own = None if told is None else told[0 : 2 * half : 2]
         samples = torch.stack([model.decode(item, own) for item in between.unbind(1)], dim=1)
         picture = model.view.table(
             model.folder / "interpolate.png",
@@ -129,16 +130,17 @@ class InterpolateNoised(Mode):
         if not self.times:
             raise ConfigError("mode.times=[]: must have at least one time")
         weights = torch.linspace(0, 1, self.count, dtype=torch.float64)
-        x0, classes = model.examples(self.images, paired=True)
+        x0, told = model.examples(self.images, paired=True)
         half = pairs(len(x0))
         first, second = x0[0 : 2 * half : 2], x0[1 : 2 * half : 2]
-        own = None if classes is None else classes[0 : 2 * half : 2]
+        ends = model.enter(first), model.enter(second)
+        own = None if told is None else told[0 : 2 * half : 2]
         schedule, rows, times = model.denoiser.schedule, [], []
         for t in self.times:
             sampler = from_time(model.sampler, schedule, t)
             level = sampler.levels(schedule)[0]
             source = generator(model.seed, NOISE_STREAM)
-            x, y = (noised(level, end, torch.randn(end.shape, generator=source)) for end in (first, second))
+            x, y = (noised(level, end, torch.randn(end.shape, generator=source)) for end in ends)
             mixed = [torch.lerp(x, y, weight) for weight in weights.tolist()]
             rows.append([model.decode(item, own, sampler) for item in mixed])
             times.append(float(level.t))

@@ -13,8 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from diffusion_fw.condition import on
+from diffusion_fw.conditions.conditioner import Asking, Cond, Conditioner
 from diffusion_fw.data.dataset import Data, all_labels, to_model
 from diffusion_fw.data.formats.given_images import read_images
+from diffusion_fw.data.latents import Space
 from diffusion_fw.denoiser import Denoiser
 from diffusion_fw.metrics.features.extractor import FeatureExtractor
 from diffusion_fw.noise import SampleNoise, generator, seeds
@@ -33,6 +36,8 @@ SHOWN = 8
 Images = str | tuple[str, ...] | None
 """Image files, or one file, folder or zip; None for held-out examples."""
 
+UNTOLD = Conditioner()
+
 logger = logging.getLogger(__name__)
 
 
@@ -40,17 +45,17 @@ logger = logging.getLogger(__name__)
 class Model:
     """A trained model as a mode uses it: with its guidance, its sampler and, if a mode asks for them, its data.
 
-    x is in the scale of the model, on ``device``. Examples and results are on the host. Several processes that
+    Examples x_0, as it takes and gives them, are in the scale of the model, and so is x_T. A model of latents
+    encodes and decodes them: x_T then has the ``shape`` of latents. Results are on the host. Several processes that
     `torchrun` started share what the sampler does, and each gets all of it.
     """
 
     denoiser: Denoiser
     sampler: Sampler
     shape: tuple[int, ...]
-    pixels: bool
-    """Whether the examples are images of 8-bit pixels."""
-    bounds: tuple[float, float]
-    """The smallest and the largest value of the data."""
+    """Of what the model works on."""
+    space: Space
+    """What that stands for: the examples."""
     class_names: tuple[str, ...]
     """Of a model that takes labels; otherwise empty."""
     chosen: tuple[int, ...]
@@ -69,6 +74,20 @@ class Model:
     """Whether a model that takes labels also learned to do without."""
     record: Mapping[str, Any] | None = None
     """What files of samples say about what made them (diffusion_fw/provenance.py); None for nothing."""
+    conditioner: Conditioner = UNTOLD
+    """What the model is told besides classes."""
+    asking: Asking | None = None
+    """What the samples of a model with conditions are told; None for one without."""
+
+    @property
+    def pixels(self) -> bool:
+        """Whether the examples are images of 8-bit pixels."""
+        return self.space.pixels
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """The smallest and the largest value of the examples."""
+        return self.space.bounds
 
     @functools.cached_property
     def data(self) -> Data:
@@ -86,10 +105,13 @@ class Model:
         for first in range(0, count, self.batch_size):
             yield range(first, min(first + self.batch_size, count))
 
-    def classes(self, indices: Sequence[int]) -> Tensor | None:
-        """The class of each sample on the device."""
-        found = self.class_of(indices)
-        return None if found is None else found.to(self.device)
+    def cond_of(self, indices: Sequence[int]) -> Any:
+        """What each sample is told, on the host: its class, a Condition, or None."""
+        return self.asking.cond_of(indices) if self.asking else self.class_of(indices)
+
+    def cond(self, indices: Sequence[int]) -> Any:
+        """What each sample is told, on the device."""
+        return on(self.cond_of(indices), self.device)
 
     def start(self, indices: Sequence[int]) -> tuple[Tensor, SampleNoise]:
         """x_T of the samples with these indices, and the noise of their later steps."""
@@ -102,15 +124,15 @@ class Model:
             yield indices, x.to(self.device)
 
     def _drawn(self, indices: Sequence[int]) -> Tensor:
-        classes, size = self.classes(indices), len(indices)
+        size, told = len(indices), self.cond_of
         sampler, denoiser, shape = self.sampler, self.denoiser, self.shape
         ((_, x),) = draw(
-            sampler, denoiser, shape, indices, seed=self.seed, labels=classes, batch_size=size, device=self.device
+            sampler, denoiser, shape, indices, seed=self.seed, cond_of=told, batch_size=size, device=self.device
         )
-        return x
+        return self.space.decode(x)
 
-    def held_out(self, *, paired: bool = False) -> tuple[Tensor, Tensor | None]:
-        """``num_samples`` held-out examples x_0 in a random order, and their classes if the model takes labels.
+    def held_out(self, *, paired: bool = False) -> tuple[Tensor, Cond]:
+        """``num_samples`` held-out examples x_0 in a random order, and what the model is told of them.
 
         They are of the classes that the command line chooses, if it does. ``paired``: for a model that takes labels,
         the first two are of one class, and so are the next two. Raises ConfigError where there are none, and warns
@@ -134,21 +156,29 @@ class Model:
             raise ConfigError(f"data=... has no two {which}, which this mode takes; choose other data, or another mode")
         if len(order) < self.num_samples:
             logger.warning("num_samples=%d: there are only %d %s, which are used", self.num_samples, len(order), which)
-        values, classes = test.__getitems__(order[: self.num_samples])
-        return to_model(values), classes if self.class_names else None
+        places = order[: self.num_samples]
+        values, told = self.conditioner.annotated(test, self.data, "test").__getitems__(places)
+        x0 = to_model(values)
+        if not self.conditioner.sources:
+            # Labels may be those of a guidance.
+            return x0, told if self.class_names else None
+        return x0, self.conditioner.whole(x0, told, self.conditioner.seeded(self.seed, places))
 
-    def given(self, images: str | Sequence[str], key: str, *, paired: bool = False) -> tuple[Tensor, Tensor | None]:
-        """The ``images`` that a key of the mode names, as x_0, and their classes if the model takes labels.
+    def given(self, images: str | Sequence[str], key: str, *, paired: bool = False) -> tuple[Tensor, Cond]:
+        """The ``images`` that a key of the mode names, as x_0, and what the model is told of them.
 
         The classes that the command line chooses are theirs in turn. Without, the model is evaluated without labels, if
         it learned to. Raises ConfigError for images that the model cannot take, and where they or their classes make no
         pairs, ``paired``.
         """
-        if not self.pixels or len(self.shape) != 3:
-            raise ConfigError(f"{key}: the model's examples, of shape {self.shape}, are no images of 8-bit pixels")
-        x0 = to_model(read_images(images, self.shape, key))
+        if not self.pixels or len(self.space.shape) != 3:
+            shape = self.space.shape
+            raise ConfigError(f"{key}: the model's examples, of shape {shape}, are no images of 8-bit pixels")
+        x0 = to_model(read_images(images, self.space.shape, key))
         if paired and len(x0) % 2:
             raise ConfigError(f"{key}: {len(x0)} images make no pairs; give an even number")
+        if self.asking:
+            return x0, self.asking.of_given(x0)
         if not self.class_names:
             return x0, None
         if not self.chosen and not self.null_class:
@@ -166,27 +196,37 @@ class Model:
             )
         return x0, classes
 
-    def examples(self, images: str | Sequence[str] | None, *, paired: bool = False) -> tuple[Tensor, Tensor | None]:
+    def examples(self, images: str | Sequence[str] | None, *, paired: bool = False) -> tuple[Tensor, Cond]:
         """The images that mode.images names (``given``), or without ``held_out`` examples."""
         return self.held_out(paired=paired) if images is None else self.given(images, "mode.images", paired=paired)
 
-    def encode(self, x0: Tensor, classes: Tensor | None, sampler: Sampler | None = None) -> Tensor:
+    def encode(self, x0: Tensor, told: Cond, sampler: Sampler | None = None) -> Tensor:
         """x_T of x_0 by the reversed sampler; ConfigError for a sampler that cannot encode."""
-        return self._mapped((sampler or self.sampler).encode, x0, classes)
+        return self._mapped((sampler or self.sampler).encode, self.enter(x0), told)
 
-    def decode(self, x: Tensor, classes: Tensor | None, sampler: Sampler | None = None) -> Tensor:
+    def decode(self, x: Tensor, told: Cond, sampler: Sampler | None = None) -> Tensor:
         """x_0 of x_T; the noise of a stochastic sampler belongs to the place of x_T in the batch."""
-        return self._mapped(sampler or self.sampler, x, classes, noisy=True)
+        return self.leave(self._mapped(sampler or self.sampler, x, told, noisy=True))
 
-    def _mapped(
-        self, function: Callable[..., Tensor], x: Tensor, classes: Tensor | None, noisy: bool = False
-    ) -> Tensor:
+    def enter(self, x0: Tensor) -> Tensor:
+        """What the model works on, of examples: their latents, or the examples themselves."""
+        return torch.cat(
+            [self.space.encode(x0[part.start : part.stop].to(self.device)).cpu() for part in self.indices(len(x0))]
+        )
+
+    def leave(self, x: Tensor) -> Tensor:
+        """Examples of what the model works on, such as x_t: decoded latents, or x itself."""
+        return torch.cat(
+            [self.space.decode(x[part.start : part.stop].to(self.device)).cpu() for part in self.indices(len(x))]
+        )
+
+    def _mapped(self, function: Callable[..., Tensor], x: Tensor, told: Cond, noisy: bool = False) -> Tensor:
         # Not the noise of which x_T is made.
         (decoding,) = seeds(self.seed, DECODING_STREAM, count=1)
 
         def mapped(indices: range) -> Tensor:
             rows = slice(indices.start, indices.stop)
-            cond = None if classes is None else classes[rows].to(self.device)
+            cond = None if told is None else on(told[rows], self.device)
             noise = {"noise": SampleNoise(decoding, indices, self.device)} if noisy else {}
             return function(self.denoiser, x[rows].to(self.device), cond=cond, **noise).cpu()
 

@@ -29,13 +29,13 @@ class Reconstruct(Mode):
             raise ConfigError("mode.steps=[]: must have at least one number of steps")
 
     def __call__(self, model: Model) -> Outcome:
-        x0, classes = model.examples(self.images)
+        x0, told = model.examples(self.images)
         low, high = model.bounds
         found = []
         for steps in self.steps:
             sampler = replace(model.sampler, steps=steps)
             try:
-                found.append(model.decode(model.encode(x0, classes, sampler), classes, sampler))
+                found.append(model.decode(model.encode(x0, told, sampler), told, sampler))
             except ConfigError as error:
                 raise ConfigError(f"mode.steps={steps}: {error}") from None
         back = torch.stack(found)

@@ -27,8 +27,8 @@ class Temperature(Mode):
     def __call__(self, model: Model) -> Outcome:
         if not self.temperatures:
             raise ConfigError("mode.temperatures=[]: must have at least one temperature")
-        latents, classes = ends_of(self.ends, model)
-        samples = torch.stack([model.decode(scale * latents, classes) for scale in self.temperatures], dim=1)
+        latents, told = ends_of(self.ends, model)
+        samples = torch.stack([model.decode(scale * latents, told) for scale in self.temperatures], dim=1)
         picture = model.view.table(
             model.folder / "temperature.png",
             samples[:SHOWN],

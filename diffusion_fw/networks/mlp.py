@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Annotated
 
 from torch import Tensor, nn
 
+from diffusion_fw.condition import Condition, class_labels
+from diffusion_fw.networks.blocks.conditions import Conditions
 from diffusion_fw.networks.blocks.embeddings import TimeEmbedding, class_embedding
 from diffusion_fw.networks.blocks.zeroed import zeroed
 from diffusion_fw.registry import Range, Runtime, Size, register
@@ -34,7 +37,8 @@ class MLP(nn.Module):
     """W_out silu(h_depth), h_0 = W_in x, h_k a residual layer of h_(k-1) and the time embedding; W_out starts at 0.
 
     A fully connected version of DDPM's residual blocks (Ho et al. 2020, appendix B). network(x, label, cond): x
-    (B, *shape), label (B,), cond (B,) classes or None -> (B, outputs shape[0], *shape[1:]), which is 0 before training.
+    (B, *shape), label (B,), cond (B,) classes, a Condition with vectors, or None -> (B, outputs shape[0], *shape[1:]),
+    which is 0 before training.
 
     Raises ConfigError for class_conditional on data without classes.
     """
@@ -44,6 +48,7 @@ class MLP(nn.Module):
         shape: Runtime[tuple[int, ...]],
         num_classes: Runtime[int] = 0,
         outputs: Runtime[int] = 1,
+        vectors: Runtime[Mapping[str, int] | None] = None,
         width: Annotated[int, Range(4, 1_000_000)] = 96,
         depth: Size = 3,
         class_conditional: bool = False,
@@ -54,6 +59,8 @@ class MLP(nn.Module):
         self.time = TimeEmbedding(width, width)
         self.class_conditional = class_conditional
         self.classes = class_embedding(class_conditional, num_classes, width)
+        self.num_classes = num_classes
+        self.told = Conditions(width, vectors)
         self.enter = nn.Linear(dimension, width)
         # Otherwise the first layer is almost linear on data of scale 1, and thin structures are learned late.
         for parameter in self.enter.parameters():
@@ -61,8 +68,9 @@ class MLP(nn.Module):
         self.layers = nn.ModuleList(ResidualLayer(width) for _ in range(depth))
         self.leave = zeroed(nn.Linear(width, outputs * dimension))
 
-    def forward(self, x: Tensor, label: Tensor, cond: Tensor | None = None) -> Tensor:
-        embedding = nn.functional.silu(self.classes(self.time(label), cond))
+    def forward(self, x: Tensor, label: Tensor, cond: Tensor | Condition | None = None) -> Tensor:
+        embedding = self.classes(self.time(label), class_labels(cond, self.num_classes))
+        embedding = nn.functional.silu(self.told(embedding, cond, x)[0])
         h = self.enter(x.flatten(1))
         for layer in self.layers:
             h = layer(h, embedding)

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Annotated, Literal, cast
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from diffusion_fw.condition import Condition, class_labels
+from diffusion_fw.networks.blocks.conditions import Conditions, CrossAttention, Tokens
+from diffusion_fw.networks.blocks.ddpm_layers import FACTORS, convolution, space_then_time
+from diffusion_fw.networks.blocks.ddpm_levels import check_dims
 from diffusion_fw.networks.blocks.embeddings import TimeEmbedding, class_embedding
 from diffusion_fw.networks.blocks.norms import group_norm
 from diffusion_fw.networks.blocks.zeroed import zeroed
@@ -19,23 +24,26 @@ class ResidualBlock(nn.Module):
     """skip(h) + conv(silu(norm(conv(silu(norm(h))) + W e))) with e = silu(time embedding); the last conv starts at 0.
 
     Ho et al. 2020, appendix B. With scale_shift_norm: norm(.) (1 + scale) + shift, (scale, shift) = W e, in place of
-    the sum (Nichol & Dhariwal 2021, appendix A). h (B, channels, H, W), e (B, features) -> (B, out_channels, H, W).
+    the sum (Nichol & Dhariwal 2021, appendix A). h (B, channels, ...) with ``dims`` sides, e (B, features)
+    -> (B, out_channels, ...).
     """
 
-    def __init__(self, channels: int, out_channels: int, features: int, dropout: float, scale_shift_norm: bool) -> None:
+    def __init__(
+        self, channels: int, out_channels: int, features: int, dropout: float, scale_shift_norm: bool, dims: int = 2
+    ) -> None:
         super().__init__()
         self.scale_shift_norm = scale_shift_norm
         self.norm1 = group_norm(channels)
-        self.conv1 = nn.Conv2d(channels, out_channels, 3, padding=1)
+        self.conv1 = convolution(dims, channels, out_channels)
         self.embedding = nn.Linear(features, out_channels * (2 if scale_shift_norm else 1))
         self.norm2 = group_norm(out_channels)
         self.dropout = nn.Dropout(dropout) if dropout else nn.Identity()
-        self.conv2 = zeroed(nn.Conv2d(out_channels, out_channels, 3, padding=1))
-        self.skip = nn.Identity() if channels == out_channels else nn.Conv2d(channels, out_channels, 1)
+        self.conv2 = zeroed(convolution(dims, out_channels, out_channels))
+        self.skip = nn.Identity() if channels == out_channels else convolution(dims, channels, out_channels, 1)
 
     def forward(self, h: Tensor, embedding: Tensor) -> Tensor:
         residual = self.conv1(nn.functional.silu(self.norm1(h)))
-        modulation = self.embedding(embedding)[:, :, None, None]
+        modulation = self.embedding(embedding).unflatten(1, (-1, *[1] * (h.ndim - 2)))
         if self.scale_shift_norm:
             scale, shift = modulation.chunk(2, dim=1)
             residual = torch.addcmul(shift, self.norm2(residual), 1 + scale)
@@ -46,9 +54,9 @@ class ResidualBlock(nn.Module):
 
 
 class Attention(nn.Module):
-    """h + W_o softmax(Q K^T / sqrt(d)) V over the H W positions of norm(h), in num_heads heads; W_o starts at 0.
+    """h + W_o softmax(Q K^T / sqrt(d)) V over all positions of norm(h), in num_heads heads; W_o starts at 0.
 
-    Ho et al. 2020, appendix B (one head); Nichol & Dhariwal 2021, appendix A (several). h (B, C, H, W) keeps its shape.
+    Ho et al. 2020, appendix B (one head); Nichol & Dhariwal 2021, appendix A (several). h (B, C, ...) keeps its shape.
     """
 
     def __init__(self, channels: int, num_heads: int) -> None:
@@ -66,30 +74,48 @@ class Attention(nn.Module):
         return result
 
 
-class Stage(nn.Module):
-    """A residual block and the layer after it; recomputed in the backward pass when checkpointing."""
+class SpaceTimeAttention(Attention):
+    """Attention over H and W in each frame, then over T at each place, instead of over all positions.
 
-    def __init__(self, block: ResidualBlock, after: nn.Module, checkpointing: bool) -> None:
+    Ho et al. 2022, section 3. The one over T is the layer ``time``; the other has the names of Attention.
+    h (B, C, T, H, W) keeps its shape.
+    """
+
+    def __init__(self, channels: int, num_heads: int) -> None:
+        super().__init__(channels, num_heads)
+        self.time = Attention(channels, num_heads)
+
+    def forward(self, h: Tensor) -> Tensor:
+        return space_then_time(h, super().forward, self.time)
+
+
+class Stage(nn.Module):
+    """A residual block and the layers after it; recomputed in the backward pass when checkpointing."""
+
+    def __init__(
+        self, block: ResidualBlock, after: nn.Module, cross: CrossAttention | None, checkpointing: bool
+    ) -> None:
         super().__init__()
         self.block = block
         self.after = after
+        self.cross = cross
         self.checkpointing = checkpointing
 
-    def _run(self, h: Tensor, embedding: Tensor) -> Tensor:
+    def _run(self, h: Tensor, embedding: Tensor, tokens: Tokens | None) -> Tensor:
         result: Tensor = self.after(self.block(h, embedding))
-        return result
+        return result if self.cross is None or tokens is None else self.cross(result, tokens)
 
-    def forward(self, h: Tensor, embedding: Tensor) -> Tensor:
+    def forward(self, h: Tensor, embedding: Tensor, tokens: Tokens | None) -> Tensor:
         if self.checkpointing and torch.is_grad_enabled():
-            return cast(Tensor, checkpoint(self._run, h, embedding, use_reentrant=False))
-        return self._run(h, embedding)
+            return cast(Tensor, checkpoint(self._run, h, embedding, tokens, use_reentrant=False))
+        return self._run(h, embedding, tokens)
 
 
 class FourierChannels(nn.Module):
     """x and, for each n in ``exponents``, sin(2^n pi x) and cos(2^n pi x), one after another as channels.
 
     They make differences of x visible that are small beside x itself, in bf16 too (Kingma et al. 2021, appendix C,
-    n = 7 and 8 for bytes in [-1, 1]). x (B, C, H, W) -> (B, C + 2 C len(exponents), H, W), in the precision of x.
+    n = 7 and 8 for bytes in [-1, 1]). x (B, C, ...) -> (B, C + 2 C len(exponents), ...), in the precision of x.
     """
 
     def __init__(self, exponents: tuple[int, ...]) -> None:
@@ -106,14 +132,22 @@ class UNet(nn.Module):
     """The U-Net of DDPM (Ho et al. 2020, appendix B), with improved DDPM's options (Nichol & Dhariwal 2021).
 
     Level i has channels * channel_mult[i] channels, num_res_blocks residual blocks on the way down and one more on the
-    way up. Each level halves height and width, rounding up: 28, 14, 7, 4. The levels whose longer side is in
-    attention_resolutions have attention, as the middle always does. network(x, label, cond): x (B, C, H, W),
-    label (B,), cond (B,) classes or None -> (B, outputs C, H, W), which is 0 before training.
-    class_conditional "auto" is true for data with classes. fourier_features=[7,8] adds sin(2^n pi x) and cos(2^n pi x)
-    to the input for these n, which a likelihood needs (Kingma et al. 2021, appendix C).
+    way up. Each level halves the sides, rounding up: 28, 14, 7, 4. The levels whose longest halved side is in
+    attention_resolutions have attention, as the middle always does. network(x, label, cond): x (B, C, L),
+    (B, C, H, W) or (B, C, T, H, W), label (B,), cond (B,) classes or None -> (B, outputs C, ...), which is 0 before
+    training. class_conditional "auto" is true for data with classes. fourier_features=[7,8] adds sin(2^n pi x) and
+    cos(2^n pi x) to the input for these n, which a likelihood needs (Kingma et al. 2021, appendix C).
 
-    Raises ConfigError for data other than images, more levels than the image has sizes, an attention resolution that
-    no level has, heads that do not divide the channels, and class_conditional on data without classes.
+    Convolutions are over all sides, T included. Levels keep T; with halve_time they halve it too, which suits volumes.
+    Attention is over all positions; with factorized_attention over H and W in each frame, then over T at each place
+    (Ho et al. 2022, section 3). These two keys are for (C, T, H, W) alone.
+
+    cond may be a Condition. Its vectors are added to the time embedding, and so are the means of its sequences, whose
+    tokens the levels with attention attend to (Rombach et al. 2022, section 3.3). Its images are channels beside x.
+
+    Raises ConfigError for data of other shapes, more levels than the data have sizes, an attention resolution that
+    no level has, heads that do not divide the channels, class_conditional on data without classes, and halve_time or
+    factorized_attention on data without T.
     """
 
     def __init__(
@@ -121,6 +155,9 @@ class UNet(nn.Module):
         shape: Runtime[tuple[int, ...]],
         num_classes: Runtime[int] = 0,
         outputs: Runtime[int] = 1,
+        vectors: Runtime[Mapping[str, int] | None] = None,
+        sequences: Runtime[Mapping[str, tuple[int, int]] | None] = None,
+        images: Runtime[Mapping[str, int] | None] = None,
         channels: Annotated[int, Range(4, 1_000_000)] = 32,
         channel_mult: tuple[Size, ...] = (1, 2, 2),
         num_res_blocks: Size = 1,
@@ -131,30 +168,40 @@ class UNet(nn.Module):
         class_conditional: bool | Literal["auto"] = "auto",
         checkpointing: bool = False,
         fourier_features: tuple[Annotated[int, Range(0, 16)], ...] = (),
+        halve_time: bool = False,
+        factorized_attention: bool = False,
     ) -> None:
         super().__init__()
-        sizes = _sizes(shape, channel_mult, attention_resolutions)
+        check_dims("unet", shape, dims=(1, 2, 3))
+        _check_time(shape, halve_time=halve_time, factorized_attention=factorized_attention)
+        dims = len(shape) - 1
+        stride = (2, 2, 2) if halve_time else FACTORS[dims]
+        sizes = _sizes(shape, stride, channel_mult, attention_resolutions)
+        attention_layer = SpaceTimeAttention if factorized_attention else Attention
         widths = [channels * mult for mult in channel_mult]
         features = 4 * channels
         attended = [size in attention_resolutions for size in sizes]
         _check_heads(num_heads, [width for width, has in zip(widths, attended, strict=True) if has] + widths[-1:])
 
         def stage(width_in: int, width: int, attention: bool) -> Stage:
-            block = ResidualBlock(width_in, width, features, dropout, scale_shift_norm)
-            return Stage(block, Attention(width, num_heads) if attention else nn.Identity(), checkpointing)
+            block = ResidualBlock(width_in, width, features, dropout, scale_shift_norm, dims)
+            cross = CrossAttention(width, num_heads, features) if attention and sequences else None
+            return Stage(block, attention_layer(width, num_heads) if attention else nn.Identity(), cross, checkpointing)
 
         self.time = TimeEmbedding(channels, features)
         self.class_conditional = num_classes > 0 if class_conditional == "auto" else class_conditional
         self.classes = class_embedding(self.class_conditional, num_classes, features)
+        self.num_classes = num_classes
+        self.told = Conditions(features, vectors, sequences, images)
         self.waves = FourierChannels(fourier_features) if fourier_features else nn.Identity()
-        self.enter = nn.Conv2d(shape[0] * (1 + 2 * len(fourier_features)), channels, 3, padding=1)
+        self.enter = convolution(dims, shape[0] * (1 + 2 * len(fourier_features)) + self.told.image_channels, channels)
         width = channels
         skips = [channels]
         self.down = nn.ModuleList()
         self.downsample = nn.ModuleList()
         for i, level_width in enumerate(widths):
             if i > 0:
-                self.downsample.append(nn.Conv2d(width, width, 3, stride=2, padding=1))
+                self.downsample.append(convolution(dims, width, width, stride=stride))
                 skips.append(width)
             level = nn.ModuleList()
             for _ in range(num_res_blocks):
@@ -172,49 +219,60 @@ class UNet(nn.Module):
                 width = level_width
             self.up.append(level)
             if i > 0:
-                self.upsample.append(nn.Conv2d(width, width, 3, padding=1))
+                self.upsample.append(convolution(dims, width, width))
         self.norm = group_norm(width)
-        self.leave = zeroed(nn.Conv2d(width, outputs * shape[0], 3, padding=1))
+        self.leave = zeroed(convolution(dims, width, outputs * shape[0]))
 
-    def forward(self, x: Tensor, label: Tensor, cond: Tensor | None = None) -> Tensor:
-        embedding = nn.functional.silu(self.classes(self.time(label), cond))
-        h = self.enter(self.waves(x))
+    def forward(self, x: Tensor, label: Tensor, cond: Tensor | Condition | None = None) -> Tensor:
+        embedding = self.classes(self.time(label), class_labels(cond, self.num_classes))
+        embedding, told, tokens = self.told(embedding, cond, self.waves(x))
+        embedding = nn.functional.silu(embedding)
+        h = self.enter(told)
         skips = [h]
         for i, level in enumerate(self.down):
             if i > 0:
                 h = self.downsample[i - 1](h)
                 skips.append(h)
             for stage in cast(nn.ModuleList, level):
-                h = stage(h, embedding)
+                h = stage(h, embedding, tokens)
                 skips.append(h)
         for stage in self.middle:
-            h = stage(h, embedding)
+            h = stage(h, embedding, tokens)
         for i, level in enumerate(self.up):
             if i > 0:
                 h = self.upsample[i - 1](nn.functional.interpolate(h, size=skips[-1].shape[2:], mode="nearest"))
             for stage in cast(nn.ModuleList, level):
-                h = stage(torch.cat([h, skips.pop()], dim=1), embedding)
+                h = stage(torch.cat([h, skips.pop()], dim=1), embedding, tokens)
         # Contiguous, so that noise drawn like the output does not depend on the memory format of the weights.
         result: Tensor = self.leave(nn.functional.silu(self.norm(h))).contiguous()
         return result
 
 
-def _sizes(shape: tuple[int, ...], channel_mult: tuple[int, ...], attention_resolutions: tuple[int, ...]) -> list[int]:
-    """The longer side of the image at every level."""
-    if len(shape) != 3:
+def _check_time(shape: tuple[int, ...], **keys: bool) -> None:
+    for key in [key for key, value in keys.items() if value and len(shape) != 4]:
         raise ConfigError(
-            f"network=unet needs images (C, H, W), but an example of data=... has the shape {tuple(shape)}; "
-            "choose network=mlp or other data"
+            f"network.{key}=true needs videos (C, T, H, W), but an example of data=... has the shape {tuple(shape)}; "
+            f"set network.{key}=false or choose other data"
         )
+
+
+def _sizes(
+    shape: tuple[int, ...],
+    stride: tuple[int, ...],
+    channel_mult: tuple[int, ...],
+    attention_resolutions: tuple[int, ...],
+) -> list[int]:
+    """The longest of the halved sides at every level."""
     if not channel_mult:
         raise ConfigError("network.channel_mult=(): must have at least one factor, one for each level")
-    sizes = [max(shape[1:])]
+    halved = [side for side, factor in zip(shape[1:], stride, strict=True) if factor > 1]
+    sizes = [max(halved)]
     while sizes[-1] > 1:
         sizes.append((sizes[-1] + 1) // 2)
-    image = f"an image of {shape[1]}x{shape[2]}"
+    example = f"an example of {'x'.join(map(str, halved))}"
     if len(channel_mult) > len(sizes):
         raise ConfigError(
-            f"network.channel_mult={tuple(channel_mult)}: {len(channel_mult)} levels, but {image} has at most "
+            f"network.channel_mult={tuple(channel_mult)}: {len(channel_mult)} levels, but {example} has at most "
             f"{len(sizes)} (sizes {', '.join(map(str, sizes))}); give network.channel_mult fewer factors"
         )
     sizes = sizes[: len(channel_mult)]
@@ -222,7 +280,7 @@ def _sizes(shape: tuple[int, ...], channel_mult: tuple[int, ...], attention_reso
     if absent:
         raise ConfigError(
             f"network.attention_resolutions={tuple(attention_resolutions)}: no level has size {', '.join(absent)}; "
-            f"{image} and {len(channel_mult)} levels give sizes {', '.join(map(str, sizes))}"
+            f"{example} and {len(channel_mult)} levels give sizes {', '.join(map(str, sizes))}"
         )
     return sizes
 

@@ -23,6 +23,8 @@ TITLE = 22
 """The height in pixels of the title of an animation."""
 FRAME_MS, LAST_FRAME_MS = 300, 1500
 """How long an animation shows a frame, and its last one."""
+CLIP_MS = 150
+"""How long a frame of a clip is shown."""
 STRIP, FILM = 260, 640
 """The largest height in pixels of the pictures of a strip, and the largest side of a frame of a film."""
 GAP = 4
@@ -197,19 +199,35 @@ def _save_gif(path: Path, count: int, pages: Iterator[Image.Image]) -> Path:
     return path
 
 
-def table(path: Path, images: Tensor, rows: Sequence[str], columns: Sequence[str]) -> Path:
-    """uint8 images (R, C, C', H, W) with a title left of each row and above each column."""
+def table(path: Path, images: Tensor, rows: Sequence[str], columns: Sequence[str], title: str | None = None) -> Path:
+    """uint8 images (R, C, C', H, W) with a title left of each row and above each column, and one above all."""
+    return _save(path, _table(images, rows, columns, title))
+
+
+def moving_table(path: Path, clips: Tensor, rows: Sequence[str], columns: Sequence[str]) -> Path:
+    """uint8 clips (R, C, C', T, H, W) in the same places, as a GIF that plays without end."""
+    pages = (_table(images, rows, columns) for images in clips.unbind(3))
+    with atomic_write(path) as file:
+        first = next(pages)
+        first.save(file, format="GIF", save_all=True, append_images=pages, duration=CLIP_MS, loop=0)
+    return path
+
+
+def _table(images: Tensor, rows: Sequence[str], columns: Sequence[str], title: str | None = None) -> Image.Image:
     cells = panel(images.flatten(0, 1), images.shape[1])
     left = MARGIN + max((math.ceil(_font(12).getlength(row)) + 8 for row in rows if row), default=0)
-    top = MARGIN + 20
+    above = 28 if title else 0
+    top = MARGIN + 20 + above
     page = _page([(cells, left, top)], margin=MARGIN)
+    if title:
+        _write(page, (MARGIN, MARGIN), _fitted(title, page.width - 2 * MARGIN, 14), size=14)
     down, right = (factor(images) * side + GAP for side in images.shape[-2:])
     for j, column in enumerate(columns):
-        title = _fitted(column, right - GAP)
-        _write(page, (left + GAP // 2 + (j + 0.5) * right, MARGIN), title, size=12, anchor="ma")
+        name = _fitted(column, right - GAP)
+        _write(page, (left + GAP // 2 + (j + 0.5) * right, MARGIN + above), name, size=12, anchor="ma")
     for i, row in enumerate(rows):
         _write(page, (left - 8, top + GAP // 2 + (i + 0.5) * down), row, size=12, anchor="rm", colour=QUIET)
-    return _save(path, page)
+    return page
 
 
 def _image(cells: Tensor) -> Image.Image:

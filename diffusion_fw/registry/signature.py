@@ -208,7 +208,7 @@ def convert(annotation: Any, value: Any) -> Any:
     if origin is dict:
         if not isinstance(value, Mapping):
             raise ValueError
-        return {key: convert(args[1], item) for key, item in value.items()}
+        return {convert(args[0], key): convert(args[1], item) for key, item in value.items()}
     result = _convert_scalar(base, value)
     bounds = [item for item in extra if isinstance(item, Range)]
     if base is int and all(item.high >= LARGEST for item in bounds):

@@ -13,8 +13,10 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from diffusion_fw.condition import on
 from diffusion_fw.denoiser import Denoiser
 from diffusion_fw.samplers.sampler import Sampler
+from diffusion_fw.sampling.draw import CondOf
 
 PROBES = (2, 4)
 """Batch sizes at which the memory is measured; it grows linearly with them."""
@@ -76,13 +78,13 @@ class Chunk:
 
 @torch.no_grad()
 def measure_chunk(
-    sampler: Sampler, denoiser: Denoiser, shape: tuple[int, ...], num_classes: int, device: torch.device
+    sampler: Sampler, denoiser: Denoiser, shape: tuple[int, ...], cond_of: CondOf, device: torch.device
 ) -> Chunk:
     """The memory of one evaluation of the denoiser and its guidance, with x_t, its noise and the next state."""
     level = sampler.levels(denoiser.schedule)[0]
     peaks = []
     for count in PROBES:
-        cond = torch.zeros(count, dtype=torch.long, device=device) if num_classes else None
+        cond = on(cond_of(range(count)), device)
         with Following() as watch:
             x, *_ = (torch.zeros(count, *shape, device=device) for _ in range(3))
             denoiser(x, level, cond)

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from diffusion_fw.condition import on
 from diffusion_fw.denoiser import Denoiser, Noise, prior
 from diffusion_fw.noise import SampleNoise, generator
 from diffusion_fw.samplers.sampler import Sampler
 
 LABEL_STREAM = 14
+
+CondOf = Callable[[Sequence[int]], Any]
+"""What the samples with these indices are told, on the host: labels, a Condition, or None."""
 
 
 def start(
@@ -43,13 +47,15 @@ def sample_labels(class_counts: Sequence[int], count: int, seed: int) -> Tensor:
     return label[((nth + phase[label]) / counts[label]).argsort(stable=True)][:count]
 
 
-def labels_of(
-    indices: Sequence[int], class_counts: Sequence[int], seed: int, device: torch.device | str
-) -> Tensor | None:
-    """The classes of the samples with these indices; None without classes."""
-    if not class_counts or not len(indices):
-        return None
-    return sample_labels(class_counts, max(indices) + 1, seed)[torch.tensor(indices)].to(device)
+def classes_of(class_counts: Sequence[int], seed: int) -> Callable[[Sequence[int]], Tensor | None]:
+    """The function that gives the classes of the samples with these indices, on the host; None without classes."""
+
+    def labels(indices: Sequence[int]) -> Tensor | None:
+        if not class_counts or not len(indices):
+            return None
+        return sample_labels(class_counts, max(indices) + 1, seed)[torch.tensor(indices)]
+
+    return labels
 
 
 def draw(
@@ -60,21 +66,20 @@ def draw(
     *,
     seed: int,
     class_counts: Sequence[int] = (),
-    labels: Tensor | None = None,
+    cond_of: CondOf | None = None,
     batch_size: int = 256,
     device: torch.device | str = "cpu",
 ) -> Iterator[tuple[Sequence[int], Tensor]]:
     """Yields (indices, x_0) in chunks; sample i and its class depend on (seed, i) alone.
 
-    For a model that takes labels, ``class_counts`` says how often each class occurs in the training data, or
-    ``labels`` gives the classes.
+    For a model that takes labels, ``class_counts`` says how often each class occurs in the training data. One that is
+    told something else has ``cond_of``: what the samples with these indices are told, on the host.
     """
-    if labels is None:
-        labels = labels_of(indices, class_counts, seed, device)
+    told = cond_of or classes_of(class_counts, seed)
     for first in range(0, len(indices), batch_size):
         part = slice(first, first + batch_size)
         x, noise = start(denoiser, shape, indices[part], seed, device)
-        yield indices[part], sampler(denoiser, x, cond=None if labels is None else labels[part], noise=noise)
+        yield indices[part], sampler(denoiser, x, cond=on(told(indices[part]), device), noise=noise)
 
 
 @torch.no_grad()
@@ -109,10 +114,11 @@ def frames(
     *,
     seed: int,
     class_counts: Sequence[int] = (),
+    cond_of: CondOf | None = None,
     count: int = 10,
     device: torch.device | str = "cpu",
 ) -> tuple[list[float], Tensor, Tensor]:
     """``follow`` of the samples with these indices: the times, the states and the predictions of x_0."""
     x, noise = start(denoiser, shape, indices, seed, device)
-    cond = labels_of(indices, class_counts, seed, device)
+    cond = on((cond_of or classes_of(class_counts, seed))(indices), device)
     return follow(sampler, denoiser, x, cond=cond, noise=noise, count=count)

@@ -13,6 +13,7 @@ import lightning
 import torch
 from torch import Tensor
 
+from diffusion_fw.conditions.conditioner import Conditioner
 from diffusion_fw.data.dataset import Batch, Examples, resident, to_model
 from diffusion_fw.denoiser import NetworkClassifier, NetworkDenoiser
 from diffusion_fw.noise import batch_noise, generator
@@ -25,7 +26,8 @@ from diffusion_fw.training.stream import ResidentLoader, ShuffledBatches
 
 FREE_FRACTION = 0.25
 """The fraction of a GPU's free memory that examples may take there."""
-TIME_STREAM, NOISE_STREAM, GLOBAL_STREAM, AUGMENTATION_STREAM = range(4)
+TIME_STREAM, NOISE_STREAM, GLOBAL_STREAM, AUGMENTATION_STREAM, CONDITION_STREAM = range(5)
+UNTOLD = Conditioner()
 
 
 class DiffusionModule(lightning.LightningModule):
@@ -49,9 +51,8 @@ class DiffusionModule(lightning.LightningModule):
         examples: Examples,
         batch_size: int,
         seed: int,
-        conditional: bool = False,
+        conditioner: Conditioner = UNTOLD,
         label_dropout: float = 0.0,
-        num_classes: int = 0,
         num_workers: int = 0,
         augmentations: Sequence[Augmentation] = (),
         record: dict[str, Any] | None = None,
@@ -68,7 +69,7 @@ class DiffusionModule(lightning.LightningModule):
         self.objective, self.time_sampler, self.averages = objective, time_sampler, averages
         self.optimizer_factory, self.lr_schedule = optimizer, lr_schedule
         self.examples, self.batch_size, self.seed, self.num_workers = examples, batch_size, seed, num_workers
-        self.conditional, self.label_dropout, self.num_classes = conditional, label_dropout, num_classes
+        self.conditioner, self.label_dropout = conditioner, label_dropout
         self.augmentations = augmentations
         self.record = record or {}
         self.gradient_norm = torch.zeros(())
@@ -158,14 +159,14 @@ class DiffusionModule(lightning.LightningModule):
         batches = ShuffledBatches(len(self.examples), self.batch_size, self.seed, **places)
         return next(iter(batches)), (step - 1) * self.batch_size
 
-    def labels(self, labels: Tensor | None, keep: Tensor) -> Tensor | None:
-        """The network's cond: the labels, with "no class" for those not kept; None for an unconditional network."""
-        if not self.conditional or labels is None:
-            return None
-        return torch.where(keep.to(labels.device, non_blocking=True), labels, self.num_classes)
+    def kept(self, count: int, source: torch.Generator, rows: slice) -> tuple[Tensor, dict[str, Tensor]]:
+        """Which of ``count`` examples are told something, and which are told each condition; bool, of these rows."""
+        keep = (torch.rand(count, generator=source) >= self.label_dropout)[rows]
+        dropouts = self.conditioner.dropouts().items()
+        return keep, {name: (torch.rand(count, generator=source) >= dropout)[rows] for name, dropout in dropouts}
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
-        values, labels = batch
+        values, told = batch
         rank, world_size = self.trainer.global_rank, self.trainer.world_size
         accumulate = self.trainer.accumulate_grad_batches
         step, part = self.trainer.global_step, batch_idx % accumulate
@@ -176,22 +177,24 @@ class DiffusionModule(lightning.LightningModule):
         count = len(x0) * world_size
         mine = slice(part * count + rank, (part + 1) * count, world_size)
         t = self.time_sampler(accumulate * count, self.denoiser.schedule, source)[mine]
-        keep = (torch.rand(accumulate * count, generator=source) >= self.label_dropout)[mine]
+        keep, each = self.kept(accumulate * count, source, mine)
         if part == 0:
             whole = x0.new_empty((accumulate * len(x0), *x0.shape[1:]))
             self.noise = batch_noise(whole, (self.seed, NOISE_STREAM, step), rank, world_size)
         own = slice(part * len(x0), (part + 1) * len(x0))
         eps = self.noise[own]
 
-        def draw(like: Tensor, number: int) -> Tensor:
+        def draw(like: Tensor, number: int, stream: int = AUGMENTATION_STREAM) -> Tensor:
             whole = like.new_empty((accumulate * len(like), *like.shape[1:]))
-            return batch_noise(whole, (self.seed, AUGMENTATION_STREAM, step, number), rank, world_size)[own]
+            return batch_noise(whole, (self.seed, stream, step, number), rank, world_size)[own]
 
         x0, denoiser = self.augmented(x0, draw)
+        numbers = itertools.count()
+        cond = self.conditioner.cond(x0, told, keep, each, lambda like: draw(like, next(numbers), CONDITION_STREAM))
         if self.draws_globally:
             torch.manual_seed(generator(self.seed, GLOBAL_STREAM, step * accumulate + part, rank).initial_seed())
         level = self.denoiser.schedule(t)
-        loss = self.objective(denoiser, x0, level, eps, self.labels(labels, keep))
+        loss = self.objective(denoiser, x0, level, eps, cond)
         weighted = loss * self.time_sampler.weight(t).to(device=loss.device, dtype=loss.dtype, non_blocking=True)
         if part == 0:
             self.draws = []

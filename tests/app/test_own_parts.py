@@ -160,6 +160,11 @@ def test_a_checkpoint_that_names_no_sampler_is_sampled_by_clipped_ddim(checkpoin
             {"autoguidance": {"name": "autoguidance", "checkpoint": "hub:some/model"}},
             r"guidance\.autoguidance\.checkpoint=hub:some/model is not taken from a checkpoint",
         ),
+        (
+            "text_encoder",
+            {"name": "transformers", "folder": "/somewhere"},
+            r"text_encoder=own: text_encoder\.folder=/somewhere is not taken from a checkpoint; give text_encoder\.fol",
+        ),
     ],
 )
 def test_a_bad_own_component_is_named(checkpoint, tmp_path, group, section, message):

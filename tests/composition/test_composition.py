@@ -23,7 +23,7 @@ from diffusion_fw.registry import ConfigError, Runtime
 from diffusion_fw.sampling.draw import draw
 
 GROUPS = sorted(registry.GROUPS.keys() & set(groups()) - {"trainer"})
-SAMPLING = {"data", "network", "schedule", "parameterization", "sampler", "grid", "guidance"}
+SAMPLING = {"data", "network", "schedule", "parameterization", "sampler", "grid", "guidance", "condition"}
 TRAINING = set(GROUPS) - {"sampler", "grid", "guidance", "features", "metric", "logger", "callbacks"}
 
 # Choices that a command line alone cannot complete: they need files or Python objects.
@@ -32,6 +32,7 @@ NEEDS_MORE = {
     ("data", "hf_dataset"),
     ("data", "image_folder"),
     ("data", "mnist"),
+    ("data", "series"),
     ("data", "torchvision"),
     ("data", "webdataset"),
     ("guidance", "autoguidance"),
@@ -40,6 +41,8 @@ NEEDS_MORE = {
     ("guidance", "posterior"),
     ("guidance", "replacement"),
     ("guidance", "rescheduled"),
+    # Of data that have numbers.
+    ("condition", "attributes"),
     # Of a finished run.
     *(("metric", name) for name in registry.names("metric") if name not in ("fid", "none")),
     # They follow what another callback evaluates.
@@ -49,6 +52,13 @@ NEEDS_MORE = {
     ("callbacks", "accuracy"),
     ("network", "adm_classifier"),
     ("objective", "classifier"),
+    # Nor does an autoencoder, and a codec needs its file.
+    ("callbacks", "reconstruction"),
+    ("network", "kl_autoencoder"),
+    ("objective", "autoencoder"),
+    ("codec", "kl_autoencoder"),
+    ("codec", "diffusers_kl"),
+    ("codec", "diffusers_tiny"),
 }
 LARGE = {name: SETTINGS["network", name][0] for name in ("adm_unet", "ddpm_unet")}
 """Networks whose defaults are too large, with parameters that are not."""
@@ -72,6 +82,7 @@ ALIKE = {
 EXTRAS = {
     ("logger", "mlflow"),
     ("ema", "schedule_free"),
+    ("text_encoder", "transformers"),
     *(("optimizer", name) for name in ("lion", "muon", "schedule_free")),
 } | {("features", name) for name in ("clip", "dinov2", "efficientnet_lite0", "efficientnet_lite2", "inception")}
 
@@ -99,6 +110,7 @@ COMPANIONS: tuple[dict[str, Any], ...] = (
     {"objective": "hybrid"},
     {"logger": ["csv"]},
     {"variance": "learned_range", "objective": "hybrid"},
+    {"data": "emoji", "data.size": 8, "condition": ["text"]},
     {"network": "ddpmpp", "network.augment_dim": 9, "network.attention_resolutions": []},
 )
 
@@ -164,7 +176,9 @@ def attempt(tiny, tmp_path_factory):
     def build_and_run(choices, setting):
         chosen = {group: [name] if group in STACKED else name for group, name in choices}
         # The parameters of a component do not fit another that takes its place.
-        fitting = {key: value for key, value in setting.items() if key.partition(".")[0] not in {*chosen} & {"network"}}
+        fitting = {
+            key: value for key, value in setting.items() if key.partition(".")[0] not in {*chosen} & {"network", "data"}
+        }
         changes = {**fitting, **chosen}
         for name in {name for group, name in choices if group == "network"} & LARGE.keys():
             changes |= {f"network.{key}": value for key, value in LARGE[name].items()}
@@ -174,11 +188,15 @@ def attempt(tiny, tmp_path_factory):
         config = tiny({"trainer": "loop", **dict(sorted(changes.items(), key=lambda item: "." in item[0]))})
         built = build_experiment(config, folder)
         if first_time(TRAINING, choices, setting):
-            built.trainer.fit(built.module, built.data.train.__getitems__(range(8)))
+            built.trainer.fit(built.module, built.module.examples.__getitems__(range(8)))
         if first_time(SAMPLING, choices, setting):
             shape, denoiser = built.data.shape, explained[-1].wrap(built.denoiser)
-            counts = built.data.class_counts if explained[-1].conditional else ()
-            ((_, x),) = draw(built.sampler, denoiser, shape, range(2), seed=0, class_counts=counts)
+            takes_class = explained[-1].conditioner.num_classes > 0
+
+            def told(indices):
+                return explained[-1].facts.blank(len(indices), takes_class=takes_class)
+
+            ((_, x),) = draw(built.sampler, denoiser, shape, range(2), seed=0, cond_of=told)
             assert x.shape == (2, *shape)
             assert x.isfinite().all()
 

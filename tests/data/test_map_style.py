@@ -225,6 +225,8 @@ class Table(Images):
 
     def __getitem__(self, key):
         if isinstance(key, str):
+            if key == "caption":
+                return Column([None, *(f" number {index} " for index in range(1, self.count))])
             return Column(index % 3 for index in range(self.count))
         everything = {"image": Image.fromarray(pixels(key, 12)), "label": key % 3, "caption": "a"}
         return {name: everything[name] for name in self.column_names}
@@ -260,9 +262,24 @@ def test_without_labels_and_held_out_images_some_are_held_out(hub):
     assert len(hub) == 1
 
 
+@pytest.mark.parametrize("test_split", ["test", None])
+def test_a_column_of_the_hub_holds_captions(hub, caplog, test_split):
+    settings = {"caption_column": "caption", "test_split": test_split, "size": 8}
+    data = dfw.build("data", "hf_dataset", path="me/animals", **settings)
+    for split in ("train", "test"):
+        indices = data.splits[split].indices
+        assert data.captions(split) == [f"number {index}" if index else "" for index in indices]
+        assert data.captions(split) is data.captions(split)
+    assert len(data.captions("train")) == len(data.train)
+    (record,) = caplog.records
+    assert "images have no caption" in record.getMessage()
+    assert dfw.build("data", "hf_dataset", path="me/animals", size=8).captions("train") is None
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
+        ({"caption_column": "text"}, "has no column 'text', but image, label, caption; set .*data.caption_column"),
         ({"train_split": "nowhere"}, "split 'nowhere' cannot be read: ValueError: Unknown split"),
         ({"image_column": "picture"}, "has no column 'picture', but image, label, caption; set data.image_column"),
     ],

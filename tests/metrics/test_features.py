@@ -21,6 +21,9 @@ SHAPES: dict[str, list[tuple[int, ...]]] = {
     "efficientnet_lite0": [(1, 8, 8), (3, 32, 32), (3, 96, 80)],
     "efficientnet_lite2": [(3, 32, 32)],
     "identity": [(2,), (5,)],
+    "spectra": [(1, 64), (2, 500), (1, 2), (3, 31)],
+    "clips": [(1, 8, 16, 16), (3, 2, 5, 10)],
+    "moving_digits": [(1, 8, 16, 16), (1, 3, 8, 20)],
 }
 CASES = [(name, shape) for name, shapes in SHAPES.items() for shape in shapes]
 
@@ -33,7 +36,7 @@ def extractor(name: str, shape: tuple[int, ...]) -> FeatureExtractor:
 
 def examples(count: int, shape: tuple[int, ...]) -> Tensor:
     generator = torch.Generator().manual_seed(0)
-    if len(shape) == 1:
+    if len(shape) < 3:
         return torch.randn(count, *shape, generator=generator)
     return torch.randint(0, 256, (count, *shape), generator=generator, dtype=torch.uint8)
 

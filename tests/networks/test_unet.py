@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 import diffusion_fw as dfw
+from diffusion_fw.networks.blocks.embeddings import TimeEmbedding
 from diffusion_fw.networks.blocks.norms import group_norm
 from diffusion_fw.networks.unet import FourierChannels, ResidualBlock
 from diffusion_fw.registry import ConfigError
@@ -109,6 +110,116 @@ def test_keeps_the_size_of_any_image(shape, mult, outputs):
     assert output.isfinite().all()
 
 
+RANKS = [
+    ((2, 21), (1, 2, 2), [6]),
+    ((1, 8, 8), (1, 2), [8]),
+    ((2, 3, 5, 9), (1, 2, 2), [9, 3]),
+]
+
+
+@pytest.mark.parametrize("halve_time", [False, True])
+@pytest.mark.parametrize("factorized_attention", [False, True])
+@pytest.mark.parametrize(("shape", "mult", "attention"), RANKS)
+def test_takes_sequences_images_and_videos_of_any_size(shape, mult, attention, factorized_attention, halve_time):
+    keys = {"halve_time": halve_time, "factorized_attention": factorized_attention} if len(shape) == 4 else {}
+    network = unet(shape, channel_mult=mult, attention_resolutions=attention, outputs=2, **keys)
+    x, label = inputs(3, shape)
+    together = network(x, label)
+    assert together.shape == (3, 2 * shape[0], *shape[1:])
+    alone = torch.cat([network(x[i : i + 1], label[i : i + 1]) for i in range(3)])
+    torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-4)
+    together.square().mean().backward()
+    assert all(parameter.grad is not None and parameter.grad.any() for parameter in network.parameters())
+
+
+@pytest.mark.parametrize(("shape", "mult"), [rank[:2] for rank in RANKS])
+def test_all_ranks_have_the_same_layers_whose_kernels_have_the_rank_of_the_data(shape, mult):
+    """The network of images, and every kernel 3 x 3 replaced by 3 or 3 x 3 x 3: the names don't depend on the rank."""
+    images = {key: value.shape for key, value in unet((shape[0], 32, 32), channel_mult=mult).state_dict().items()}
+    found = unet(shape, channel_mult=mult).state_dict()
+    assert list(found) == list(images)
+    for key, weight in found.items():
+        wanted = images[key]
+        if len(wanted) == 4:
+            wanted = (*wanted[:2], *[wanted[2]] * (len(shape) - 1))
+        assert tuple(weight.shape) == tuple(wanted), key
+
+
+def test_the_network_of_images_has_the_names_and_the_first_values_that_checkpoints_and_seeds_rely_on():
+    torch.manual_seed(0)
+    network = dfw.build("network", "unet", shape=(1, 8, 8), channels=8, channel_mult=[1, 2], attention_resolutions=[8])
+    stage = {"block." + name for name in ("norm1", "conv1", "embedding", "norm2", "conv2")}
+    attention = {"after." + name for name in ("norm", "qkv", "out")}
+    names = {
+        "enter", "norm", "leave", "downsample.0", "upsample.0",
+        *("time." + name for name in dict.fromkeys(key.rsplit(".", 1)[0] for key in network.time.state_dict())),
+        *("down.0.0." + name for name in stage | attention),
+        *("down.1.0." + name for name in stage | {"block.skip"}),
+        *("middle.0." + name for name in stage | attention),
+        *("middle.1." + name for name in stage),
+        *(f"up.0.{k}." + name for k in range(2) for name in stage | {"block.skip"}),
+        *(f"up.1.{k}." + name for k in range(2) for name in stage | attention | {"block.skip"}),
+    }  # fmt: skip
+    assert {name.rsplit(".", 1)[0] for name in network.state_dict()} == names
+
+    torch.manual_seed(0)
+    TimeEmbedding(8, 32)
+    enter = nn.Conv2d(1, 8, 3, padding=1)
+    nn.Conv2d(8, 8, 3, padding=1), nn.Linear(32, 8), nn.Conv2d(8, 8, 3, padding=1)
+    qkv = nn.Linear(8, 24)
+    nn.Linear(8, 8)
+    downsample = nn.Conv2d(8, 8, 3, stride=2, padding=1)
+    for layer, own in (
+        (network.enter, enter),
+        (network.down[0][0].after.qkv, qkv),
+        (network.downsample[0], downsample),
+    ):
+        assert torch.equal(layer.weight, own.weight)
+
+
+def test_a_video_of_equal_frames_under_kernels_of_one_frame_is_an_image():
+    """With the kernels of the network of images in the middle of T, and attention in each frame, frames are apart."""
+    image = unet((1, 9, 9), attention_resolutions=[9])
+    video = unet((1, 4, 9, 9), attention_resolutions=[9], factorized_attention=True)
+    weights = image.state_dict()
+    for key, weight in video.state_dict().items():
+        if ".time." in key:
+            weight.zero_()
+        elif weight.ndim == 5:
+            weight.zero_()[:, :, weight.shape[2] // 2] = weights[key]
+        else:
+            weight.copy_(weights[key])
+    x, label = inputs(2, (1, 1, 9, 9))
+    x = x.expand(-1, -1, 4, -1, -1)
+    expected = image(x[:, :, 0], label).unsqueeze(2).expand_as(x)
+    torch.testing.assert_close(video(x, label), expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("factorized_attention", [False, True])
+def test_every_frame_depends_on_the_distant_ones(factorized_attention):
+    network = unet((1, 16, 8, 8), factorized_attention=factorized_attention)
+    x, label = inputs(1, (1, 16, 8, 8))
+    x.requires_grad_()
+    network(x, label)[:, :, 0].sum().backward()
+    assert x.grad[:, :, -1].abs().max() > 1e-6
+
+
+@pytest.mark.parametrize(("halve_time", "sides"), [(False, (5, 4, 3)), (True, (3, 4, 3))])
+def test_levels_keep_time_unless_told_to_halve_it(halve_time, sides):
+    network = unet((1, 5, 7, 6), halve_time=halve_time)
+    seen = []
+    network.middle[0].register_forward_hook(lambda layer, given, h: seen.append(tuple(h.shape[2:])))
+    network(*inputs(1, (1, 5, 7, 6)))
+    assert seen == [sides]
+
+
+def test_a_long_volume_counts_its_time_among_the_sizes_if_it_is_halved():
+    with pytest.raises(ConfigError, match="sizes 8, 4"):
+        dfw.build("network", "unet", shape=(1, 16, 8, 8), **SMALL, attention_resolutions=[16])
+    network = dfw.build("network", "unet", shape=(1, 16, 8, 8), **SMALL, attention_resolutions=[16], halve_time=True)
+    assert not network(*inputs(1, (1, 16, 8, 8))).any()
+
+
 def test_every_parameter_takes_part():
     network = unet((1, 8, 8), num_classes=3, class_conditional=True, attention_resolutions=[8, 4], num_heads=2)
     x, label = inputs(4, (1, 8, 8))
@@ -179,7 +290,9 @@ def test_dropout_acts_in_training_alone():
 @pytest.mark.parametrize(
     ("kwargs", "says"),
     [
-        ({"shape": (2,)}, ["images", r"\(2,\)", "network=mlp"]),
+        ({"shape": (2,)}, ["sequences", "images", "videos", r"\(2,\)", "network=mlp"]),
+        ({"halve_time": True}, ["network.halve_time=true", "videos", r"\(1, 8, 8\)"]),
+        ({"shape": (1, 9), "factorized_attention": True}, ["network.factorized_attention=true", r"\(1, 9\)"]),
         ({"attention_resolutions": [16, 4]}, ["network.attention_resolutions", "no level has size 16", "8x8", "8, 4"]),
         ({"shape": (1, 28, 28), "channel_mult": [1] * 3, "attention_resolutions": [16]}, ["sizes 28, 14, 7"]),
         ({"channel_mult": [1] * 5}, ["network.channel_mult", "at most 4", "8, 4, 2, 1"]),

@@ -84,7 +84,7 @@ def test_points_that_are_all_equal_or_not_finite_leave_a_picture(tmp_path: Path,
     assert view.trajectory(tmp_path / "c.png", values[None], [0.0]).is_file()
 
 
-@pytest.mark.parametrize("shape", [(), (1,), (8, 8), (3, 8, 8, 8)])
+@pytest.mark.parametrize("shape", [(), (1,), (8, 1), (3, 8, 8, 8, 8)])
 def test_a_shape_without_a_picture_is_refused(shape: tuple[int, ...]) -> None:
     with pytest.raises(ConfigError, match="cannot be drawn"):
         view_for(shape, RANGE)

@@ -42,7 +42,7 @@ def test_an_error_survives_the_way_between_processes():
 
 
 def test_a_refusal_says_once_which_component_it_is_of():
-    with pytest.raises(dfw.ConfigError, match=r"^network=unet needs images"):
+    with pytest.raises(dfw.ConfigError, match=r"^network=unet needs sequences"):
         dfw.build("network", "unet", shape=(2,))
     with pytest.raises(dfw.ConfigError, match=r"^grid=karras: grid\.sigma_max"):
         dfw.build("grid", "karras", sigma_min=3.0, sigma_max=2.0)

@@ -59,9 +59,10 @@ class GivenImages:
 def given_images(path: str, key: str) -> Examples:
     """The images at ``path``: a folder or zip of image files in the order of their names, or an npz file.
 
-    An npz holds uint8 images (N, H, W, C) or (N, C, H, W) as ``arr_0``, ``samples`` or its only array, or points (N, D)
-    as floats. Raises ConfigError, with the config key, for a path without images, for images of several sizes, and for
-    images that are no 8-bit pixels, as their range could only be guessed.
+    An npz holds uint8 images (N, H, W, C) or (N, C, H, W) or videos (N, C, T, H, W), or floats of series (N, C, L) or
+    points (N, D), as ``arr_0``, ``samples`` or its only array. Raises ConfigError, with the config key, for a path
+    without images, for images of several sizes, and for images that are no 8-bit pixels, as their range could only be
+    guessed.
     """
     place, where = with_home(path), f"{key}={path}"
     if not place.exists():
@@ -166,12 +167,14 @@ def _array(path: str, where: str) -> Tensor:
             f"{where}: it holds {', '.join(arrays) or 'nothing'}; samples are the array {' or '.join(ARRAYS)}"
         )
     values = arrays[name]
-    if values.ndim == 2 and values.is_floating_point():
+    if values.ndim in (2, 3) and values.is_floating_point():
         return values.float()
+    if values.ndim == 5 and values.dtype == torch.uint8:
+        return values
     if values.ndim != 4 or not {values.shape[1], values.shape[3]} & {1, 3}:
         raise ConfigError(
             f"{where}: {name} is of shape {tuple(values.shape)}; it must be images (N, H, W, C) or (N, C, H, W) of one "
-            "or three channels, or points (N, D)"
+            "or three channels, videos (N, C, T, H, W) of bytes, series (N, C, L) or points (N, D) of floats"
         )
     if values.dtype != torch.uint8:
         low, high = float(values.min()), float(values.max())

@@ -195,6 +195,7 @@ class LazyImages:
                         kept.append(index)
                     else:
                         errors.append(image)
+                        self.unreadable.add(index)
         if not kept:
             raise self.no_readable_image()
         if not errors:

@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from diffusion_fw.data.dataset import READ_AT_ONCE, Batch, Data, Examples, InMemory, evenly_spaced
+from diffusion_fw.data.dataset import READ_AT_ONCE, Batch, Data, Examples, InMemory, evenly_spaced, usual_features
 from diffusion_fw.data.formats.decode import fitted, on_white
 from diffusion_fw.data.split import held_out_by_hash, uniform_hash
 from diffusion_fw.registry import ConfigError
@@ -216,8 +216,8 @@ class DatasetData(Data):
 
     @property
     def default_features(self) -> str:  # type: ignore[override]
-        """Pixels of images, and points as they are."""
-        return "pixels" if len(self.shape) == 3 else "identity"
+        """Those that fit any examples of the shape."""
+        return usual_features(self.shape)
 
     @functools.cached_property
     def class_names(self) -> tuple[str, ...]:  # type: ignore[override]

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from diffusion_fw import cache
 from diffusion_fw.data.formats import tar_index
+from diffusion_fw.data.formats.descriptions import LONGEST_CAPTION
 from diffusion_fw.data.formats.image_examples import THREADS
 from diffusion_fw.data.formats.image_files import LARGEST_MEMBER, LeftOut
 from diffusion_fw.files import default_cache, open_regular, version, with_home
@@ -28,8 +29,11 @@ from diffusion_fw.registry import ConfigError
 
 MOST_SHARDS = 1_000_000
 RANGE = re.compile(r"\{(\d{1,12})\.\.(\d{1,12})\}")
-COLUMNS = {"offset": torch.int64, "size": torch.int32, "label": torch.int32, "hash": torch.float64}
-VERSION = 2
+COLUMNS = {
+    **{"offset": torch.int64, "size": torch.int32, "label": torch.int32, "hash": torch.float64},
+    **{"text_offset": torch.int64, "text_size": torch.int32},
+}
+VERSION = 3
 """Of the cached index files; changing it invalidates them."""
 
 
@@ -87,7 +91,7 @@ def without_ranges(pattern: str, key: str) -> list[str]:
 class Shards:
     """The images of shards, addressed by index and read by seeking; shard, offset, size and label are columns (n,).
 
-    They take 20 bytes per image, and the hash that decides the split 8 more.
+    They take 20 bytes per image, the hash that decides the split 8 more, and the place of a caption 12.
     """
 
     paths: list[Path]
@@ -100,6 +104,8 @@ class Shards:
     size: Tensor
     label: Tensor
     hash: Tensor
+    text_offset: Tensor
+    text_size: Tensor
 
     key: ClassVar[str] = "data.shards"
 
@@ -148,6 +154,21 @@ class Shards:
         if size > LARGEST_MEMBER:
             raise ValueError(f"it has more than {LARGEST_MEMBER:,} bytes")
         return self.opened(index).read(int(self.offset[index]), size)
+
+    def caption(self, index: int) -> str:
+        """The caption of one of them, "" without. Raises ConfigError that names the image."""
+        size = int(self.text_size[index])
+        if size < 0:
+            return ""
+        try:
+            if size > LONGEST_CAPTION:
+                raise ValueError(f"it has more than {LONGEST_CAPTION:,} bytes")
+            content = self.opened(index).read(int(self.text_offset[index]), size)
+            return content.decode("utf-8-sig").strip()
+        except (OSError, ValueError) as error:
+            raise ConfigError(
+                f"{self.key}: the caption of {self.name(index)} cannot be read: {error}; it must be text in UTF-8"
+            ) from None
 
     def opened(self, index: int) -> Opened:
         shard = int(self.shard[index])

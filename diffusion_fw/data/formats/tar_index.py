@@ -21,6 +21,7 @@ LONGEST_NAME = 1 << 16
 """In bytes, of a header that holds a long name."""
 LARGEST_LABEL = 1 << 20
 """In bytes, of a .cls or .json."""
+NO_TEXT = -1
 MOST_CLASSES = 1 << 16
 NO_LABEL, BAD_LABEL = -1, -2
 NOT_REGULAR = -1
@@ -119,6 +120,8 @@ def read_label(content: bytes, suffix: str) -> int:
 def index(path: Path) -> dict[str, Tensor]:
     """All images of one shard in the order of the tar: offset int64, size and label int32, hash float64, each (n,).
 
+    text_offset int64 and text_size int32 are the place of the image's caption, KEY.txt, and NO_TEXT without one.
+
     An image KEY.png is one of WebDataset's examples. Where an example has no such image, those with more dots, such as
     KEY.001.png, are examples of their own; otherwise they are left out. The label stands beside the image under its
     whole name (KEY.001.cls), or else under the key. The hash depends on the name of the shard and that of the image
@@ -127,6 +130,7 @@ def index(path: Path) -> dict[str, Tensor]:
     """
     images: dict[str, tuple[str, int, int]] = {}
     labels: dict[str, int] = {}
+    texts: dict[str, tuple[int, int]] = {}
     left_out = LeftOut()
     try:
         with open_regular(path) as file:
@@ -141,6 +145,8 @@ def index(path: Path) -> dict[str, Tensor]:
                         file.seek(start)
                         fits = 0 <= size <= LARGEST_LABEL
                         labels[stem] = read_label(file.read(size), suffix) if fits else BAD_LABEL
+                elif suffix == ".txt" and size != NOT_REGULAR:
+                    texts[stem] = start, min(size, LARGEST_MEMBER)
                 elif size != NOT_REGULAR:
                     left_out.add(kind_of(inner_path(name)) or "of other names", name)
     except (OSError, ValueError) as error:
@@ -155,6 +161,10 @@ def index(path: Path) -> dict[str, Tensor]:
     used = {name for stem, (key, _, _) in images.items() for name in (stem, key)}
     for stem in sorted(labels.keys() - used):
         left_out.add("labels without an image", stem)
+    for stem in sorted(texts.keys() - used):
+        left_out.add(".txt", stem)
+    captions = [texts.get(stem, texts.get(key, (NO_TEXT, NO_TEXT))) for stem, (key, _, _) in images.items()]
+    written = torch.tensor(captions, dtype=torch.int64).view(-1, 2)
     places = torch.tensor([place for _, *place in images.values()], dtype=torch.int64).view(-1, 2)
     hashes = [uniform_hash(PurePosixPath(path.name, stem.lstrip("/"))) for stem in images]
     found = [labels.get(stem, labels.get(key, NO_LABEL)) for stem, (key, _, _) in images.items()]
@@ -163,5 +173,7 @@ def index(path: Path) -> dict[str, Tensor]:
         "size": places[:, 1].int(),
         "label": torch.tensor(found, dtype=torch.int32),
         "hash": torch.tensor(hashes, dtype=torch.float64),
+        "text_offset": written[:, 0].contiguous(),
+        "text_size": written[:, 1].int(),
         "left_out": torch.tensor(list(json.dumps(left_out.kinds).encode()), dtype=torch.uint8),
     }

@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor, nn
 
-from diffusion_fw.data.dataset import to_model
+from diffusion_fw.data.dataset import to_model, usual_features
 from diffusion_fw.metrics.features.resize import Resize
 from diffusion_fw.registry import ConfigError
 
@@ -84,7 +84,7 @@ def require_images(features: str, shape: tuple[int, ...], channels: tuple[int, .
     if len(shape) != 3:
         raise ConfigError(
             f"these features need images (C, H, W), but an example of data=... has the shape {tuple(shape)}; "
-            f"choose features=identity instead of features={features}"
+            f"choose features={usual_features(shape)} instead of features={features}"
         )
     if channels is not None and shape[0] not in channels:
         raise ConfigError(

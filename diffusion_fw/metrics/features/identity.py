@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from diffusion_fw.data.dataset import usual_features
 from diffusion_fw.metrics.features.extractor import FeatureExtractor
 from diffusion_fw.registry import ConfigError, Runtime, register
 
@@ -22,7 +23,7 @@ class Identity(FeatureExtractor):
         if len(shape) != 1:
             raise ConfigError(
                 f"these features need points (D,), but an example of data=... has the shape {tuple(shape)}; "
-                "choose features=pixels instead of features=identity"
+                f"choose features={usual_features(shape)} instead of features=identity"
             )
         self.num_features = shape[0]
         self.freeze()

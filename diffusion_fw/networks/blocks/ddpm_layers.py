@@ -6,6 +6,8 @@ Layers between levels take the time embedding too, as a residual block does.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
@@ -163,6 +165,14 @@ class Attention(nn.Module):
         return result
 
 
+def space_then_time(h: Tensor, space: Callable[[Tensor], Tensor], time: Callable[[Tensor], Tensor]) -> Tensor:
+    """h (B, C, T, H, W) after ``space`` of every frame (N, C, H, W), and then ``time`` at every place (M, C, T)."""
+    length, height, width = h.shape[2:]
+    frames = space(h.transpose(1, 2).flatten(0, 1)).unflatten(0, (-1, length))
+    places: Tensor = time(frames.permute(0, 3, 4, 2, 1).flatten(0, 2)).unflatten(0, (-1, height, width))
+    return places.permute(0, 3, 4, 1, 2)
+
+
 class SpaceTimeAttention(Attention):
     """Attention over H and W in each frame, then over T at each place: factorized, instead of over all positions.
 
@@ -176,8 +186,4 @@ class SpaceTimeAttention(Attention):
         self.time = Attention(channels, num_heads, eps=eps, heads_first=heads_first)
 
     def forward(self, h: Tensor) -> Tensor:
-        length, height, width = h.shape[2:]
-        frames = super().forward(h.transpose(1, 2).flatten(0, 1)).unflatten(0, (-1, length))
-        places = self.time(frames.permute(0, 3, 4, 2, 1).flatten(0, 2))
-        result: Tensor = places.unflatten(0, (-1, height, width)).permute(0, 3, 4, 1, 2)
-        return result
+        return space_then_time(h, super().forward, self.time)

@@ -185,6 +185,16 @@ class Decoder(nn.Module):
         return h
 
 
+def check_dims(name: str, shape: tuple[int, ...], dims: Sequence[int]) -> None:
+    """ConfigError of ``network=name`` for examples whose number of axes besides the channels is none of ``dims``."""
+    if len(shape) - 1 not in dims:
+        kinds = {1: "sequences (C, L)", 2: "images (C, H, W)", 3: "videos (C, T, H, W)"}
+        raise ConfigError(
+            f"network={name} needs {' or '.join(kinds[count] for count in dims)}, but an example of data=... has the "
+            f"shape {tuple(shape)}; choose network=mlp or other data"
+        )
+
+
 def level_sizes(
     name: str,
     shape: tuple[int, ...],
@@ -197,12 +207,7 @@ def level_sizes(
     Raises ConfigError for data of other ``dims``, for sides that the levels do not divide, and for an attention
     resolution that no level has.
     """
-    if len(shape) - 1 not in dims:
-        kinds = {1: "sequences (C, L)", 2: "images (C, H, W)", 3: "videos (C, T, H, W)"}
-        raise ConfigError(
-            f"network={name} needs {' or '.join(kinds[count] for count in dims)}, but an example of data=... has the "
-            f"shape {tuple(shape)}; choose network=mlp or other data"
-        )
+    check_dims(name, shape, dims)
     if not channel_mult:
         raise ConfigError("network.channel_mult=(): must have at least one factor, one for each level")
     halved = [side for side, factor in zip(shape[1:], FACTORS[len(shape) - 1], strict=True) if factor > 1]

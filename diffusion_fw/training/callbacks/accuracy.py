@@ -38,10 +38,10 @@ class Accuracy(IntervalCallback):
 
     @torch.no_grad()
     def evaluate(self, trainer: lightning.Trainer, module: Any, step: int) -> None:
-        examples = Heldout.of(self.data, module.denoiser.schedule, self.seed)
+        examples = Heldout.of(self.data, module.denoiser.schedule, self.seed, module.conditioner)
         losses, hits = [], []
         for x0, level, eps, labels in examples.parts(self.batch_size, module.device):
-            assert labels is not None  # composition refuses a classifier of data without classes
+            assert isinstance(labels, torch.Tensor)  # composition refuses a classifier of data without classes
             logits = module.averaged(noised(level, x0, eps), level)
             losses.append(module.objective.error(logits, labels))
             hits.append(logits.topk(self.counted).indices == labels[:, None])

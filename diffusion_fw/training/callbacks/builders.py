@@ -138,6 +138,8 @@ def model_summary(max_depth: NonNegativeInt = 2) -> Any:
 def evaluation(
     history: Runtime[Any],
     data: Runtime[Any],
+    conditioner: Runtime[Any],
+    space: Runtime[Any],
     sampler: Runtime[Any],
     wrap: Runtime[Any],
     metric: Runtime[Any],
@@ -157,6 +159,8 @@ def evaluation(
     return Evaluation(
         history=history,
         data=data,
+        conditioner=conditioner,
+        space=space,
         sampler=sampler,
         wrap=wrap,
         metric=metric,
@@ -171,7 +175,6 @@ def evaluation(
 @register("callbacks", "gradient_noise")
 def gradient_noise(
     history: Runtime[Any],
-    data: Runtime[Any],
     seed: Runtime[int],
     every: PositiveInt = 500,
     parts: Annotated[int, Range(2, 1_000_000)] = 32,
@@ -188,7 +191,7 @@ def gradient_noise(
     """
     from diffusion_fw.training.callbacks.gradient_noise import GradientNoiseScale
 
-    return GradientNoiseScale(history=history, data=data, seed=seed, every=every, parts=parts, part_size=part_size)
+    return GradientNoiseScale(history=history, seed=seed, every=every, parts=parts, part_size=part_size)
 
 
 @register("callbacks", "accuracy")
@@ -212,6 +215,35 @@ def accuracy(
         data=data,
         metric=metric,
         classes=classifier.num_classes,
+        every=every,
+        batch_size=batch_size,
+        seed=seed,
+    )
+
+
+@register("callbacks", "reconstruction")
+def reconstruction(
+    history: Runtime[Any],
+    data: Runtime[Any],
+    metric: Runtime[Any],
+    autoencoder: Runtime[Any],
+    folder: Runtime[Path],
+    seed: Runtime[int],
+    every: PositiveInt = 500,
+    batch_size: PositiveInt = 256,
+) -> Any:
+    """Log held-out loss and reconstruction error of an autoencoder, and write its checkpoints/codec.safetensors.
+
+    It takes the place of the evaluation, which draws samples. The file is that of the best evaluation so far.
+    """
+    from diffusion_fw.training.callbacks.reconstruction import Reconstruction
+
+    return Reconstruction(
+        history=history,
+        data=data,
+        metric=metric,
+        section=autoencoder,
+        folder=folder,
         every=every,
         batch_size=batch_size,
         seed=seed,

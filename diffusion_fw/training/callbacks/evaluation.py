@@ -12,15 +12,18 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from diffusion_fw.data.dataset import Data, from_model
+from diffusion_fw.conditions.conditioner import Asking, Conditioner
+from diffusion_fw.data.dataset import Data
+from diffusion_fw.data.latents import Space
 from diffusion_fw.denoiser import Denoiser
 from diffusion_fw.metrics.heldout import Heldout, losses_of
 from diffusion_fw.metrics.metric import TrackedMetric
+from diffusion_fw.pictures.conditioned import conditioned
 from diffusion_fw.pictures.view import view_for
 from diffusion_fw.process.level import NoiseLevel
 from diffusion_fw.samplers.sampler import Sampler
 from diffusion_fw.sampling.chunk import chunk_size, measure_chunk
-from diffusion_fw.sampling.draw import draw, frames, labels_of
+from diffusion_fw.sampling.draw import CondOf, classes_of, draw, frames
 from diffusion_fw.training.callbacks.heldout import HELDOUT, IntervalCallback
 from diffusion_fw.training.callbacks.history import History, log
 from diffusion_fw.training.loggers.fan_out import Curve, tell
@@ -43,6 +46,8 @@ class Evaluation(IntervalCallback):
         *,
         history: History,
         data: Data,
+        conditioner: Conditioner,
+        space: Space,
         sampler: Sampler,
         wrap: Callable[[Denoiser], Denoiser],
         metric: TrackedMetric,
@@ -53,15 +58,17 @@ class Evaluation(IntervalCallback):
         seed: int,
     ) -> None:
         self.history, self.data, self.sampler, self.wrap, self.metric = history, data, sampler, wrap, metric
+        self.conditioner = conditioner
+        self.space = space
         history.followed = "distance" if metric.measures else metric.label
         self.folder, self.every = folder, every
         self.configured_batch_size = batch_size
         # Set before the first sample is drawn, when the free memory is known.
         self.batch_size = 0
         # A grid shows a few images, but the plane shows every point.
-        self.shown = grid_images if len(data.shape) > 1 else metric.num_samples
+        self.shown = grid_images if len(space.shape) > 1 else metric.num_samples
         self.seed = seed
-        self.view = view_for(data.shape, data.bounds)
+        self.view = view_for(space.shape, space.bounds)
         self.further = (IRREDUCIBLE,) if data.oracle is not None else ()
         self.last_samples: Tensor | None = None
         self.classes: list[str] = []
@@ -93,7 +100,12 @@ class Evaluation(IntervalCallback):
             tell(trainer.loggers, "log_best", self.history.best, step)
             title = f"{self.folder.parent.name}: {name} = {distance:.4g} at step {step:,}"
             self.classes = self._classes(trainer, module)
-            path = self.view.samples(self.folder / f"step_{step:07d}.png", first, self.classes, title)
+            path = self.folder / f"step_{step:07d}.png"
+            if self.conditioner.sources:
+                indices = self._indices(trainer)[: len(first)]
+                path = conditioned(self.view, path, self.asking, indices, first, self.classes, title)
+            else:
+                path = self.view.samples(path, first, self.classes, title)
             tell(trainer.loggers, "log_picture", "samples", path, step)
             tell(trainer.loggers, "log_samples", path, {name: distance}, step)
 
@@ -108,11 +120,24 @@ class Evaluation(IntervalCallback):
             tell(trainer.loggers, "log_animation", "trajectory/animation", moving, step)
         pl_module.averaged.train(training)
 
+    @functools.cached_property
+    def asking(self) -> Asking:
+        """What samples are told, as the held-out examples are."""
+        return Asking(self.conditioner, self.data.shape, lambda: self.data, self.seed)
+
+    @functools.cached_property
+    def cond_of(self) -> CondOf:
+        """What each sample is told."""
+        if self.conditioner.sources:
+            return self.asking.cond_of
+        return classes_of(self.data.class_counts if self.conditioner.num_classes else (), self.seed)
+
     def _classes(self, trainer: lightning.Trainer, module: Any) -> list[str]:
         """The names of the classes of the samples in a grid; empty for a model that takes no labels."""
-        if not module.conditional:
-            return []
-        labels = labels_of(self._indices(trainer)[: self.shown], self.data.class_counts, self.seed, "cpu")
+        indices = self._indices(trainer)[: self.shown]
+        if self.conditioner.sources:
+            return self.asking.called(indices)
+        labels = self.cond_of(indices)
         return [] if labels is None else [self.data.class_names[k] for k in labels.tolist()]
 
     def _indices(self, trainer: lightning.Trainer) -> range:
@@ -123,10 +148,10 @@ class Evaluation(IntervalCallback):
         """Update the metric with this process's samples; returns the first of them as the data hold them."""
         self.metric.reset()
         self.metric.to(module.device)
-        denoiser, class_counts = self.wrap(module.averaged), self.data.class_counts if module.conditional else ()
+        denoiser = self.wrap(module.averaged)
         if not self.batch_size:
             measured = functools.partial(
-                measure_chunk, self.sampler, denoiser, self.data.shape, len(class_counts), module.device
+                measure_chunk, self.sampler, denoiser, self.data.shape, self.cond_of, module.device
             )
             self.batch_size = chunk_size(self.configured_batch_size, measured, module.device)
         indices = self._indices(trainer)
@@ -136,14 +161,14 @@ class Evaluation(IntervalCallback):
             self.data.shape,
             indices,
             seed=self.seed,
-            class_counts=class_counts,
+            cond_of=self.cond_of,
             batch_size=self.batch_size,
             device=module.device,
         )
         kept: list[Tensor] = []
         with tqdm(total=len(indices), desc="sampling", leave=False, disable=not trainer.is_global_zero) as bar:
             for chunk, x in chunks:
-                values = from_model(x, self.data.pixels)
+                values = self.space.examples(x)
                 self.metric.update(values)
                 kept.append(values[: self.shown].cpu())
                 bar.update(len(chunk))
@@ -152,12 +177,11 @@ class Evaluation(IntervalCallback):
     @torch.no_grad()
     def _heldout(self, module: Any) -> float:
         """The mean loss of the averaged weights on held-out examples, and its curve over log-SNR."""
-        examples = Heldout.of(self.data, module.denoiser.schedule, self.seed)
+        examples = Heldout.of(self.data, module.denoiser.schedule, self.seed, self.conditioner)
         loss = losses_of(
             module.objective,
             module.averaged,
             examples,
-            lambda labels: module.labels(labels, torch.tensor(True)),
             size=self.batch_size,
             device=module.device,
             seed=self.seed,
@@ -170,7 +194,7 @@ class Evaluation(IntervalCallback):
 
     def _irreducible(self, module: Any, x0: Tensor, level: NoiseLevel, eps: Tensor) -> Tensor | None:
         """The smallest possible loss on the same draws, if the data's distribution is known and no labels are given."""
-        if self.data.oracle is None or module.conditional:
+        if self.data.oracle is None or self.conditioner.tells:
             return None
         exact = self.data.oracle.denoiser(module.denoiser.schedule)
         least: Tensor | None = module.objective.irreducible(module.averaged, exact, x0, level, eps)
@@ -182,11 +206,13 @@ class Evaluation(IntervalCallback):
             self.sampler,
             self.wrap(module.averaged),
             self.data.shape,
-            range(TRACED if len(self.data.shape) > 1 else 500),
+            range(TRACED if len(self.space.shape) > 1 else 500),
             seed=self.seed,
-            class_counts=self.data.class_counts if module.conditional else (),
+            cond_of=self.cond_of,
             device=module.device,
         )
-        shown, predicted = (from_model(values, self.data.pixels) for values in (states, predictions))
+        shown, predicted = (
+            self.space.examples(values.flatten(0, 1)).unflatten(0, values.shape[:2]) for values in (states, predictions)
+        )
         still = self.view.trajectory(self.folder / "trajectory.png", shown, times, predicted)
         return still, self.view.animation(self.folder / "trajectory.gif", shown, times)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import itertools
 import math
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
@@ -21,12 +22,16 @@ import lightning
 import torch
 from torch import Tensor
 
-from diffusion_fw.data.dataset import Data, to_model
+from diffusion_fw.condition import on
+from diffusion_fw.data.dataset import to_model
+from diffusion_fw.denoiser import Noise
 from diffusion_fw.noise import batch_noise, generator
 from diffusion_fw.training.callbacks.history import History, log
 from diffusion_fw.training.callbacks.step_callback import StepCallback
 
 STREAM = 8
+FIRST_OF_CONDITIONS = 1000
+"""The number of the first draw of conditions; those of augmentations come before."""
 
 
 class GradientNoise(NamedTuple):
@@ -78,8 +83,8 @@ class GradientNoiseScale(StepCallback):
 
     whole_gradients = True
 
-    def __init__(self, *, history: History, data: Data, seed: int, every: int, parts: int, part_size: int) -> None:
-        self.history, self.data, self.seed = history, data, seed
+    def __init__(self, *, history: History, seed: int, every: int, parts: int, part_size: int) -> None:
+        self.history, self.seed = history, seed
         self.every, self.parts, self.part_size = every, parts, part_size
 
     def after_step(self, trainer: lightning.Trainer, module: Any, step: int) -> None:
@@ -94,23 +99,30 @@ class GradientNoiseScale(StepCallback):
         """Noise for the part that begins at example ``first``: of the path for draw -1, of augmentations from 0 on."""
         return batch_noise(like, (self.seed, STREAM, step, first, draw + 1))
 
+    def condition_noise(self, step: int, first: int) -> Noise:
+        """Noise for the conditions of that part."""
+        numbers = itertools.count(FIRST_OF_CONDITIONS)
+        return lambda like: self.noise(step, first, like, next(numbers))
+
     def measure(self, module: Any, step: int) -> GradientNoise:
         """The gradient noise of the trained weights."""
         source = generator(self.seed, STREAM, step)
         count = self.parts * self.part_size
-        chosen = torch.randint(len(self.data.train), (count,), generator=source)
+        chosen = torch.randint(len(module.examples), (count,), generator=source)
         schedule = module.denoiser.schedule
         times = module.time_sampler(count, schedule, source)
-        keep = torch.rand(count, generator=source) >= module.label_dropout
+        keep, each = module.kept(count, source, slice(count))
 
         def gradients() -> Iterable[list[Tensor]]:
             for first in range(0, count, self.part_size):
                 own = slice(first, first + self.part_size)
-                values, labels = self.data.train.__getitems__(chosen[own].tolist())
+                values, told = module.examples.__getitems__(chosen[own].tolist())
                 x0 = to_model(values.to(module.device))
                 noise = functools.partial(self.noise, step, first)
                 x0, denoiser = module.augmented(x0, noise)
-                cond = module.labels(None if labels is None else labels.to(module.device), keep[own])
+                own_each = {name: kept[own] for name, kept in each.items()}
+                conditions = self.condition_noise(step, first)
+                cond = module.conditioner.cond(x0, on(told, module.device), keep[own], own_each, conditions)
                 t = times[own]
                 losses = module.objective(denoiser, x0, schedule(t), noise(x0, -1), cond)
                 loss = (losses * module.time_sampler.weight(t).to(losses)).mean()

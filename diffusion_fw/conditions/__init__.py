@@ -1,0 +1,1 @@
+"""What a model can be told besides the class: text, images, numbers."""

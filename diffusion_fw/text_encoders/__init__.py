@@ -1,0 +1,1 @@
+"""Encoders of text: captions as sequences of embeddings."""
