@@ -101,6 +101,8 @@ COMPANIONS: tuple[dict[str, Any], ...] = (
     {"logger": ["csv"]},
     {"variance": "learned_range", "objective": "hybrid"},
     {"network": "ddpmpp", "network.augment_dim": 9, "network.attention_resolutions": []},
+    {"data": "tones", "features": "spectra"},
+    {"data": "moving_digits", "features": "clips"},
 )
 
 
