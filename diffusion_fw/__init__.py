@@ -25,12 +25,15 @@ if TYPE_CHECKING:
     from diffusion_fw import checking, interop, likelihood, oracles
     from diffusion_fw.adapters import wrap
     from diffusion_fw.app.library import Config, compose, evaluate, sample, train
+    from diffusion_fw.app.trained_model import load_space
     from diffusion_fw.checkpoints.load import load, load_classifier
     from diffusion_fw.checkpoints.pretrained import from_pretrained, push_to_hub, save, save_pretrained
+    from diffusion_fw.codecs.codec import Codec
     from diffusion_fw.condition import Condition, Told
     from diffusion_fw.conditions.source import Source, Table
     from diffusion_fw.data.dataset import Batch, Data, Examples, InMemory, to_model, to_pixels
     from diffusion_fw.data.formats.map_style import DatasetData, MapDataset
+    from diffusion_fw.data.latents import Space
     from diffusion_fw.denoiser import Denoiser, NetworkClassifier, NetworkDenoiser, Noise, prior
     from diffusion_fw.guidance.guidance import Guidance
     from diffusion_fw.guidance.operators import LinearOperator
@@ -61,10 +64,13 @@ __version__ = "0.1.0"
 _PUBLIC = {
     "diffusion_fw.adapters": ("wrap",),
     "diffusion_fw.app.library": ("Config", "compose", "evaluate", "sample", "train"),
+    "diffusion_fw.app.trained_model": ("load_space",),
     "diffusion_fw.checkpoints.load": ("load", "load_classifier"),
     "diffusion_fw.checkpoints.pretrained": ("from_pretrained", "push_to_hub", "save", "save_pretrained"),
     "diffusion_fw.condition": ("Condition", "Told"),
     "diffusion_fw.conditions.source": ("Source", "Table"),
+    "diffusion_fw.codecs.codec": ("Codec",),
+    "diffusion_fw.data.latents": ("Space",),
     "diffusion_fw.data.dataset": (
         "Batch",
         "Data",
@@ -150,6 +156,7 @@ __all__ = [
     "Batch",
     "BetaSchedule",
     "Classifier",
+    "Codec",
     "Condition",
     "Config",
     "ConfigError",
@@ -194,6 +201,7 @@ __all__ = [
     "Sampler",
     "Schedule",
     "Source",
+    "Space",
     "Step",
     "StepCallback",
     "Subject",
@@ -215,6 +223,7 @@ __all__ = [
     "load",
     "load_classifier",
     "load_plugins",
+    "load_space",
     "names",
     "noised",
     "oracles",

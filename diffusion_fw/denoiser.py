@@ -231,6 +231,22 @@ class NetworkClassifier(nn.Module):
         return logits
 
 
+class NetworkAutoencoder(nn.Module):
+    """autoencoder(x) -> x, by a network with ``posterior`` and ``reconstruct``, while it is trained.
+
+    It has a schedule, as all that is trained here does, on which nothing of it depends.
+    """
+
+    def __init__(self, network: nn.Module, schedule: Schedule, parameterization: Parameterization) -> None:
+        super().__init__()
+        self.network = network
+        self.schedule, self.parameterization = schedule, parameterization
+
+    def forward(self, x: Tensor) -> Tensor:
+        result: Tensor = self.network(x, None, None)
+        return result
+
+
 def _labels(label: Tensor | float, x: Tensor) -> Tensor:
     """The time label of each example, float32."""
     if isinstance(label, Tensor):

@@ -119,7 +119,7 @@ def build_metrics(source: Source) -> list[Chosen]:
             raise ConfigError(f"metric={name} is of a model, not of samples alone; give checkpoint=... for it")
     for name, section in config["metric"].items():
         for rule in rules if takes[name] else rules[:1]:
-            metric = assemble_metric(source.sized(section), config, data, known[rule])
+            metric = assemble_metric(source.sized(section), config, data, known[rule], source.latents)
             chosen.append(Chosen(name, metric, rule if takes[name] else None))
     return chosen
 

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from diffusion_fw.app.codec import with_codec
 from diffusion_fw.app.memory import describe_memory, describe_sampling_memory
 from diffusion_fw.app.speed import describe as describe_speed
 from diffusion_fw.checkpoints.read import checkpoint_of, read
@@ -32,11 +33,11 @@ def explain(config: dict[str, Any], asked: Asked) -> None:
 
     Raises ConfigError where training would, before it prints anything.
     """
-    parts = compose_parts(config)
+    parts = compose_parts(with_codec(config, None))
     weights = None
     if config["init_from"] and not config["resume"]:
         module = SimpleNamespace(denoiser=parts.denoiser, tracks=list)
-        weights = warm_start(module, config["init_from"], raw_weights=config["init_raw_weights"])
+        weights = warm_start(module, config["init_from"], raw_weights=config["init_raw_weights"], space=parts.space)
     console = Console()
     print_tables(console, rows(config, asked), costs(config, parts))
     if weights:

@@ -34,8 +34,17 @@ class Report(lightning.Callback):
     where a strategy forks.
     """
 
-    def __init__(self, experiment: Experiment, config: Mapping[str, Any], folder: Path, *, floor: float | None) -> None:
+    def __init__(
+        self,
+        experiment: Experiment,
+        config: Mapping[str, Any],
+        folder: Path,
+        *,
+        floor: float | None,
+        further: Mapping[str, str] | None = None,
+    ) -> None:
         self.experiment, self.config, self.folder, self.floor = experiment, config, folder, floor
+        self.further = further or {}
 
     def on_fit_start(self, trainer: lightning.Trainer, pl_module: Any) -> None:
         # Before the progress bar starts.
@@ -64,7 +73,7 @@ class Report(lightning.Callback):
             with log_os_errors(f"drawing into {self.folder}", "training is done; the checkpoints hold its numbers"):
                 draw_report(self.experiment, self.config, self.folder, self.floor)
             self._log_files(trainer)
-            print_summary(self.experiment, self.folder, self.floor)
+            print_summary(self.experiment, self.folder, self.floor, self.further)
             print_places(trainer.loggers)
 
     def _log_files(self, trainer: lightning.Trainer) -> None:
@@ -129,8 +138,10 @@ def spread(paths: Sequence[Path], count: int) -> list[Path]:
     return list(dict.fromkeys(paths[round(i * last / (count - 1))] for i in range(count)))
 
 
-def print_summary(experiment: Experiment, folder: Path, floor: float | None) -> None:
-    """Print the table that ends a run."""
+def print_summary(
+    experiment: Experiment, folder: Path, floor: float | None, further: Mapping[str, str] | None = None
+) -> None:
+    """Print the table that ends a run, with ``further`` rows below the floor."""
     history, trainer = experiment.history, experiment.trainer
     table = Table(title=f"run of {trainer.global_step} steps", show_header=False)
     name = experiment.metric.name(experiment.module.weights_name)
@@ -140,6 +151,8 @@ def print_summary(experiment: Experiment, folder: Path, floor: float | None) -> 
         table.add_row(f"{name} at step {step:,}", f"{value:.4g}")
     if floor is not None:
         table.add_row(f"floor: {experiment.metric.floor_of}", f"{floor:.4g}")
+    for name, text in (further or {}).items():
+        table.add_row(name, text)
     table.add_section()
     if history.records:
         table.add_row("loss, last interval", f"{history.records[-1]['loss']:.4f}")
@@ -156,6 +169,7 @@ def print_summary(experiment: Experiment, folder: Path, floor: float | None) -> 
     table.add_section()
     for what, paths in (
         ("real and generated", ["real_and_generated.png"]),
+        ("real and decoded by the codec", ["real_and_decoded.png"]),
         ("samples over training", ["progress.png", "progress.gif", "samples/"]),
         ("trajectory from noise to data", ["samples/trajectory.png"]),
         ("curves", ["loss.png", "loss_by_log_snr.png", "distance.png", "schedule.png"]),

@@ -96,6 +96,11 @@ class Source(ABC):
     def rows(self, of_samples: bool) -> dict[str, str]:
         """The rows of the printed table about the model and, with ``of_samples``, its samples."""
 
+    @property
+    def latents(self) -> Data:
+        """The data as the model sees them."""
+        return self.data
+
     def pictures(self, folder: Path) -> list[Path]:
         """Pictures of the model itself."""
         return []
@@ -116,10 +121,10 @@ class Drawn(Source):
         model = self.model
         self.config = model.complete
         self.data = self.reference or model.data
-        if self.data.shape != model.facts.shape:
+        if self.data.shape != model.space.shape:
             raise ConfigError(
                 f"reference={model.config['reference']} holds examples of shape {self.data.shape}, but the model draws "
-                f"{model.facts.shape}"
+                f"{model.space.shape}"
             )
         if model.num_classes == self.data.num_classes:
             # A checkpoint of version 0.1.0 does not say how often each class occurs.
@@ -139,7 +144,8 @@ class Drawn(Source):
             batch_size=len(indices),
             device=self.device,
         )
-        return lambda quantise: quantise(x) if quantise else from_model(x, model.facts.pixels), model.class_of(indices)
+        x = model.space.decode(x)
+        return lambda quantise: quantise(x) if quantise else from_model(x, model.space.pixels), model.class_of(indices)
 
     @functools.cached_property
     def checkpoint(self) -> dict[str, str]:
@@ -149,10 +155,11 @@ class Drawn(Source):
 
     @property
     def identity(self) -> dict[str, Any]:
-        config = self.model.config
+        config, codec = self.model.config, self.model.space.codec
         return {
             "checkpoint": self.checkpoint,
             **{key: config[key] for key in MODEL_KEYS},
+            **({} if codec.identity else {"codec": codec.fingerprint()}),
             **self.model.choice.record,
             "precision": config["precision"],
             "seed": config["seed"],
@@ -168,7 +175,7 @@ class Drawn(Source):
                 model.network,
                 model.facts.shape,
                 model.cond_of,
-                lambda x: from_model(x, model.facts.pixels),
+                model.space.examples,
                 seed=model.config["seed"],
                 device=model.device,
             )
@@ -203,6 +210,10 @@ class Drawn(Source):
         how = {"sampler": config["sampler"]["name"], "sampler steps": str(sampler.steps)} if of_samples else {}
         guidance = ", ".join(config["guidance"]) or "none"
         return {**how, "guidance": guidance, "variance": config["variance"]["name"], **self.model.choice.rows}
+
+    @functools.cached_property
+    def latents(self) -> Data:
+        return self.model.latents if self.reference is None else self.model.seen(self.data)
 
     def pictures(self, folder: Path) -> list[Path]:
         return self.model.choice.pictures(folder)
@@ -323,12 +334,14 @@ def check_source(config: Mapping[str, Any]) -> None:
 def open_source(config: Mapping[str, Any]) -> Source:
     """The samples that a config asks for. Raises ConfigError for what ``check_source`` refuses, and for bad files."""
     check_source(config)
+    # A result line from before there were codecs names none.
+    config = {"codec": {"name": OWN}, **config}
     samples, reference = config["samples"], config["reference"]
     known = None if reference is None else GivenData(given_images(reference, "reference"))
     if samples is None:
         return Drawn(open_trained(config), known)
-    chosen = {"data": config["data"], **{key: config[key] for key in MODEL_KEYS}}
-    for group in MODEL_KEYS:
+    chosen = {"data": config["data"], **{key: config[key] for key in (*MODEL_KEYS, "codec")}}
+    for group in (*MODEL_KEYS, "codec"):
         section = chosen[group]
         if section not in ({"name": OWN}, {OWN: {"name": OWN}}):
             raise ConfigError(
@@ -336,6 +349,6 @@ def open_source(config: Mapping[str, Any]) -> Source:
             )
     features = {"name": "auto"} if config["features"]["name"] == OWN else config["features"]
     complete = {**config, "features": features}
-    for group in (*MODEL_KEYS, *(["data"] if known else [])):
+    for group in (*MODEL_KEYS, "codec", *(["data"] if known else [])):
         del complete[group]
     return Given(complete, known or build_data(config), given_images(samples, "samples"))

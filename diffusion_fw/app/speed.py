@@ -51,7 +51,7 @@ def measure(config: Mapping[str, Any], parts: Parts, local_batch: int) -> Speed:
     optimizer = assemble("optimizer", config["optimizer"], params=trained)
     mixed = str(config["trainer"].get("precision", 32)).endswith("-mixed")
 
-    examples = parts.told.examples(parts.data, "train")
+    examples = parts.told.examples(parts.latents, "train")
 
     def step(batch: int) -> None:
         values, given = examples.__getitems__([index % len(examples) for index in range(batch)])

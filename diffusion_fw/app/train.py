@@ -26,12 +26,20 @@ def train(config: dict[str, Any], folder: Path) -> Result:
     import lightning.pytorch  # noqa: F401 - it sets the levels of its loggers, which are set again below
     import torch
 
+    from diffusion_fw.app.codec import quality_of, with_codec
     from diffusion_fw.app.report import Report
     from diffusion_fw.checkpoints.read import checkpoint_of, read
     from diffusion_fw.checkpoints.warm_start import warm_start
     from diffusion_fw.checkpoints.weights import check_optimizer, check_weights
-    from diffusion_fw.composition.experiment import build_experiment
-    from diffusion_fw.composition.parts import assemble, build_data, build_tracked_metric, check_data
+    from diffusion_fw.codecs.codec import FILE
+    from diffusion_fw.composition.experiment import build_experiment, plain
+    from diffusion_fw.composition.parts import (
+        assemble,
+        build_data,
+        build_tracked_metric,
+        check_data,
+        encoding_device,
+    )
     from diffusion_fw.pictures import formats
     from diffusion_fw.pictures.view import Stamped
     from diffusion_fw.sweeps.trial import trial_callbacks
@@ -70,12 +78,22 @@ def train(config: dict[str, Any], folder: Path) -> Result:
                 best = _best(content)
             weights = assemble("ema", config["ema"], batch_size=config["batch_size"]).weights_name
             return Result(metric.name(weights), best, metric.floor() if metric.measures else None)
-    experiment = build_experiment(config, folder)
+    experiment = build_experiment(with_codec(config, folder), folder)
     if checkpoint:
         check_data(experiment.data, config, content[RECORD_KEY])
+        experiment.space.check_same(content[RECORD_KEY].get("codec"), f"resume={config['resume']}")
     if experiment.evaluation is not None:
         experiment.evaluation.view = Stamped(experiment.evaluation.view, provenance(config))
     trainer = experiment.trainer
+    quality = None
+    if not experiment.space.codec.identity:
+        # The record says what was given, and the codec itself lies beside the checkpoints.
+        experiment.module.record["config"]["codec"] = plain(config["codec"])
+        if trainer.is_global_zero:
+            if not checkpoint:
+                experiment.space.codec.save(folder / "checkpoints" / FILE)
+            quality = quality_of(experiment, encoding_device(config), folder, provenance(config))
+            print("\n".join(f"{name}: {text}" for name, text in quality.rows().items()))
     if checkpoint:
         check_weights(content["state_dict"], experiment.module.state_dict(), f"resume={config['resume']}")
         check_optimizer(
@@ -89,10 +107,11 @@ def train(config: dict[str, Any], folder: Path) -> Result:
                 logger.resume(step, content.get(LOGGERS_KEY, {}).get(type(logger).__name__, {}))
     elif config["init_from"]:
         raw = config["init_raw_weights"]
-        print(warm_start(experiment.module, config["init_from"], raw_weights=raw))
+        print(warm_start(experiment.module, config["init_from"], raw_weights=raw, space=experiment.space))
     formats.also = tuple(config["picture_formats"])
     floor = experiment.metric.floor() if experiment.metric.measures else None
-    trainer.callbacks.append(Report(experiment, config, folder, floor=floor))
+    further = quality.rows() if quality else {}
+    trainer.callbacks.append(Report(experiment, config, folder, floor=floor, further=further))
     trainer.callbacks.extend(trial_callbacks(experiment.history))
     writers = [item for item in trainer.callbacks if isinstance(item, Checkpoints)]
     trainer.callbacks.append(Interruption(writers[0] if writers else None))

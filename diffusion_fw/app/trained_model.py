@@ -19,14 +19,17 @@ from diffusion_fw import __version__, registry
 from diffusion_fw.app.device import choose
 from diffusion_fw.app.memory import describe_sampling_memory
 from diffusion_fw.checkpoints.load import load_chosen, load_chosen_classifier
-from diffusion_fw.checkpoints.read import checkpoint_hash, checkpoint_of
+from diffusion_fw.checkpoints.read import checkpoint_hash, checkpoint_of, read
 from diffusion_fw.checkpoints.weights import Choice
+from diffusion_fw.codecs.codec import FILE as CODEC_FILE
 from diffusion_fw.composition.checks import check_fit, check_label_dropout
 from diffusion_fw.composition.facts import Facts
 from diffusion_fw.composition.own import DRAWING, with_training
 from diffusion_fw.composition.parts import (
+    NO_CODEC,
     TOLD,
     assemble,
+    build_codec,
     build_conditions,
     build_data,
     build_features,
@@ -43,7 +46,8 @@ from diffusion_fw.composition.parts import (
 )
 from diffusion_fw.conditions.conditioner import Asking, Conditioner
 from diffusion_fw.config.groups import OWN_GROUPS
-from diffusion_fw.data.dataset import Data, from_model
+from diffusion_fw.data.dataset import Data
+from diffusion_fw.data.latents import Space, seen
 from diffusion_fw.denoiser import Denoiser, NetworkClassifier, NetworkDenoiser
 from diffusion_fw.metrics.metric import Training
 from diffusion_fw.modes.mode import Model as ModelAtWork
@@ -55,6 +59,7 @@ from diffusion_fw.samplers.sampler import Sampler
 from diffusion_fw.sampling.chunk import Chunk, chunk_size, measure_chunk
 from diffusion_fw.sampling.draw import classes_of, draw
 from diffusion_fw.sampling.share import smallest
+from diffusion_fw.training.archive import RECORD_KEY
 
 logger = logging.getLogger(__name__)
 
@@ -79,6 +84,9 @@ class Trained:
     record: dict[str, Any]
     """What the checkpoint says about itself."""
     facts: Facts
+    """Of what the model works on."""
+    space: Space
+    """What that stands for: the examples."""
     choice: Choice
     network: NetworkDenoiser
     denoiser: Denoiser
@@ -123,7 +131,7 @@ class Trained:
         asking = Asking(
             self.conditioner,
             self.facts.shape,
-            lambda: self.data,
+            lambda: self.latents,
             self.config["seed"],
             {key: self.config.get(key) for key in ASKED},
             torch.tensor(self.chosen) if self.chosen else None,
@@ -150,7 +158,7 @@ class Trained:
 
     def memory(self, count: int, *, copies: int = 0) -> str:
         """The peak of drawing ``count`` samples as text, with ``copies`` copies of all of them held at once."""
-        example = math.prod(self.facts.shape) * (1 if self.facts.pixels else torch.empty(0).element_size())
+        example = math.prod(self.space.shape) * (1 if self.space.pixels else torch.empty(0).element_size())
         size = min(count, self.batch_size)
         return describe_sampling_memory(self.network, self.chunk, size, kept=copies * count * example)
 
@@ -169,10 +177,10 @@ class Trained:
         data = build_data(self.complete)
         if self.own_data:
             check_data(data, self.complete, self.record)
-        elif (data.shape, data.pixels) != (self.facts.shape, self.facts.pixels):
+        elif (data.shape, data.pixels) != (self.space.shape, self.space.pixels):
             raise ConfigError(
                 f"data={self.config['data']['name']} has {_kind(data.shape, data.pixels)}, but the model was "
-                f"trained on {_kind(self.facts.shape, self.facts.pixels)}"
+                f"trained on {_kind(self.space.shape, self.space.pixels)}"
             )
         elif self.num_classes and data.num_classes not in (0, self.num_classes):
             raise ConfigError(
@@ -180,6 +188,15 @@ class Trained:
                 f"{self.num_classes}"
             )
         return data
+
+    @functools.cached_property
+    def latents(self) -> Data:
+        """The data as the model sees them."""
+        return self.seen(self.data)
+
+    def seen(self, data: Data) -> Data:
+        """Data as the model sees them; ConfigError where their latents are not like those of the training."""
+        return seen(data, self.space.codec, self.device)
 
     def check_sampler(self) -> None:
         """ConfigError where the sampler does not fit the model."""
@@ -217,7 +234,7 @@ class Trained:
     def at_work(self, folder: Path) -> ModelAtWork:
         """The model as a mode of sample.py uses it, which draws into ``folder``."""
         record = None
-        view = view_for(self.facts.shape, self.facts.data_range)
+        view = view_for(self.space.shape, self.space.bounds)
         if self.config["provenance"]:
             record = {**self.provenance("sample.py"), "mode": self.config["mode"]["name"]}
             view = Stamped(view, record)
@@ -226,8 +243,7 @@ class Trained:
             denoiser=self.denoiser,
             sampler=self.sampler,
             shape=self.facts.shape,
-            pixels=self.facts.pixels,
-            bounds=self.facts.data_range,
+            space=self.space,
             class_names=names or tuple(map(str, range(self.num_classes))),
             chosen=self.chosen,
             null_class=self.record["config"].get("label_dropout", 0) > 0,
@@ -257,7 +273,7 @@ class Trained:
             batch_size=self.batch_size,
             device=self.device,
         ):
-            yield chunk, from_model(x, self.facts.pixels)
+            yield chunk, self.space.examples(x)
 
 
 def uncompiled() -> Any:
@@ -288,6 +304,8 @@ def open_trained(config: Mapping[str, Any]) -> Trained:
     if Path(config["checkpoint"]).is_dir():
         # The file is what results and samples name.
         config = {**config, "checkpoint": os.fspath(checkpoint_of(config["checkpoint"], "checkpoint"))}
+    # A config from before there were codecs has none.
+    config = {"codec": {"name": OWN}, **config}
     network, record, choice = load_chosen(config["checkpoint"], raw_weights=config["raw_weights"], **config["ema"])
     trained_with = record["config"]
     own = with_training(config, trained_with, DRAWING)
@@ -301,12 +319,13 @@ def open_trained(config: Mapping[str, Any]) -> Trained:
     device = choose(own["device"])
     num_classes = facts.num_classes if conditional else 0
     place = Place(device, PRECISIONS[own["precision"]], own["compile"])
-    loaders = second_model(facts, num_classes, place), second_classifier(facts, num_classes, place)
+    given = facts, num_classes, place, fingerprint_of(record)
+    loaders = second_model(*given), second_classifier(*given)
     denoiser = build_wrappers(own, facts, conditional, told, *loaders)(place.take(network))
     classes = num_classes or getattr(denoiser, "classes", 0)
-    given = config.get("class")
-    listed = given if isinstance(given, list) else [] if given is None else [given]
-    if given == []:
+    wanted = config.get("class")
+    listed = wanted if isinstance(wanted, list) else [] if wanted is None else [wanted]
+    if wanted == []:
         raise ConfigError("class=[]: must have at least one class; leave it out for classes as in the training data")
     class_counts = facts.class_counts if len(facts.class_counts) == classes else (0,) * classes
     if classes and not listed and getattr(denoiser, "known", None) is not None:
@@ -315,6 +334,7 @@ def open_trained(config: Mapping[str, Any]) -> Trained:
         config=own,
         record=record,
         facts=facts,
+        space=space_of(own, record, facts),
         choice=choice,
         network=network,
         denoiser=denoiser,
@@ -348,6 +368,51 @@ def counts_given_measurement(
         "model trained with label_dropout needs none"
     )
     return class_counts
+
+
+def space_of(config: dict[str, Any], record: dict[str, Any], facts: Facts) -> Space:
+    """What a checkpoint's model works on. Of a model of latents, the codec is the one of the training.
+
+    With codec=own its file is looked for beside the checkpoint: a checkpoint names no file that is then opened. Raises
+    ConfigError where there is none, and for another codec.
+    """
+    checkpoint, stated = config["checkpoint"], record.get("codec")
+    given = config["codec"]
+    if stated is None:
+        if given["name"] != NO_CODEC["name"]:
+            raise ConfigError(f"codec={given['name']}: checkpoint={checkpoint} is no model of latents; leave it out")
+        return Space(build_codec(config), facts.shape, facts.pixels, facts.data_range)
+    if given["name"] == NO_CODEC["name"]:
+        raise ConfigError(f"codec=none: checkpoint={checkpoint} is a model of latents; leave it out")
+    if "path" in registry.entry("codec", given["name"]).parameters and given.get("path") is None:
+        beside = Path(checkpoint).parent / CODEC_FILE
+        if not beside.is_file():
+            raise ConfigError(
+                f"codec={given['name']}: there is no {beside}, the codec whose latents checkpoint={checkpoint} was "
+                "trained on; put it there, or give codec.path=..."
+            )
+        config["codec"] = {**given, "path": os.fspath(beside)}
+    if not isinstance(stated, Mapping):
+        raise ConfigError(f"checkpoint={checkpoint}: what it says about its codec is damaged")
+    space = Space.recorded(build_codec(config), stated, f"checkpoint={checkpoint}")
+    if space.codec.latent_shape(space.shape) != facts.shape:
+        raise ConfigError(
+            f"checkpoint={checkpoint}: its model works on {facts.shape}, but the latents of its codec are "
+            f"{space.codec.latent_shape(space.shape)}"
+        )
+    return space
+
+
+def load_space(checkpoint: str | os.PathLike[str], codec: str | None = None) -> Space:
+    """What the model of a checkpoint works on: ``space.examples(x)`` are the examples of what it makes.
+
+    ``codec`` is the file of its codec, where that is not beside the checkpoint. Raises ConfigError where there is none,
+    and for another codec than that of the training.
+    """
+    record = read(checkpoint)[RECORD_KEY]
+    changes = {} if codec is None else {"path": codec}
+    given = with_training({"codec": {"name": OWN, **changes}}, record["config"], ("codec",))
+    return space_of({"checkpoint": os.fspath(checkpoint), **given}, record, Facts.from_record(record["facts"]))
 
 
 def class_number(given: int | str, facts: Facts, classes: int) -> int:
@@ -395,7 +460,13 @@ def _kind(shape: tuple[int, ...], pixels: bool) -> str:
     return f"{'images of 8-bit pixels' if pixels else 'floats'} of shape {shape}"
 
 
-def second_model(facts: Facts, num_classes: int, place: Place) -> Callable[..., Denoiser]:
+def fingerprint_of(record: Mapping[str, Any]) -> str | None:
+    """That of the codec of a checkpoint's model; None for a model that works on the examples themselves."""
+    stated = record.get("codec")
+    return str(stated.get("fingerprint")) if isinstance(stated, Mapping) else None
+
+
+def second_model(facts: Facts, num_classes: int, place: Place, codec: str | None = None) -> Callable[..., Denoiser]:
     """The function by which a guidance loads a second model: ``load(checkpoint, raw_weights=, ema_rate=, ema_std=)``.
 
     It raises ConfigError for a model of other data: of another shape, or of other classes. The second model may be
@@ -404,7 +475,7 @@ def second_model(facts: Facts, num_classes: int, place: Place) -> Callable[..., 
 
     def load(checkpoint: str, *, raw_weights: bool, ema_rate: float | None, ema_std: float | None) -> Denoiser:
         network, record, _ = load_chosen(checkpoint, raw_weights=raw_weights, rate=ema_rate, std=ema_std)
-        other = _facts_of(record, facts, checkpoint)
+        other = _facts_of(record, facts, checkpoint, codec)
         if is_conditional(network) and other.num_classes != num_classes:
             raise ConfigError(
                 f"checkpoint={checkpoint} takes labels of {other.num_classes} classes, "
@@ -415,7 +486,9 @@ def second_model(facts: Facts, num_classes: int, place: Place) -> Callable[..., 
     return load
 
 
-def second_classifier(facts: Facts, num_classes: int, place: Place) -> Callable[..., NetworkClassifier]:
+def second_classifier(
+    facts: Facts, num_classes: int, place: Place, codec: str | None = None
+) -> Callable[..., NetworkClassifier]:
     """The function by which a guidance loads a classifier, called as that of ``second_model``.
 
     It raises ConfigError for one of data of another shape, or of other classes than those that the model takes, if any.
@@ -423,7 +496,7 @@ def second_classifier(facts: Facts, num_classes: int, place: Place) -> Callable[
 
     def load(checkpoint: str, *, raw_weights: bool, ema_rate: float | None, ema_std: float | None) -> NetworkClassifier:
         classifier, record, _ = load_chosen_classifier(checkpoint, raw_weights=raw_weights, rate=ema_rate, std=ema_std)
-        _facts_of(record, facts, checkpoint)
+        _facts_of(record, facts, checkpoint, codec)
         if num_classes not in (0, classifier.num_classes):
             raise ConfigError(
                 f"checkpoint={checkpoint} tells {classifier.num_classes} classes apart, "
@@ -435,9 +508,16 @@ def second_classifier(facts: Facts, num_classes: int, place: Place) -> Callable[
     return load
 
 
-def _facts_of(record: dict[str, Any], facts: Facts, checkpoint: str) -> Facts:
-    """The facts of a second checkpoint's data; ConfigError if they are of another shape than the guided model's."""
+def _facts_of(record: dict[str, Any], facts: Facts, checkpoint: str, codec: str | None) -> Facts:
+    """The facts of a second checkpoint's data; ConfigError if they are of another shape, or codec, than the model's."""
     other = Facts.from_record(record["facts"])
+    if (theirs := fingerprint_of(record)) != codec:
+        kinds = [
+            f"latents of the codec {each[:100]}" if each else "examples, without a codec" for each in (theirs, codec)
+        ]
+        raise ConfigError(
+            f"checkpoint={checkpoint} works on {kinds[0]}, the guided model on {kinds[1]}; train both with one codec"
+        )
     if other.shape != facts.shape:
         raise ConfigError(
             f"checkpoint={checkpoint} is of data of shape {other.shape}, the guided model of {facts.shape}"

@@ -96,6 +96,7 @@ SETTINGS: dict[tuple[str, str], list[Parameters]] = {
             **{"mapping_out": 16, "patch": 2, "skip_stages": 1, "has_variance": True},
         },
     ],
+    ("network", "kl_autoencoder"): [{"channels": 8, "channel_mult": [1, 2]}],
     ("network", "uvit"): [
         {"width": 32, "depth": 3, "num_heads": 2},
         {"width": 32, "depth": 1, "num_heads": 2, "null_class": False, "final_conv": False},

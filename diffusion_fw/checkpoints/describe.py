@@ -14,7 +14,7 @@ from diffusion_fw.composition.experiment import checkpoint_record, plain
 from diffusion_fw.composition.facts import Facts
 from diffusion_fw.composition.parts import build_model
 from diffusion_fw.data.dataset import Data
-from diffusion_fw.denoiser import NetworkClassifier, NetworkDenoiser
+from diffusion_fw.denoiser import NetworkDenoiser
 from diffusion_fw.networks.network import is_class_conditional
 from diffusion_fw.registry import ConfigError
 
@@ -142,10 +142,8 @@ def check(denoiser: NetworkDenoiser, record: Mapping[str, Any]) -> None:
     facts = Facts.from_record(record["facts"])
     with torch.random.fork_rng(devices=[]):
         again = build_model(record["config"], facts)
-    if isinstance(again, NetworkClassifier):
-        raise ConfigError(
-            f"network={record['config']['network']['name']} is a classifier, not the network of a denoiser"
-        )
+    if not isinstance(again, NetworkDenoiser):
+        raise ConfigError(f"network={record['config']['network']['name']} is not the network of a denoiser")
     own, other = ({key: tuple(value.shape) for key, value in model.state_dict().items()} for model in (denoiser, again))
     different = [key for key in own.keys() | other.keys() if own.get(key) != other.get(key)]
     if different:

@@ -85,7 +85,9 @@ def write_model(
     from safetensors.torch import save
 
     config = {
-        key: value for key, value in record.items() if key in ("version", "config", "facts", "plugins", "weights")
+        key: value
+        for key, value in record.items()
+        if key in ("version", "config", "facts", "plugins", "weights", "codec")
     }
     values = {key: value.detach().cpu().contiguous().clone() for key, value in weights.items()}
     folder.mkdir(parents=True, exist_ok=True)

@@ -12,11 +12,14 @@ from diffusion_fw import registry
 from diffusion_fw.checkpoints.read import MODEL_GROUPS, read
 from diffusion_fw.checkpoints.size_limit import limit_model_size
 from diffusion_fw.checkpoints.weights import Choice, check_weights, choose
+from diffusion_fw.codecs.codec import FILE as CODEC_FILE
 from diffusion_fw.composition.facts import Facts
 from diffusion_fw.composition.parts import build_model, check_size
-from diffusion_fw.denoiser import NetworkClassifier, NetworkDenoiser
+from diffusion_fw.denoiser import NetworkAutoencoder, NetworkClassifier, NetworkDenoiser
 from diffusion_fw.registry import ConfigError, discovery
 from diffusion_fw.training.archive import RECORD_KEY
+
+Model = NetworkDenoiser | NetworkClassifier | NetworkAutoencoder
 
 
 def load(
@@ -57,6 +60,11 @@ def load_chosen(
 ) -> tuple[NetworkDenoiser, dict[str, Any], Choice]:
     """(the denoiser of a checkpoint with the chosen weights, the checkpoint's record, which weights they are)."""
     model, record, choice = load_model(checkpoint, raw_weights=raw_weights, rate=rate, std=std)
+    if isinstance(model, NetworkAutoencoder):
+        raise ConfigError(
+            f"checkpoint={checkpoint} holds an autoencoder, which draws no samples; train a model of its latents with "
+            f"codec=kl_autoencoder codec.path={Path(checkpoint).parent / CODEC_FILE}"
+        )
     if not isinstance(model, NetworkDenoiser):
         raise ConfigError(
             f"checkpoint={checkpoint} holds a classifier, which draws no samples; give the checkpoint of a model, and "
@@ -84,8 +92,8 @@ def load_chosen_classifier(
 
 def load_model(
     checkpoint: str | os.PathLike[str], *, raw_weights: bool, rate: float | None = None, std: float | None = None
-) -> tuple[NetworkDenoiser | NetworkClassifier, dict[str, Any], Choice]:
-    """The same of a checkpoint that may hold either."""
+) -> tuple[Model, dict[str, Any], Choice]:
+    """The same of a checkpoint that may hold either, or an autoencoder."""
     content = read(checkpoint)
     record = content[RECORD_KEY]
     _check_registered(record, checkpoint)
@@ -119,7 +127,7 @@ def _check_registered(record: dict[str, Any], path: str | os.PathLike[str]) -> N
             ) from None
 
 
-def _build(record: dict[str, Any], weights: dict[str, Tensor], source: str) -> NetworkDenoiser | NetworkClassifier:
+def _build(record: dict[str, Any], weights: dict[str, Tensor], source: str) -> Model:
     """The untrained model; it is first built without memory, so that one too large for its file takes none."""
     config = record["config"]
     try:

@@ -9,21 +9,24 @@ from torch import Tensor
 
 from diffusion_fw.checkpoints.read import checkpoint_of, read
 from diffusion_fw.checkpoints.weights import check_weights, choose
+from diffusion_fw.data.latents import Space
 from diffusion_fw.registry import ConfigError
 from diffusion_fw.training.archive import RECORD_KEY
 
 MAX_NAMES = 8
 
 
-def warm_start(module: Any, source: str, *, raw_weights: bool = False) -> str:
+def warm_start(module: Any, source: str, *, raw_weights: bool = False, space: Space | None = None) -> str:
     """Copy the tensors of ``source`` that have the same name and shape into the model and its averages.
 
     They are the first averaged weights, or the raw ones if ``raw_weights`` or if there is no average. Returns a report
     for the user: how many were copied, and which differ in shape, are missing or were not used. Raises ConfigError if
-    none matches, and for weights that are not finite.
+    none matches, for weights that are not finite, and for those of a model of other latents than ``space``.
     """
     path = checkpoint_of(source, "init_from")
     content = read(path)
+    if space is not None:
+        space.check_same(content[RECORD_KEY].get("codec"), f"init_from={source}")
     chosen = choose(content, path, raw_weights=raw_weights, rate=None, std=None)
     given = chosen.weights
     own: dict[str, Tensor] = module.denoiser.state_dict()

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from diffusion_fw import registry
+from diffusion_fw.codecs.codec import Codec
 from diffusion_fw.composition.facts import Config, Facts
 from diffusion_fw.conditions.conditioner import Conditioner
 from diffusion_fw.data.dataset import Data
 from diffusion_fw.denoiser import NetworkDenoiser
 from diffusion_fw.metrics.metric import TrackedMetric
-from diffusion_fw.networks.network import augment_dim, known_labels, writes_weights
+from diffusion_fw.networks.network import augment_dim, is_autoencoder, is_classifier, known_labels, writes_weights
 from diffusion_fw.objectives.objective import Objective
 from diffusion_fw.process.compatibility import check_parameterization
 from diffusion_fw.process.schedule import Schedule
@@ -98,47 +100,105 @@ def check_label_dropout(config: Config, told: Mapping[str, bool]) -> None:
             )
 
 
-def check_classifier(config: Config, classifier: bool, facts: Facts, conditioner: Conditioner) -> None:
-    """Whether a classifier is trained by an objective for it, on labels, with nothing that needs samples."""
-    network, objective = config["network"]["name"], config["objective"]["name"]
-    trains = getattr(registry.entry("objective", objective).factory, "trains_classifier", False)
-    if trains and not classifier:
+@dataclass(frozen=True)
+class Kind:
+    """What can be trained besides a denoiser: a network that draws no samples."""
+
+    name: str
+    """It is also the runtime name of the callbacks that measure it."""
+    is_one: Callable[[torch.nn.Module], bool]
+    trained_by: str
+    """The attribute of the objectives that train it."""
+    objective: str
+    network: str
+    callback: str
+
+    @property
+    def article(self) -> str:
+        return f"{'an' if self.name[0] in 'aeiou' else 'a'} {self.name}"
+
+    @property
+    def callbacks(self) -> str:
+        return f"callbacks=[health,{self.callback},checkpoints,progress]"
+
+
+KINDS = (
+    Kind("classifier", is_classifier, "trains_classifier", "classifier", "adm_classifier", "accuracy"),
+    Kind("autoencoder", is_autoencoder, "trains_autoencoder", "autoencoder", "kl_autoencoder", "reconstruction"),
+)
+
+
+def check_trained_kind(config: Config, trained: torch.nn.Module, facts: Facts, conditioner: Conditioner) -> None:
+    """Whether a network that is no denoiser is trained by an objective for it, with nothing that needs samples.
+
+    A classifier needs labels too.
+    """
+    for kind in KINDS:
+        _check_kind(config, kind, kind.is_one(trained))
+        if kind.is_one(trained) and conditioner.sources:
+            raise ConfigError(
+                f"condition={next(iter(conditioner.sources))}: {kind.article} is told nothing; choose condition=none"
+            )
+    if is_classifier(trained) and facts.num_classes == 0:
         raise ConfigError(
-            f"objective={objective} trains a classifier, and network={network} is none; choose network=adm_classifier, "
-            "or objective=simple"
+            f"objective={config['objective']['name']} needs labels, but data={config['data']['name']} has none"
+        )
+
+
+def _check_kind(config: Config, kind: Kind, is_one: bool) -> None:
+    network, objective = config["network"]["name"], config["objective"]["name"]
+    trains = getattr(registry.entry("objective", objective).factory, kind.trained_by, False)
+    if trains and not is_one:
+        raise ConfigError(
+            f"objective={objective} trains {kind.article}, and network={network} is none; choose "
+            f"network={kind.network}, or objective=simple"
         )
     callbacks = {name: registry.entry("callbacks", item["name"]) for name, item in config["callbacks"].items()}
-    if not classifier:
+    if not is_one:
         for name, entry in callbacks.items():
-            if "classifier" in entry.runtime:
+            if kind.name in entry.runtime:
                 raise ConfigError(
-                    f"callbacks={name} measures a classifier, and network={network} is none; choose "
-                    "callbacks=[health,evaluation,checkpoints,progress], or network=adm_classifier with "
-                    "objective=classifier and metric=none"
+                    f"callbacks={name} measures {kind.article}, and network={network} is none; choose "
+                    f"callbacks=[health,evaluation,checkpoints,progress], or network={kind.network} with "
+                    f"objective={kind.objective} and metric=none"
                 )
         return
     if not trains:
         raise ConfigError(
-            f"network={network} is a classifier, which objective={objective} does not train; choose "
-            f"objective=classifier, with metric=none and {FOR_CLASSIFIERS}"
+            f"network={network} is {kind.article}, which objective={objective} does not train; choose "
+            f"objective={kind.objective}, with metric=none and {kind.callbacks}"
         )
-    if conditioner.sources:
-        raise ConfigError(
-            f"condition={next(iter(conditioner.sources))}: a classifier is told nothing; choose condition=none"
-        )
-    if facts.num_classes == 0:
-        raise ConfigError(f"objective={objective} needs labels, but data={config['data']['name']} has none")
     metric = config["metric"]["name"]
     drawing = [f"metric={metric}"] if getattr(registry.entry("metric", metric).factory, "measures", True) else []
     drawing += [f"callbacks={name}" for name, entry in callbacks.items() if {"sampler", "wrap"} & entry.runtime.keys()]
     if drawing:
         raise ConfigError(
-            f"{' and '.join(drawing)} need samples, and network={network} is a classifier, which draws none; choose "
-            f"metric=none and {FOR_CLASSIFIERS}"
+            f"{' and '.join(drawing)} need samples, and network={network} is {kind.article}, which draws none; choose "
+            f"metric=none and {kind.callbacks}"
         )
 
 
-FOR_CLASSIFIERS = "callbacks=[health,accuracy,checkpoints,progress]"
+def check_codec(config: Config, codec: Codec, conditioner: Conditioner) -> None:
+    """Whether latents are what the rest of the run takes: examples that no augmentation or condition reads."""
+    if codec.identity:
+        return
+    name = config["codec"]["name"]
+    for condition in conditioner.sources.values():
+        if condition.kind == "images":
+            raise ConfigError(
+                f"condition={'|'.join(conditioner.sources)} is made of pixels and concatenated to x_t, but "
+                f"codec={name} makes x_t a latent; choose codec=none, or condition=[text]"
+            )
+    if chosen := list(config.get("augmentation", {})):
+        raise ConfigError(
+            f"augmentation=[{','.join(chosen)}] changes pixels, but codec={name} encodes the examples once, before "
+            "training, so that the model never sees a pixel; choose augmentation=none, or for mirror images "
+            "data.horizontal_flip=true, which are encoded too"
+        )
+    if getattr(registry.entry("objective", config["objective"]["name"]).factory, "trains_autoencoder", False):
+        raise ConfigError(
+            f"objective=autoencoder trains a codec, on examples, not on latents of codec={name}; choose codec=none"
+        )
 
 
 def check_objective(config: Config, objective: Objective, variance: Variance) -> None:

@@ -13,7 +13,9 @@ from diffusion_fw.composition.checks import check_gradients, check_monitors, che
 from diffusion_fw.composition.facts import Config, Facts
 from diffusion_fw.composition.parts import assemble, compile_network, compose_parts, lay_out
 from diffusion_fw.data.dataset import Data
+from diffusion_fw.data.latents import Space
 from diffusion_fw.metrics.metric import TrackedMetric
+from diffusion_fw.networks.network import is_autoencoder
 from diffusion_fw.registry import ConfigError, discovery
 from diffusion_fw.samplers.sampler import Sampler
 from diffusion_fw.training.loggers.fan_out import Labels, lasting
@@ -26,8 +28,9 @@ class Experiment:
     """Everything that a training run consists of."""
 
     data: Data
+    space: Space
     denoiser: Any
-    """A NetworkDenoiser, or the NetworkClassifier that is trained."""
+    """A NetworkDenoiser, or the NetworkClassifier or NetworkAutoencoder that is trained."""
     sampler: Sampler
     metric: TrackedMetric
     history: Any
@@ -51,12 +54,14 @@ def build_experiment(config: Config, folder: Path) -> Experiment:
     passed = {
         "history": history,
         "loggers": loggers,
-        "data": parts.data,
+        "data": parts.latents,
+        "space": parts.space,
         "sampler": parts.sampler,
         "wrap": parts.wrap,
         "conditioner": parts.conditioner,
         "metric": parts.metric,
         "classifier": parts.classifier,
+        "autoencoder": config["network"] if is_autoencoder(parts.denoiser.network) else None,
         "folder": folder,
         "seed": config["seed"],
     }
@@ -80,7 +85,7 @@ def build_experiment(config: Config, folder: Path) -> Experiment:
         parts.averages,
         optimizer=lambda params: assemble("optimizer", config["optimizer"], params=params),
         lr_schedule=parts.lr_schedule,
-        examples=parts.conditioner.examples(parts.data, "train"),
+        examples=parts.conditioner.examples(parts.latents, "train"),
         batch_size=config["batch_size"],
         seed=config["seed"],
         # A classifier is told every label; dropping some trains a model for classifier-free guidance.
@@ -92,6 +97,7 @@ def build_experiment(config: Config, folder: Path) -> Experiment:
             **checkpoint_record({**config, "features": {**config["features"], "name": parts.features}}, parts.facts),
             "fingerprints": parts.data.fingerprints,
             "text_encoder": parts.conditioner.encoder_fingerprint,
+            **({"codec": codec} if (codec := parts.space.record()) else {}),
         },
     )
     choice = config.get("compile", False)
@@ -100,7 +106,8 @@ def build_experiment(config: Config, folder: Path) -> Experiment:
     for denoiser in {parts.denoiser, module.averaged}:
         compile_network(denoiser, choice)
     evaluation = built.get("evaluation")
-    return Experiment(parts.data, parts.denoiser, parts.sampler, parts.metric, history, evaluation, module, trainer)
+    kept = (parts.data, parts.space, parts.denoiser, parts.sampler, parts.metric)
+    return Experiment(*kept, history, evaluation, module, trainer)
 
 
 def build_callback(name: str, section: Config, passed: Mapping[str, Any]) -> Any:

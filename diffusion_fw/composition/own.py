@@ -23,13 +23,14 @@ USUAL: dict[str, dict[str, Any]] = {
     "condition": {},
     "text_encoder": {"name": "hashing"},
     "features": {"name": "auto"},
+    "codec": {"name": "none"},
 }
 """What stands for the model's own where its checkpoint names none, as one that was imported may."""
 
 logger = logging.getLogger(__name__)
 
 
-DRAWING = ("sampler", "grid", "guidance", "variance", "condition", "text_encoder")
+DRAWING = ("sampler", "grid", "guidance", "variance", "condition", "text_encoder", "codec")
 """The groups that drawing samples takes; the data and the features may be of a plugin that is not here."""
 
 
@@ -93,6 +94,9 @@ def _changed(group: str, path: str, own: Mapping[str, Any], changes: Mapping[str
             raise ConfigError(f"{path} of the checkpoint's config is no component")
         entry = registry.entry(group, str(own.get("name")))
         given = {key: value for key, value in own.items() if key != "name"}
+        if group == "codec" and "path" in given:
+            # The file beside the checkpoint, or that of the command line: a checkpoint may be a stranger's.
+            given["path"] = None
         if group == "data":
             given = _without_fetching(entry, given, changes, path)
         given = registry.validate(group, entry.name, given, path)

@@ -13,19 +13,22 @@ from typing import Any
 import torch
 
 from diffusion_fw import registry
+from diffusion_fw.codecs.codec import Codec
 from diffusion_fw.composition.checks import (
     check_augmentations,
     check_averages,
     check_batch,
     check_callbacks,
-    check_classifier,
+    check_codec,
     check_fit,
     check_label_dropout,
     check_objective,
     check_optimizer_choice,
     check_sharding,
+    check_trained_kind,
     check_trainer,
     check_velocity,
+    is_gpu,
 )
 from diffusion_fw.composition.facts import Config, Facts
 from diffusion_fw.composition.size_limit import within_machine, without_memory
@@ -33,10 +36,11 @@ from diffusion_fw.condition import CLASS
 from diffusion_fw.conditions.conditioner import Conditioner
 from diffusion_fw.data.dataset import Data
 from diffusion_fw.data.formats.given_images import read_image
-from diffusion_fw.denoiser import Denoiser, NetworkClassifier, NetworkDenoiser
+from diffusion_fw.data.latents import Space, measured
+from diffusion_fw.denoiser import Denoiser, NetworkAutoencoder, NetworkClassifier, NetworkDenoiser
 from diffusion_fw.metrics.features.extractor import FeatureExtractor
 from diffusion_fw.metrics.metric import Metric, TrackedMetric
-from diffusion_fw.networks.network import is_class_conditional, is_classifier
+from diffusion_fw.networks.network import is_autoencoder, is_class_conditional, is_classifier
 from diffusion_fw.objectives.objective import Objective
 from diffusion_fw.objectives.time_sampler import TimeSampler
 from diffusion_fw.process.schedule import Schedule
@@ -117,7 +121,7 @@ def check_told(config: Config, facts: Facts) -> None:
             )
 
 
-def build_model(config: Config, facts: Facts) -> NetworkDenoiser | NetworkClassifier:
+def build_model(config: Config, facts: Facts) -> NetworkDenoiser | NetworkClassifier | NetworkAutoencoder:
     """The untrained model of a config, the same for training and for loading a checkpoint."""
     known = asdict(facts)
     schedule = assemble("schedule", config["schedule"], **known)
@@ -126,6 +130,8 @@ def build_model(config: Config, facts: Facts) -> NetworkDenoiser | NetworkClassi
     lay_out(network, torch.device("cpu"))
     if is_classifier(network):
         return NetworkClassifier(network, schedule, parameterization, facts.num_classes)
+    if is_autoencoder(network):
+        return NetworkAutoencoder(network, schedule, parameterization)
     return NetworkDenoiser(network, schedule, parameterization, facts.data_range)
 
 
@@ -136,10 +142,11 @@ def check_size(config: Config, facts: Facts, limit: AbstractContextManager[None]
 
 
 def build_denoiser(config: Config, facts: Facts) -> NetworkDenoiser:
-    """``build_model`` of a network that is no classifier."""
+    """``build_model`` of a network that denoises."""
     model = build_model(config, facts)
     if not isinstance(model, NetworkDenoiser):
-        raise ConfigError(f"network={config['network']['name']} is a classifier, which denoises nothing")
+        kind = "a classifier" if isinstance(model, NetworkClassifier) else "an autoencoder"
+        raise ConfigError(f"network={config['network']['name']} is {kind}, which denoises nothing")
     return model
 
 
@@ -182,7 +189,7 @@ def build_sampler(config: Config) -> Sampler:
     return sampler
 
 
-def is_conditional(denoiser: NetworkDenoiser | NetworkClassifier) -> bool:
+def is_conditional(denoiser: NetworkDenoiser | NetworkClassifier | NetworkAutoencoder) -> bool:
     """Whether the network takes labels as cond."""
     return is_class_conditional(denoiser.network)
 
@@ -228,6 +235,23 @@ def build_data(config: Config) -> Data:
     return data
 
 
+NO_CODEC = {"name": "none"}
+"""The codec of a config that names none, as one from before there were codecs."""
+
+
+def build_codec(config: Config) -> Codec:
+    """The codec of a config."""
+    codec: Codec = assemble("codec", config.get("codec") or NO_CODEC)
+    return codec
+
+
+def encoding_device(config: Config) -> torch.device:
+    """Where a run encodes before it trains: a process that forks must not use a GPU before."""
+    trainer = config["trainer"]
+    gpu = is_gpu(trainer.get("accelerator", "auto")) and "fork" not in trainer.get("strategy", "auto")
+    return torch.device("cuda" if gpu else "cpu")
+
+
 def check_data(data: Data, config: Config, record: Mapping[str, Any]) -> None:
     """Whether the data of ``config`` are those of a checkpoint's record: ConfigError, or a warning if not moved."""
     expected = record.get("fingerprints")
@@ -255,14 +279,26 @@ def build_features(config: Config, data: Data) -> FeatureExtractor:
     return features
 
 
-def assemble_metric(section: Config, config: Config, data: Data, features: FeatureExtractor | None = None) -> Metric:
-    """The metric of a section, on ``features`` or else on those of the config."""
+def assemble_metric(
+    section: Config,
+    config: Config,
+    data: Data,
+    features: FeatureExtractor | None = None,
+    latents: Data | None = None,
+) -> Metric:
+    """The metric of a section, on ``features`` or else on those of the config.
+
+    ``latents`` are the data as the model sees them, if it does not see the ``data`` themselves.
+    """
     wanted = registry.entry("metric", section["name"]).runtime
     if "features" in wanted and features is None:
         features = build_features(config, data)
     # Samples that files hold have no grid.
     grid = assemble("grid", config["grid"]) if "grid" in wanted else None
-    known = {"features": features, "reference": data.test, "train": data.originals, "test": data.test, "grid": grid}
+    samples = getattr(registry.entry("metric", section["name"]).factory, "of_samples", False)
+    # A metric that draws no samples evaluates the model itself.
+    test = data.test if latents is None or samples else latents.test
+    known = {"features": features, "reference": data.test, "train": data.originals, "test": test, "grid": grid}
     metric: Metric = assemble("metric", section, **known)
     return metric
 
@@ -296,9 +332,13 @@ class Parts:
     """What a training run consists of, but for its trainer and what writes into its folder."""
 
     data: Data
+    latents: Data
+    """The data as the model sees them: the same without a codec."""
+    space: Space
     facts: Facts
+    """Of what the model sees."""
     denoiser: Any
-    """A NetworkDenoiser, or the NetworkClassifier that is trained."""
+    """A NetworkDenoiser, or the NetworkClassifier or NetworkAutoencoder that is trained."""
     conditioner: Conditioner
     sampler: Sampler
     wrap: Callable[[Denoiser], Denoiser]
@@ -322,6 +362,11 @@ class Parts:
     def classifier(self) -> NetworkClassifier | None:
         """The classifier that is trained; None if the network is none."""
         return self.denoiser if is_classifier(self.denoiser.network) else None
+
+    @property
+    def draws(self) -> bool:
+        """Whether samples can be drawn from what is trained."""
+        return isinstance(self.denoiser, NetworkDenoiser)
 
 
 @contextlib.contextmanager
@@ -350,15 +395,16 @@ def compose_parts(config: Config) -> Parts:
 
     Raises ConfigError where the parts don't fit together.
     """
-    data = build_data(config)
+    data, codec = build_data(config), build_codec(config)
     conditioner = build_conditions(config)
-    facts = Facts.of(data, config, conditioner)
+    check_codec(config, codec, conditioner)
+    latents = measured(data, codec, encoding_device(config))
+    facts = Facts.of(latents, config, conditioner)
     check_size(config, facts, within_machine(config["network"]))
     with within_machine(config["network"]):
         torch.manual_seed(config["seed"])
         denoiser: Any = build_model(config, facts)
-    classifier = is_classifier(denoiser.network)
-    check_classifier(config, classifier, facts, conditioner)
+    check_trained_kind(config, denoiser.network, facts, conditioner)
     check_sharding(config, "network", denoiser.network)
     check_velocity(config)
     schedule = denoiser.schedule
@@ -367,7 +413,7 @@ def compose_parts(config: Config) -> Parts:
         conditioner = replace(conditioner, num_classes=facts.num_classes)
     told = left_out(conditioner, config["label_dropout"])
     wrap = build_wrappers(config, facts, is_conditional(denoiser), told)
-    if not classifier:
+    if isinstance(denoiser, NetworkDenoiser):
         check_label_dropout(config, told)
         check_fit(denoiser, wrap(denoiser).schedule, sampler, variance)
     time_sampler = assemble("time_sampler", config["time_sampler"], schedule=schedule)
@@ -389,6 +435,8 @@ def compose_parts(config: Config) -> Parts:
     check_trainer(config, metric)
     return Parts(
         data,
+        latents,
+        Space.of(data, codec),
         facts,
         denoiser,
         conditioner,

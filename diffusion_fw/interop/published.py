@@ -19,7 +19,7 @@ from diffusion_fw.checkpoints.size_limit import limit_model_size
 from diffusion_fw.composition.experiment import checkpoint_record
 from diffusion_fw.composition.facts import Facts
 from diffusion_fw.composition.parts import build_data, build_model, check_size
-from diffusion_fw.denoiser import NetworkClassifier, NetworkDenoiser
+from diffusion_fw.denoiser import NetworkAutoencoder, NetworkClassifier, NetworkDenoiser
 from diffusion_fw.interop.formats import formats
 from diffusion_fw.interop.formats.format import Format, Published
 from diffusion_fw.interop.latents import are_images
@@ -127,6 +127,8 @@ def import_published(source: Source, given: Mapping[str, Any], *, name: str | No
     check_size(config, facts, limit_model_size(weights.values()))
     with limit_model_size(weights.values()):
         denoiser = build_model(config, facts)
+    # No published format is one of autoencoders.
+    assert not isinstance(denoiser, NetworkAutoencoder)
     constants = found.constants(published_of(config, facts), denoiser.network)
     useful = {key: value for key, value in weights.items() if key not in constants}
     own = to_ours(found.pairs(denoiser.network), useful, denoiser.network, f"{source.name} ({found.name})")

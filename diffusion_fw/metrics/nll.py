@@ -82,9 +82,10 @@ class NegativeLogLikelihood(Metric):
     flow_clip: bool = False
 
     def evaluate(self, subject: Subject) -> Measurement:
-        if not subject.data.pixels:
+        if self.test.__getitems__([0])[0].dtype != torch.uint8:
+            held = "the model is of latents of a codec" if subject.data.pixels else "data=... holds floats"
             raise ConfigError(
-                "metric=nll counts the bits of 8-bit pixels, but data=... holds floats; choose metric=fid, or compute "
+                f"metric=nll counts the bits of 8-bit pixels, but {held}; choose metric=fid, or compute "
                 "their density with diffusion_fw.likelihood.log_prob"
             )
         count = min(self.num_images or len(self.test), len(self.test))

@@ -31,8 +31,7 @@ class Encode(Mode):
         back = model.decode(latents, told)
         normal = latents / model.sigma
         low, high = model.bounds
-        # Two standard deviations are drawn black and white.
-        as_values = (low + high) / 2 + normal * (high - low) / 4
+        as_values = model.space.drawn(normal)
         picture = model.view.table(
             model.folder / "encode.png",
             torch.stack([x0, as_values, back], dim=1)[:SHOWN],

@@ -133,13 +133,14 @@ class InterpolateNoised(Mode):
         x0, told = model.examples(self.images, paired=True)
         half = pairs(len(x0))
         first, second = x0[0 : 2 * half : 2], x0[1 : 2 * half : 2]
+        ends = model.enter(first), model.enter(second)
         own = None if told is None else told[0 : 2 * half : 2]
         schedule, rows, times = model.denoiser.schedule, [], []
         for t in self.times:
             sampler = from_time(model.sampler, schedule, t)
             level = sampler.levels(schedule)[0]
             source = generator(model.seed, NOISE_STREAM)
-            x, y = (noised(level, end, torch.randn(end.shape, generator=source)) for end in (first, second))
+            x, y = (noised(level, end, torch.randn(end.shape, generator=source)) for end in ends)
             mixed = [torch.lerp(x, y, weight) for weight in weights.tolist()]
             rows.append([model.decode(item, own, sampler) for item in mixed])
             times.append(float(level.t))

@@ -17,6 +17,7 @@ from diffusion_fw.condition import on
 from diffusion_fw.conditions.conditioner import Asking, Cond, Conditioner
 from diffusion_fw.data.dataset import Data, all_labels, to_model
 from diffusion_fw.data.formats.given_images import read_images
+from diffusion_fw.data.latents import Space
 from diffusion_fw.denoiser import Denoiser
 from diffusion_fw.metrics.features.extractor import FeatureExtractor
 from diffusion_fw.noise import SampleNoise, generator, seeds
@@ -44,17 +45,17 @@ logger = logging.getLogger(__name__)
 class Model:
     """A trained model as a mode uses it: with its guidance, its sampler and, if a mode asks for them, its data.
 
-    x is in the scale of the model, on ``device``. Examples and results are on the host. Several processes that
+    Examples x_0, as it takes and gives them, are in the scale of the model, and so is x_T. A model of latents
+    encodes and decodes them: x_T then has the ``shape`` of latents. Results are on the host. Several processes that
     `torchrun` started share what the sampler does, and each gets all of it.
     """
 
     denoiser: Denoiser
     sampler: Sampler
     shape: tuple[int, ...]
-    pixels: bool
-    """Whether the examples are images of 8-bit pixels."""
-    bounds: tuple[float, float]
-    """The smallest and the largest value of the data."""
+    """Of what the model works on."""
+    space: Space
+    """What that stands for: the examples."""
     class_names: tuple[str, ...]
     """Of a model that takes labels; otherwise empty."""
     chosen: tuple[int, ...]
@@ -77,6 +78,16 @@ class Model:
     """What the model is told besides classes."""
     asking: Asking | None = None
     """What the samples of a model with conditions are told; None for one without."""
+
+    @property
+    def pixels(self) -> bool:
+        """Whether the examples are images of 8-bit pixels."""
+        return self.space.pixels
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """The smallest and the largest value of the examples."""
+        return self.space.bounds
 
     @functools.cached_property
     def data(self) -> Data:
@@ -118,7 +129,7 @@ class Model:
         ((_, x),) = draw(
             sampler, denoiser, shape, indices, seed=self.seed, cond_of=told, batch_size=size, device=self.device
         )
-        return x
+        return self.space.decode(x)
 
     def held_out(self, *, paired: bool = False) -> tuple[Tensor, Cond]:
         """``num_samples`` held-out examples x_0 in a random order, and what the model is told of them.
@@ -160,9 +171,10 @@ class Model:
         it learned to. Raises ConfigError for images that the model cannot take, and where they or their classes make no
         pairs, ``paired``.
         """
-        if not self.pixels or len(self.shape) != 3:
-            raise ConfigError(f"{key}: the model's examples, of shape {self.shape}, are no images of 8-bit pixels")
-        x0 = to_model(read_images(images, self.shape, key))
+        if not self.pixels or len(self.space.shape) != 3:
+            shape = self.space.shape
+            raise ConfigError(f"{key}: the model's examples, of shape {shape}, are no images of 8-bit pixels")
+        x0 = to_model(read_images(images, self.space.shape, key))
         if paired and len(x0) % 2:
             raise ConfigError(f"{key}: {len(x0)} images make no pairs; give an even number")
         if self.asking:
@@ -190,11 +202,23 @@ class Model:
 
     def encode(self, x0: Tensor, told: Cond, sampler: Sampler | None = None) -> Tensor:
         """x_T of x_0 by the reversed sampler; ConfigError for a sampler that cannot encode."""
-        return self._mapped((sampler or self.sampler).encode, x0, told)
+        return self._mapped((sampler or self.sampler).encode, self.enter(x0), told)
 
     def decode(self, x: Tensor, told: Cond, sampler: Sampler | None = None) -> Tensor:
         """x_0 of x_T; the noise of a stochastic sampler belongs to the place of x_T in the batch."""
-        return self._mapped(sampler or self.sampler, x, told, noisy=True)
+        return self.leave(self._mapped(sampler or self.sampler, x, told, noisy=True))
+
+    def enter(self, x0: Tensor) -> Tensor:
+        """What the model works on, of examples: their latents, or the examples themselves."""
+        return torch.cat(
+            [self.space.encode(x0[part.start : part.stop].to(self.device)).cpu() for part in self.indices(len(x0))]
+        )
+
+    def leave(self, x: Tensor) -> Tensor:
+        """Examples of what the model works on, such as x_t: decoded latents, or x itself."""
+        return torch.cat(
+            [self.space.decode(x[part.start : part.stop].to(self.device)).cpu() for part in self.indices(len(x))]
+        )
 
     def _mapped(self, function: Callable[..., Tensor], x: Tensor, told: Cond, noisy: bool = False) -> Tensor:
         # Not the noise of which x_T is made.

@@ -41,4 +41,7 @@ class Trajectory(Mode):
     def followed(self, model: Model, indices: range) -> tuple[list[float], Tensor, Tensor]:
         """The times with x_t and x_0 (S, N, *shape) of these samples."""
         x, noise = model.start(indices)
-        return follow(model.sampler, model.denoiser, x, cond=model.cond(indices), noise=noise, count=self.frames)
+        cond = model.cond(indices)
+        times, *found = follow(model.sampler, model.denoiser, x, cond=cond, noise=noise, count=self.frames)
+        states, predictions = (model.leave(item.flatten(0, 1)).unflatten(0, item.shape[:2]) for item in found)
+        return times, states, predictions

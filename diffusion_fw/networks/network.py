@@ -62,6 +62,11 @@ def is_classifier(network: Network | Classifier | nn.Module) -> bool:
     return bool(getattr(network, "gives_logits", False))
 
 
+def is_autoencoder(network: Network | Classifier | nn.Module) -> bool:
+    """Whether the network encodes and reconstructs clean examples: its ``reconstructs``, False if it has none."""
+    return bool(getattr(network, "reconstructs", False))
+
+
 def uses_label(network: Network | nn.Module) -> bool:
     """Whether the network uses the time label: its ``uses_label``, True if it has none."""
     return bool(getattr(network, "uses_label", True))

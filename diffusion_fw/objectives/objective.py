@@ -23,6 +23,9 @@ class Objective(ABC):
     trains_classifier: ClassVar[bool] = False
     """Whether it trains a NetworkClassifier, which it is then called with, instead of a NetworkDenoiser."""
 
+    trains_autoencoder: ClassVar[bool] = False
+    """Whether it trains a NetworkAutoencoder, which it is then called with, instead of a NetworkDenoiser."""
+
     draws: ClassVar[bool] = False
     """Whether it draws from torch's global generator, which is then seeded at each step."""
     differentiates: ClassVar[bool] = False

@@ -52,6 +52,13 @@ NEEDS_MORE = {
     ("callbacks", "accuracy"),
     ("network", "adm_classifier"),
     ("objective", "classifier"),
+    # Nor does an autoencoder, and a codec needs its file.
+    ("callbacks", "reconstruction"),
+    ("network", "kl_autoencoder"),
+    ("objective", "autoencoder"),
+    ("codec", "kl_autoencoder"),
+    ("codec", "diffusers_kl"),
+    ("codec", "diffusers_tiny"),
 }
 LARGE = {name: SETTINGS["network", name][0] for name in ("adm_unet", "ddpm_unet")}
 """Networks whose defaults are too large, with parameters that are not."""

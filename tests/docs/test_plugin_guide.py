@@ -77,8 +77,10 @@ def test_all_examples_train_one_run_and_evaluate_it(tmp_path):
     for group in GROUPS:
         (plugins / f"guide_{group}.py").write_text(example(group)[1])
     beside = {"callbacks": "evaluation,checkpoints,", "logger": "csv,", "guidance": "", "augmentation": ""}
-    # The network of the guide takes no conditions.
-    choices = {group: example(group)[0] for group in GROUPS if group not in ("metric", "mode", "condition")}
+    # A codec is of images, and takes no augmentation: tests/codecs trains with the example. The network of the guide
+    # takes no conditions.
+    left_out = ("metric", "mode", "codec", "condition")
+    choices = {group: example(group)[0] for group in GROUPS if group not in left_out}
     choices |= {group: f"[{names}{choices[group]}]" for group, names in beside.items()}
     small = [
         "data.num_examples=100",

@@ -13,6 +13,7 @@ from PIL import Image
 
 import diffusion_fw as dfw
 from diffusion_fw.data.dataset import InMemory
+from diffusion_fw.data.latents import Space
 from diffusion_fw.guidance.operators import Mask
 from diffusion_fw.metrics import neighbours as search
 from diffusion_fw.modes import neighbours
@@ -60,8 +61,7 @@ def model(tmp_path):
             denoiser=oracle.denoiser(dfw.build("schedule", "vp")),
             sampler=dfw.build("sampler", sampler, steps=steps, **parameters),
             shape=(2,),
-            pixels=False,
-            bounds=(-1.0, 1.0),
+            space=Space(dfw.build("codec", "none"), (2,), pixels=False, bounds=(-1.0, 1.0)),
             class_names=class_names,
             chosen=chosen,
             class_of=lambda indices: torch.tensor([index % 2 for index in indices]) if class_names else None,

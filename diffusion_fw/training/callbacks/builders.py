@@ -139,6 +139,7 @@ def evaluation(
     history: Runtime[Any],
     data: Runtime[Any],
     conditioner: Runtime[Any],
+    space: Runtime[Any],
     sampler: Runtime[Any],
     wrap: Runtime[Any],
     metric: Runtime[Any],
@@ -159,6 +160,7 @@ def evaluation(
         history=history,
         data=data,
         conditioner=conditioner,
+        space=space,
         sampler=sampler,
         wrap=wrap,
         metric=metric,
@@ -213,6 +215,35 @@ def accuracy(
         data=data,
         metric=metric,
         classes=classifier.num_classes,
+        every=every,
+        batch_size=batch_size,
+        seed=seed,
+    )
+
+
+@register("callbacks", "reconstruction")
+def reconstruction(
+    history: Runtime[Any],
+    data: Runtime[Any],
+    metric: Runtime[Any],
+    autoencoder: Runtime[Any],
+    folder: Runtime[Path],
+    seed: Runtime[int],
+    every: PositiveInt = 500,
+    batch_size: PositiveInt = 256,
+) -> Any:
+    """Log held-out loss and reconstruction error of an autoencoder, and write its checkpoints/codec.safetensors.
+
+    It takes the place of the evaluation, which draws samples. The file is that of the best evaluation so far.
+    """
+    from diffusion_fw.training.callbacks.reconstruction import Reconstruction
+
+    return Reconstruction(
+        history=history,
+        data=data,
+        metric=metric,
+        section=autoencoder,
+        folder=folder,
         every=every,
         batch_size=batch_size,
         seed=seed,

@@ -13,7 +13,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from diffusion_fw.conditions.conditioner import Asking, Conditioner
-from diffusion_fw.data.dataset import Data, from_model
+from diffusion_fw.data.dataset import Data
+from diffusion_fw.data.latents import Space
 from diffusion_fw.denoiser import Denoiser
 from diffusion_fw.metrics.heldout import Heldout, losses_of
 from diffusion_fw.metrics.metric import TrackedMetric
@@ -46,6 +47,7 @@ class Evaluation(IntervalCallback):
         history: History,
         data: Data,
         conditioner: Conditioner,
+        space: Space,
         sampler: Sampler,
         wrap: Callable[[Denoiser], Denoiser],
         metric: TrackedMetric,
@@ -57,15 +59,16 @@ class Evaluation(IntervalCallback):
     ) -> None:
         self.history, self.data, self.sampler, self.wrap, self.metric = history, data, sampler, wrap, metric
         self.conditioner = conditioner
+        self.space = space
         history.followed = "distance" if metric.measures else metric.label
         self.folder, self.every = folder, every
         self.configured_batch_size = batch_size
         # Set before the first sample is drawn, when the free memory is known.
         self.batch_size = 0
         # A grid shows a few images, but the plane shows every point.
-        self.shown = grid_images if len(data.shape) > 1 else metric.num_samples
+        self.shown = grid_images if len(space.shape) > 1 else metric.num_samples
         self.seed = seed
-        self.view = view_for(data.shape, data.bounds)
+        self.view = view_for(space.shape, space.bounds)
         self.further = (IRREDUCIBLE,) if data.oracle is not None else ()
         self.last_samples: Tensor | None = None
         self.classes: list[str] = []
@@ -165,7 +168,7 @@ class Evaluation(IntervalCallback):
         kept: list[Tensor] = []
         with tqdm(total=len(indices), desc="sampling", leave=False, disable=not trainer.is_global_zero) as bar:
             for chunk, x in chunks:
-                values = from_model(x, self.data.pixels)
+                values = self.space.examples(x)
                 self.metric.update(values)
                 kept.append(values[: self.shown].cpu())
                 bar.update(len(chunk))
@@ -203,11 +206,13 @@ class Evaluation(IntervalCallback):
             self.sampler,
             self.wrap(module.averaged),
             self.data.shape,
-            range(TRACED if len(self.data.shape) > 1 else 500),
+            range(TRACED if len(self.space.shape) > 1 else 500),
             seed=self.seed,
             cond_of=self.cond_of,
             device=module.device,
         )
-        shown, predicted = (from_model(values, self.data.pixels) for values in (states, predictions))
+        shown, predicted = (
+            self.space.examples(values.flatten(0, 1)).unflatten(0, values.shape[:2]) for values in (states, predictions)
+        )
         still = self.view.trajectory(self.folder / "trajectory.png", shown, times, predicted)
         return still, self.view.animation(self.folder / "trajectory.gif", shown, times)

@@ -1,0 +1,1 @@
+"""Codecs: between examples and the latents in which a model works."""
