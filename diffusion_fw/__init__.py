@@ -67,10 +67,10 @@ _PUBLIC = {
     "diffusion_fw.app.trained_model": ("load_space",),
     "diffusion_fw.checkpoints.load": ("load", "load_classifier"),
     "diffusion_fw.checkpoints.pretrained": ("from_pretrained", "push_to_hub", "save", "save_pretrained"),
-    "diffusion_fw.condition": ("Condition", "Told"),
-    "diffusion_fw.conditions.source": ("Source", "Table"),
     "diffusion_fw.codecs.codec": ("Codec",),
     "diffusion_fw.data.latents": ("Space",),
+    "diffusion_fw.condition": ("Condition", "Told"),
+    "diffusion_fw.conditions.source": ("Source", "Table"),
     "diffusion_fw.data.dataset": (
         "Batch",
         "Data",

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from diffusion_fw import registry
 from diffusion_fw.codecs import _file
 from diffusion_fw.codecs.codec import Codec, hash_of
-from diffusion_fw.registry import ConfigError, register
+from diffusion_fw.registry import ConfigError, Name, register
 
 NAME = "kl_autoencoder"
 
@@ -33,7 +33,7 @@ class KLAutoencoderCodec(Codec):
     def __init__(
         self,
         path: str | None = None,
-        experiment: str = "autoencoder",
+        experiment: Name = "autoencoder",
         posterior: Literal["mean", "draw"] = "mean",
     ) -> None:
         super().__init__()

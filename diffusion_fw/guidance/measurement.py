@@ -175,13 +175,15 @@ class Measured(Guidance):
             )
         return of_pixels(values)
 
-    def _masked(self, shape: tuple[int, ...]) -> LinearOperator:
+    def masked(self, shape: tuple[int, ...]) -> LinearOperator:
+        """The operator of ``mask``."""
         known = self._read("mask", (1, *shape[1:])) >= of_pixels(torch.tensor(KNOWN_FROM))
         if not known.any():
             raise ConfigError(f"{self._key('mask')}={self.mask} is black: known is what is white, so nothing would be")
         return Mask(known)
 
-    def _pooled(self, shape: tuple[int, ...]) -> LinearOperator:
+    def pooled(self, shape: tuple[int, ...]) -> LinearOperator:
+        """The operator of ``average_pool``."""
         size = self.average_pool or 1
         if shape[1] % size or shape[2] % size:
             raise ConfigError(
@@ -190,19 +192,21 @@ class Measured(Guidance):
             )
         return AveragePool(size)
 
-    def _blurred(self, shape: tuple[int, ...]) -> LinearOperator:
+    def blurred(self, shape: tuple[int, ...]) -> LinearOperator:
+        """The operator of ``blur``."""
         return Blur(self.blur or 0.0)
 
-    def _gray(self, shape: tuple[int, ...]) -> LinearOperator:
+    def gray(self, shape: tuple[int, ...]) -> LinearOperator:
+        """The operator of ``grayscale``."""
         if shape[0] != 3:
             raise ConfigError(f"{self._key('grayscale')}=true takes colour images, but the model's have one channel")
         return Grayscale()
 
 
 OPERATORS: dict[str, Callable[[Measured, tuple[int, ...]], LinearOperator]] = {
-    "mask": Measured._masked,
-    "average_pool": Measured._pooled,
-    "blur": Measured._blurred,
-    "grayscale": Measured._gray,
+    "mask": Measured.masked,
+    "average_pool": Measured.pooled,
+    "blur": Measured.blurred,
+    "grayscale": Measured.gray,
 }
 """The operators of the config, each by its key."""

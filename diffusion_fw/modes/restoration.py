@@ -49,4 +49,5 @@ def restoration(model: Model, known: Known, samples: Tensor) -> tuple[list[Path]
 def error(difference: Tensor, scale: float) -> str:
     """The root mean square of a difference, and its signal-to-noise ratio with the scale as the peak."""
     value = float(difference.square().mean().sqrt()) / (scale or 1.0)
-    return f"{value:.3g}" + (f" ({-20 * math.log10(value):.1f} dB)" if value > 0 else "")
+    # Below is rounding.
+    return f"{value:.3g} ({-20 * math.log10(value):.1f} dB)" if value > 1e-6 else "0"

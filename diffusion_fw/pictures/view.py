@@ -97,10 +97,11 @@ class ClipView(ImageView):
     def comparison(self, path: Path, real: Tensor, generated: Tensor, title: str | None = None) -> Path:
         pair = [self._pixels(values) for values in (real, generated)]
         side = max(1, math.isqrt(min(len(clips) for clips in pair)))
-        columns = min(side, CLIPS)
-        shown = torch.cat([clips[: side * columns].unflatten(0, (side, columns)) for clips in pair], dim=1)
+        columns = min(side, CLIPS // 2)
+        rows = min(side, CLIPS)
+        shown = torch.cat([clips[: rows * columns].unflatten(0, (rows, columns)) for clips in pair], dim=1)
         names = [name for kind in ("Real", "Generated") for name in (kind, *[""] * (columns - 1))]
-        image_grids.moving_table(path.with_suffix(".gif"), shown[:CLIPS], (), names)
+        image_grids.moving_table(path.with_suffix(".gif"), shown, (), names)
         few = [clips[: CLIPS // 2] for clips in pair]
         kinds = ["Real"] * len(few[0]) + ["Generated"] * len(few[1])
         return self._rows(path, torch.cat(few), kinds, title)

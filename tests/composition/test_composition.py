@@ -112,6 +112,8 @@ COMPANIONS: tuple[dict[str, Any], ...] = (
     {"variance": "learned_range", "objective": "hybrid"},
     {"data": "emoji", "data.size": 8, "condition": ["text"]},
     {"network": "ddpmpp", "network.augment_dim": 9, "network.attention_resolutions": []},
+    {"data": "tones", "features": "spectra"},
+    {"data": "moving_digits", "features": "clips"},
 )
 
 

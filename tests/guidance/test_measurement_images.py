@@ -117,7 +117,7 @@ def test_noise_is_added_to_an_original_for_posterior_by_the_seed(build, images):
         ({"image": "small.png", "blur": 1.0}, r"\.image=.*small\.png has 3 x 4 pixels; it must have 6 x 8, since"),
         (
             {"measured": "x.png", "average_pool": 2},
-            r"\.measured=.* has 6 x 8 pixels; it must have 3 x 4 with .*average",
+            r"\.measured=.* has 6 x 8 pixels; it must have 3 x 4 with ",
         ),
         ({"image": "x.png", "mask": "small.png"}, r"\.mask=.*small\.png has 3 x 4 pixels; it must have 6 x 8"),
         ({"image": "x.png", "mask": "black.png"}, r"\.mask=.* is black: known is what is white"),
@@ -144,6 +144,6 @@ def test_what_does_not_fit_is_refused_with_its_key_when_it_is_built(build, image
 
 
 def test_images_are_read_by_the_programs_alone(tools, images):
+    given = {"denoiser": tools.Mixture(), "shape": (1, 8, 6), "pixels": True, "image": images("x.png", GRAY), "blur": 1}
     with pytest.raises(dfw.ConfigError, match=r"in Python give operator=\.\.\. and measurement=\.\.\."):
-        path = images("x.png", GRAY)
-        dfw.build("guidance", "replacement", denoiser=tools.Mixture(), shape=(1, 8, 6), pixels=True, image=path, blur=1)
+        dfw.build("guidance", "replacement", **given)

@@ -149,10 +149,10 @@ def test_wrappers_nest_and_the_last_is_outermost(tools):
     ("name", "message"),
     [
         ("classifier", r"it needs a classifier, which sample\.py and evaluate\.py load"),
-        ("posterior", r"it needs a measurement; give guidance\.posterior\.image=.*guidance\.posterior\.file=FILE\.npz"),
+        ("posterior", r"it needs a measurement; give guidance\.posterior\.image=.*posterior\.file=FILE\.npz"),
         (
             "replacement",
-            r"it needs a measurement; give guidance\.replacement\.image=.*guidance\.replacement\.file=FILE\.npz",
+            r"it needs a measurement; give guidance\.replacement\.image=.*replacement\.file=FILE\.npz",
         ),
     ],
 )
