@@ -210,7 +210,7 @@ def settings(configs):
 def test_a_glob_sweeps_over_what_it_matches(given):
     named = [config["sampler"]["name"] for config in train("-m", "sampler=glob(dd*)")]
     assert named == ["ddim", "ddpm"]
-    seeds = [config["seed"] for config in train(f"--config-dir={given}", "-m", "experiment=glob(mo*)")]
+    seeds = [config["seed"] for config in train(f"--config-dir={given}", "-m", "experiment=glob(mor*)")]
     assert seeds == [8]
     assert len(train(f"hydra.searchpath=['file://{given}']", "-m", "experiment=glob(mi*)")) == 2
     with pytest.raises(ConfigError, match=r"sampler\.steps=0: .*; in the job schedule=vp sampler\.steps=0$"):
