@@ -385,7 +385,8 @@ def space_of(config: dict[str, Any], record: dict[str, Any], facts: Facts) -> Sp
     if given["name"] == NO_CODEC["name"]:
         raise ConfigError(f"codec=none: checkpoint={checkpoint} is a model of latents; leave it out")
     if "path" in registry.entry("codec", given["name"]).parameters and given.get("path") is None:
-        beside = Path(checkpoint).parent / CODEC_FILE
+        place = Path(checkpoint)
+        beside = (place if place.is_dir() else place.parent) / CODEC_FILE
         if not beside.is_file():
             raise ConfigError(
                 f"codec={given['name']}: there is no {beside}, the codec whose latents checkpoint={checkpoint} was "
@@ -409,6 +410,7 @@ def load_space(checkpoint: str | os.PathLike[str], codec: str | None = None) -> 
     ``codec`` is the file of its codec, where that is not beside the checkpoint. Raises ConfigError where there is none,
     and for another codec than that of the training.
     """
+    checkpoint = checkpoint_of(checkpoint, "checkpoint")
     record = read(checkpoint)[RECORD_KEY]
     changes = {} if codec is None else {"path": codec}
     given = with_training({"codec": {"name": OWN, **changes}}, record["config"], ("codec",))
