@@ -28,7 +28,7 @@ from diffusion_fw.registry import OWN, ConfigError
 from diffusion_fw.sampling.draw import draw
 from diffusion_fw.sampling.share import rank
 
-MODEL_KEYS = ("sampler", "grid", "guidance", "variance")
+MODEL_KEYS = ("sampler", "grid", "guidance", "variance", "condition", "text_encoder")
 
 
 class GivenData(Data):
@@ -198,6 +198,7 @@ class Drawn(Source):
         return {
             **({"sampler": config["sampler"]} if of_samples else {}),
             **{group: config[group] for group in ("grid", "guidance", "variance")},
+            **({"condition": config["condition"]} if config["condition"] else {}),
             **({} if self.model.own_data and self.reference is None else {"data": self.data_section}),
             "checkpoint": config["checkpoint"],
             **self.model.choice.record,

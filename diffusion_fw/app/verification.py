@@ -84,6 +84,11 @@ def check_types(line: Mapping[str, Any]) -> None:
     raise ConfigError(f"this is no result line of evaluate.py: {said}")
 
 
+def own_section(group: str) -> dict[str, Any]:
+    """What stands for the model's own in a group."""
+    return {OWN: {"name": OWN}} if registry.GROUPS[group].several else {"name": OWN}
+
+
 def config_of(line: Mapping[str, Any], device: str, batch_size: int) -> dict[str, Any]:
     """The config of evaluate.py that measures the line's part again. Raises ConfigError for one that is none."""
     line = copy.deepcopy(dict(line))
@@ -97,7 +102,7 @@ def config_of(line: Mapping[str, Any], device: str, batch_size: int) -> dict[str
     sections = {
         "data": {"name": OWN} if files else {k: v for k, v in line["data"].items() if k != "fingerprints"},
         "features": {k: v for k, v in (line.get("features") or {"name": OWN}).items() if k != "fingerprint"},
-        **{key: line.get(key) or ({OWN: {"name": OWN}} if key == "guidance" else {"name": OWN}) for key in MODEL_KEYS},
+        **{key: line.get(key) or own_section(key) for key in MODEL_KEYS},
     }
     if line.get("guidance") == {}:
         sections["guidance"] = {}
