@@ -35,7 +35,6 @@ from diffusion_fw.composition.size_limit import within_machine, without_memory
 from diffusion_fw.condition import CLASS
 from diffusion_fw.conditions.conditioner import Conditioner
 from diffusion_fw.data.dataset import Data
-from diffusion_fw.data.formats.given_images import read_image
 from diffusion_fw.data.latents import Space, measured
 from diffusion_fw.denoiser import Denoiser, NetworkAutoencoder, NetworkClassifier, NetworkDenoiser
 from diffusion_fw.metrics.features.extractor import FeatureExtractor
@@ -192,6 +191,13 @@ def build_sampler(config: Config) -> Sampler:
 def is_conditional(denoiser: NetworkDenoiser | NetworkClassifier | NetworkAutoencoder) -> bool:
     """Whether the network takes labels as cond."""
     return is_class_conditional(denoiser.network)
+
+
+def read_image(path: str, channels: int) -> torch.Tensor:
+    """uint8 (channels, H, W) of an image file; the reader is imported when there is one to read."""
+    from diffusion_fw.data.formats import given_images
+
+    return given_images.read_image(path, channels)
 
 
 def build_wrappers(
