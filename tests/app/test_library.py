@@ -139,7 +139,7 @@ def test_mistakes_are_said_and_leave_no_folder(wrong, message, tmp_path, monkeyp
 
 
 def test_parts_that_do_not_fit_leave_no_folder(tmp_path):
-    with pytest.raises(ConfigError, match="needs images"):
+    with pytest.raises(ConfigError, match=r"needs sequences \(C, L\) or images"):
         dfw.train(dfw.compose(["data=moons", "network=unet"]), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 

@@ -239,12 +239,18 @@ def home(attempt):
     return functools.cache(lambda choice: dict(find(choice)))
 
 
+def joined(one, other):
+    """Both companions, without the keys of components of the one that the other replaces."""
+    replaced = {key for key in other if "." not in key and one.get(key, other[key]) != other[key]}
+    return {**{key: value for key, value in one.items() if key.partition(".")[0] not in replaced}, **other}
+
+
 def settings(first, second):
     """Where two choices may run together: each base and companion on which either runs, and both their companions."""
     for number, base in enumerate(BASES):
         homes = [found[number] for found in (first, second) if number in found]
         if len(homes) == 2:
-            homes = [{**homes[0], **homes[1]}, {**homes[1], **homes[0]}, *homes]
+            homes = [joined(*homes), joined(*reversed(homes)), *homes]
         yield from ({**base, **companion} for index, companion in enumerate(homes) if companion not in homes[:index])
 
 

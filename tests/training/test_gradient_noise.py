@@ -12,6 +12,7 @@ from torch import nn
 import diffusion_fw as dfw
 from diffusion_fw.composition.checks import check_gradients
 from diffusion_fw.composition.experiment import build_experiment
+from diffusion_fw.conditions.conditioner import Conditioner
 from diffusion_fw.noise import generator
 from diffusion_fw.training.callbacks.gradient_noise import GradientNoise, GradientNoiseScale
 
@@ -62,11 +63,11 @@ def test_a_model_whose_gradients_are_known():
         label_dropout=0.0,
         device=torch.device("cpu"),
         augmented=lambda x0, draw: (x0, denoiser),
-        labels=lambda labels, keep: None,
+        examples=data.train,
+        conditioner=Conditioner(),
+        kept=lambda count, source, rows: ((torch.rand(count, generator=source) >= 0)[rows], {}),
     )
-    few, many = (
-        GradientNoiseScale(history=None, data=data, seed=0, every=1, parts=parts, part_size=4) for parts in (2, 200)
-    )
+    few, many = (GradientNoiseScale(history=None, seed=0, every=1, parts=parts, part_size=4) for parts in (2, 200))
     state = torch.get_rng_state()
     found = few.measure(module, 7)
     assert torch.equal(torch.get_rng_state(), state)
@@ -123,14 +124,14 @@ class Recorder:
 
 
 def test_it_is_refused_where_a_process_holds_a_part_of_the_weights():
-    callback = dfw.build("callbacks", "gradient_noise", history=None, data=None, seed=0)
+    callback = dfw.build("callbacks", "gradient_noise", history=None, seed=0)
     check_gradients({"trainer": {"strategy": "ddp"}}, {"gradient_noise": callback})
     with pytest.raises(dfw.ConfigError, match=r"callbacks=gradient_noise needs .* trainer\.strategy=fsdp;"):
         check_gradients({"trainer": {"strategy": "fsdp"}}, {"gradient_noise": callback})
 
 
 def test_a_precision_whose_loss_is_scaled_is_refused():
-    callback = dfw.build("callbacks", "gradient_noise", history=None, data=None, seed=0)
+    callback = dfw.build("callbacks", "gradient_noise", history=None, seed=0)
     check_gradients({"trainer": {"precision": "bf16-mixed"}}, {"gradient_noise": callback})
     with pytest.raises(dfw.ConfigError, match=r"callbacks=gradient_noise .* trainer\.precision=16-mixed"):
         check_gradients({"trainer": {"precision": "16-mixed"}}, {"gradient_noise": callback, "other": object()})
