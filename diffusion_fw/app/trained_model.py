@@ -135,6 +135,7 @@ class Trained:
             self.config["seed"],
             {key: self.config.get(key) for key in ASKED},
             torch.tensor(self.chosen) if self.chosen else None,
+            self.record["config"].get("label_dropout", 0) == 0,
         )
         for name, size in self.facts.vectors.items():
             if name in asking.given and (given := asking.given[name].values.value.shape[1]) != size:

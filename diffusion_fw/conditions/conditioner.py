@@ -136,7 +136,8 @@ class Asking:
     """What samples are told: what a user asks for, and otherwise what held-out examples are told.
 
     Sample i takes row i of what was asked, in turn. Else a held-out example is its model, each in turn, in an order
-    that depends on the seed.
+    that depends on the seed. Where something is asked and no class is chosen, the model is told no class, as that of a
+    held-out example would contradict what is asked.
     """
 
     conditioner: Conditioner
@@ -147,6 +148,8 @@ class Asking:
     asked: Asked = field(default_factory=dict)
     chosen: Tensor | None = None
     """int64 (K,): the classes that the user asks for, in turn."""
+    always_class: bool = False
+    """Whether training always told the class; then it is that of the held-out example whatever is asked."""
 
     def __post_init__(self) -> None:
         # What does not fit is refused before anything is drawn.
@@ -197,6 +200,7 @@ class Asking:
         parts = {name: table.rows(_turns(indices, len(table))) for name, table in self.given.items()}
         if self.missing:
             parts = {**self._like_held_out(indices).parts, **parts}
+        parts.pop(CLASS, None)
         labels = self.class_of(indices) if self.conditioner.num_classes else None
         if labels is not None:
             parts[CLASS] = Told.all(labels)
@@ -206,7 +210,7 @@ class Asking:
         """The class of each sample, int64 on the host: the chosen one, or that of the held-out example, or None."""
         if self.chosen is not None:
             return self.chosen[_turns(indices, len(self.chosen))]
-        if not (self.missing or self.conditioner.num_classes):
+        if self.given and not self.always_class:
             return None
         labels = self._labels
         return None if labels is None else labels[self.places(indices)]

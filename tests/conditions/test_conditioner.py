@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from types import SimpleNamespace
 
 import numpy as np
@@ -233,6 +234,18 @@ def test_samples_have_held_out_examples_as_models_in_turn(asked):
     assert asking.called([0, count]) == [data.captions("test")[first]] * 2
     torch.testing.assert_close(asking.originals([3])[0], to_model(data.test.values[second]))
     assert asking.shown([0, 3])["grayscale"].shape == (2, 1, 8, 8)
+
+
+def test_no_class_of_a_held_out_example_contradicts_what_is_asked(asked):
+    asking, data = asked(["text"], prompt="a red heart")
+    assert CLASS not in asking.cond_of(range(3)).parts
+    assert asking.class_of(range(3)) is None
+    both, _ = asked(["text", "grayscale"], prompt="a red heart")
+    assert both.cond_of(range(3)).parts.keys() == {"text", "grayscale"}
+    chosen, _ = asked(["text"], chosen=torch.tensor([4]), prompt="a red heart")
+    assert chosen.cond_of(range(3)).labels(10).tolist() == [4] * 3
+    always = dataclasses.replace(asking, always_class=True)
+    assert torch.equal(always.cond_of(range(3)).labels(10), data.test.labels[always.places(range(3))])
 
 
 def test_what_sample_i_is_told_does_not_depend_on_its_batch(asked):
